@@ -1,0 +1,3 @@
+//! pharos-node.
+
+fn main() {}

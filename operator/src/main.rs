@@ -1,0 +1,3 @@
+//! pharos-operator.
+
+fn main() {}
