@@ -1,1 +1,5 @@
-//! pharos-replica.
+//! A whole member without I/O.
+
+mod io;
+
+pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch};

@@ -1,0 +1,127 @@
+//! What goes into a replica and what comes out of it.
+//!
+//! Owns the vocabulary between a member's pure half and whatever drives it: the server's reactor or the
+//! simulator. Must not know sockets, files, threads or clocks.
+
+use bytes::Bytes;
+use pharos_log::DiskOp;
+use pharos_paxos::{IoId, MemberId, Millis, Slot};
+use pharos_znode::RowBatch;
+
+/// A client's connection. Never reused while a process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// The time of one turn of the driver's loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, from any origin.
+    pub mono: Millis,
+    /// Milliseconds since the Unix epoch; may jump.
+    pub wall_ms: i64,
+}
+
+/// Which of the two connections between a pair of members carries a frame. Heartbeats never queue
+/// behind large messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Small messages that decide liveness.
+    Control,
+    /// Entries and forwarded commands.
+    Bulk,
+}
+
+/// What the driver has to do. Outputs are to be carried out in order; log requests may be executed by
+/// another thread, but in their own order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send the frame to the peer, or lose it if there is no connection; frames of a lane stay in order.
+    Peer {
+        /// Whom to.
+        to: MemberId,
+        /// On which connection.
+        lane: Lane,
+        /// The frame's body.
+        frame: Bytes,
+    },
+    /// Carry out the operations in order, make them durable, then call `log_done(io)`. A failure ends
+    /// the process.
+    Log {
+        /// What to complete.
+        io: IoId,
+        /// What to do.
+        ops: Vec<DiskOp>,
+    },
+    /// Write the rows to the store with their applied slot, flush, then call `persisted(applied)`.
+    Persist {
+        /// What to write.
+        batch: PersistBatch,
+    },
+    /// Close the client's connection once what is in its buffer has been written. The replica has
+    /// already forgotten the connection.
+    CloseClient {
+        /// Which.
+        conn: ConnId,
+        /// Why, for the log and the metrics.
+        reason: CloseReason,
+        /// What still has to be written before the close.
+        last_words: Bytes,
+    },
+    /// The member cannot go on. The driver says so and ends the process.
+    Fatal {
+        /// What was found.
+        reason: String,
+    },
+}
+
+/// A consistent cut of what changed in the state, at most the member's durable slot.
+#[derive(Debug)]
+pub struct PersistBatch {
+    /// The state's rows.
+    pub rows: RowBatch,
+    /// The replica's own rows: key and value.
+    pub own: Vec<(Bytes, Bytes)>,
+    /// Everything up to here is in the rows.
+    pub applied: Slot,
+}
+
+/// Why the replica closes a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client asked, or its session ended.
+    SessionEnded,
+    /// Another connection took the session over.
+    SessionMoved,
+    /// The handshake named a session that does not exist or a wrong password.
+    SessionRefused,
+    /// The client has seen a later state than this member.
+    ClientAhead,
+    /// Writes were in flight when the leader was lost.
+    LeaderLost,
+    /// No quorum-confirmed leader has heard of this member for a third of the session's timeout.
+    CutOff,
+    /// The client sent what the protocol does not allow.
+    Malformed,
+    /// A wrong credential, or an operation that ends the connection.
+    Refused,
+    /// This member is not serving yet.
+    NotServing,
+}
+
+impl CloseReason {
+    /// The metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SessionEnded => "session_ended",
+            Self::SessionMoved => "session_moved",
+            Self::SessionRefused => "session_refused",
+            Self::ClientAhead => "client_ahead",
+            Self::LeaderLost => "leader_lost",
+            Self::CutOff => "cut_off",
+            Self::Malformed => "malformed",
+            Self::Refused => "refused",
+            Self::NotServing => "not_serving",
+        }
+    }
+}
