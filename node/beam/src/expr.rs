@@ -1,0 +1,3 @@
+//! Expressions: the typed tree an engine runs, and the languages it is written in.
+
+pub mod ir;
