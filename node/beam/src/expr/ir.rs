@@ -6,9 +6,8 @@
 //! otherwise.
 //!
 //! Evaluation yields a value and, per row, an optional error. An error of a row whose value is not
-//! asked for does not count: the branch of an [`ExprKind::If`] that is not taken, the right side of
-//! a short-circuited [`ExprKind::And`] or [`ExprKind::Or`], the later links of an
-//! [`ExprKind::Chain`]. When several parts of a row fail, the first in Python's order of evaluation
+//! asked for does not count: the branch of an [`ExprKind::If`] that is not taken, what follows the
+//! operand that settles an [`ExprKind::And`] or [`ExprKind::Or`]. When several parts of a row fail, the first in Python's order of evaluation
 //! (left to right) is the row's error. [`crate::expr::eval`] is the reference for one row.
 
 use serde::{Deserialize, Serialize};
@@ -78,13 +77,10 @@ pub enum ExprKind {
         /// Right operand.
         right: Box<Expr>,
     },
-    /// A chain of comparisons: true when all are, evaluated left to right until one is false.
-    /// Every link is boolean.
-    Chain(Vec<Expr>),
-    /// `a and b` of booleans.
-    And(Box<Expr>, Box<Expr>),
-    /// `a or b` of booleans.
-    Or(Box<Expr>, Box<Expr>),
+    /// Whether all are true; booleans, evaluated left to right until one is false.
+    And(Vec<Expr>),
+    /// Whether any is true; booleans, evaluated left to right until one is true.
+    Or(Vec<Expr>),
     /// `then if condition else otherwise`; the branches have this expression's type.
     If {
         /// A boolean.
@@ -103,6 +99,35 @@ pub enum ExprKind {
     },
     /// A list of values of the element type of this expression's `Array`.
     MakeArray(Vec<Expr>),
+    /// An operator on values whose types are known only row by row; see
+    /// [`crate::expr::eval::dynamic`].
+    Dynamic {
+        /// The operator.
+        op: DynamicOp,
+        /// One or two operands of type `Any`.
+        args: Vec<Expr>,
+    },
+}
+
+/// A Python operator on `Any` operands. The result is `Any`, or `Boolean` for comparisons. Operands
+/// that Python refuses (null among them) are row errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DynamicOp {
+    /// Two numbers, texts or lists for `+`; numbers for the others (and `text * n`).
+    Arithmetic(ArithmeticOp),
+    /// `<`, `<=`, `>`, `>=`; equality is [`ExprKind::Compare`].
+    Compare(CompareOp),
+    /// `-x`
+    Negate,
+    /// `abs(x)`
+    Abs,
+    /// `container[index]`
+    Index,
+    /// `len(x)`
+    Length,
+    /// `element in container`
+    Contains,
 }
 
 /// An explicit conversion. All but `Wrap`, `Assume` and `ToAny` map null to a row error.
