@@ -1,0 +1,195 @@
+//! Owns the `Ensemble` kind: a cluster that speaks the ZooKeeper protocol. Must not know its rules (`rules`) nor how
+//! it is run (`operator`).
+//!
+//! Invariant: the spec belongs to the user, the status to the operator.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_derive::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{ImageSpec, PodSettings, Retention};
+
+/// What the user wants of an Ensemble.
+#[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "pharos.dev",
+    version = "v1alpha1",
+    kind = "Ensemble",
+    plural = "ensembles",
+    shortname = "ens",
+    category = "pharos",
+    namespaced,
+    status = "EnsembleStatus",
+    derive = "PartialEq",
+    doc = "A replicated keeper of small data that speaks the ZooKeeper protocol.",
+    crates(kube_core = "::kube_core"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.ready",
+        description = "Members that serve, of those wanted."
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why it is ready or not."
+    ),
+    printcolumn(
+        name = "Leader",
+        type_ = "string",
+        json_path = ".status.leader",
+        description = "Pod of the leader."
+    ),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".status.version",
+        description = "Version of the leader's software."
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Endpoint",
+        type_ = "string",
+        json_path = ".status.endpoint",
+        priority = 1,
+        description = "What clients connect to."
+    ),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".status.clusterId",
+        priority = 1,
+        description = "Identity of the cluster, as on its disks."
+    ),
+    printcolumn(
+        name = "Waiting",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Reconciling\")].message",
+        priority = 1,
+        description = "What the operator waits for."
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnsembleSpec {
+    /// Number of voters: 1, 3, 5 or 7. Default: 3. It cannot be changed yet.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 7))]
+    pub replicas: i32,
+    /// Volume of each member.
+    #[serde(default)]
+    pub storage: StorageSpec,
+    /// Container image of the members. Default: what runs, or the operator's default for a new Ensemble.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
+    /// Settings of the pods. Default: none.
+    #[serde(default)]
+    pub pods: PodSettings,
+}
+
+fn default_replicas() -> i32 {
+    3
+}
+
+/// Volume of each member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StorageSpec {
+    /// Size of each volume, a whole number with one of the units `Mi`, `Gi`, `Ti`; at least 64Mi. Default: 10Gi.
+    /// It may grow, where the storage class allows it, and never shrinks.
+    #[serde(default = "default_size")]
+    #[schemars(length(min = 3, max = 16))]
+    pub size: String,
+    /// Storage class of the volumes. Default: the cluster's own default class. Immutable. 1 to 253 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the volumes. Default: they stay.
+    #[serde(default)]
+    pub retention: RetentionSpec,
+}
+
+fn default_size() -> String {
+    "10Gi".into()
+}
+
+impl Default for StorageSpec {
+    fn default() -> Self {
+        Self { size: default_size(), storage_class_name: None, retention: RetentionSpec::default() }
+    }
+}
+
+/// What becomes of the volumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetentionSpec {
+    /// When the Ensemble is deleted: `Retain` or `Delete`. Default: `Retain`.
+    #[serde(default)]
+    pub when_deleted: Retention,
+    /// When the Ensemble is made smaller: `Retain` or `Delete`. Default: `Retain`.
+    #[serde(default)]
+    pub when_scaled: Retention,
+}
+
+/// What the operator has seen of an Ensemble.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnsembleStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions: `Ready`, `Reconciling`, `Stalled`, `Founded`, `QuorumHealthy`, `UpToDate`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// What clients connect to, as `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Identity of the cluster, as on its disks: 32 hexadecimal digits, made once when it was founded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// Members that serve, of those wanted, for people: `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+    /// Pods there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Members that serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Pods at the latest revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_replicas: Option<i32>,
+    /// Pod of the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Version of the leader's software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Image of the pods' template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Members, by pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"]))]
+    pub members: Vec<MemberStatus>,
+}
+
+/// What the operator has seen of one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Pod of the member.
+    pub pod: String,
+    /// Identity of the member, never reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+    /// `leader`, `follower`, `candidate`, `founding`, `blank`, or `unreachable`.
+    pub role: String,
+    /// Whether it serves clients.
+    pub serving: bool,
+    /// Version of its software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}

@@ -1,0 +1,250 @@
+//! Owns every name that crosses a process: API group, labels, annotations, ports, znode roots, conditions, reasons
+//! and the suffixes of derived objects. Must not know how any of them is used.
+//!
+//! Invariant: a name is written here once; the operator, the node and the tests read it from here.
+
+/// API group of both kinds.
+pub const GROUP: &str = "pharos.dev";
+/// API version of both kinds.
+pub const VERSION: &str = "v1alpha1";
+/// Field manager of the operator's server-side apply.
+pub const FIELD_MANAGER: &str = "pharos-operator";
+/// Field manager of the operator's status writes.
+pub const STATUS_FIELD_MANAGER: &str = "pharos-operator-status";
+
+/// Longest name of an `Ensemble` or a `Pipeline`: names of other objects derive from it.
+pub const MAX_NAME_LENGTH: usize = 40;
+/// Longest inline pipeline document, in bytes.
+pub const MAX_INLINE_PIPELINE: usize = 128 * 1024;
+
+/// Label with the name of the application; always [`APP`].
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// Label with the name of the owning custom resource.
+pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Label with [`COMPONENT_ENSEMBLE`] or [`COMPONENT_PIPELINE`].
+pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+/// Label that names the tool that manages the object.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label that names the whole this is a part of.
+pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Value of [`LABEL_NAME`] and [`LABEL_PART_OF`].
+pub const APP: &str = "pharos";
+/// Value of [`LABEL_COMPONENT`] on everything of an Ensemble.
+pub const COMPONENT_ENSEMBLE: &str = "ensemble";
+/// Value of [`LABEL_COMPONENT`] on everything of a Pipeline.
+pub const COMPONENT_PIPELINE: &str = "pipeline";
+/// Label the StatefulSet controller sets on a pod: the revision it was made from.
+pub const LABEL_REVISION: &str = "controller-revision-hash";
+
+/// Pod annotation: the commit index that was known when the pod was last seen before its restart.
+pub const ANNOTATION_ROLL_COMMIT: &str = "pharos.dev/roll-commit";
+/// StatefulSet annotation: which member was replaced last and the commit index noted then, as JSON.
+pub const ANNOTATION_ROLL: &str = "pharos.dev/roll";
+/// Pod template annotation: hash of the pipeline document the pod runs.
+pub const ANNOTATION_DOCUMENT_HASH: &str = "pharos.dev/document-hash";
+
+/// Client port of an ensemble member (ZooKeeper protocol).
+pub const PORT_CLIENT: u16 = 2181;
+/// Client port of an ensemble member over TLS.
+pub const PORT_CLIENT_TLS: u16 = 2281;
+/// Port on which members talk to each other.
+pub const PORT_PEER: u16 = 2888;
+/// Admin port of every pod: `/livez`, `/readyz`, `/v1/…`.
+pub const PORT_ADMIN: u16 = 8080;
+/// Prometheus port of every pod.
+pub const PORT_METRICS: u16 = 7000;
+
+/// Root of all znodes of ours.
+pub const ZNODE_ROOT: &str = "/pharos";
+/// Root under which each pipeline has its znode, keyed by UID.
+pub const ZNODE_PIPELINES: &str = "/pharos/pipelines";
+
+/// Where a member keeps its data.
+pub const DATA_DIR: &str = "/data";
+/// Directory of the peers file.
+pub const PEERS_DIR: &str = "/etc/pharos/ensemble";
+/// Peers file inside an ensemble pod.
+pub const PEERS_FILE: &str = "/etc/pharos/ensemble/ensemble.json";
+/// Directory of the founding permit; empty until the operator has written it.
+pub const PERMIT_DIR: &str = "/etc/pharos/permit";
+/// Founding permit inside an ensemble pod.
+pub const PERMIT_FILE: &str = "/etc/pharos/permit/permit.json";
+/// Directory of the admin token.
+pub const TOKEN_DIR: &str = "/etc/pharos/token";
+/// Admin token inside an ensemble pod.
+pub const TOKEN_FILE: &str = "/etc/pharos/token/token";
+/// Directory of the pipeline document.
+pub const PIPELINE_DIR: &str = "/etc/pharos/pipeline";
+/// Pipeline document inside a worker pod.
+pub const PIPELINE_FILE: &str = "/etc/pharos/pipeline/pipeline.yaml";
+/// Where `checkpoint.volumeClaim` is mounted inside a worker pod.
+pub const CHECKPOINT_DIR: &str = "/var/lib/pharos/checkpoints";
+/// Environment variable with the pod's own name.
+pub const ENV_POD_NAME: &str = "POD_NAME";
+/// Prefix of the environment variable that carries a pipeline variable into the worker.
+pub const ENV_VARIABLE_PREFIX: &str = "PHAROS_VAR_";
+
+/// Key of the peers file in its ConfigMap.
+pub const KEY_PEERS: &str = "ensemble.json";
+/// Key of the permit in its ConfigMap.
+pub const KEY_PERMIT: &str = "permit.json";
+/// Key of the admin token in its Secret.
+pub const KEY_TOKEN: &str = "token";
+/// Key of the document in its ConfigMap.
+pub const KEY_PIPELINE: &str = "pipeline.yaml";
+
+/// Names of the objects derived from an Ensemble.
+pub mod ensemble {
+    /// Client Service, StatefulSet, ServiceAccount, budget and network policy.
+    #[must_use]
+    pub fn object(name: &str) -> String {
+        format!("{name}-ensemble")
+    }
+    /// Headless Service of the members, and ConfigMap of the peers file.
+    #[must_use]
+    pub fn peers(name: &str) -> String {
+        format!("{name}-ensemble-peers")
+    }
+    /// ConfigMap of the founding permit.
+    #[must_use]
+    pub fn permit(name: &str) -> String {
+        format!("{name}-ensemble-permit")
+    }
+    /// Secret with the token for mutating admin calls.
+    #[must_use]
+    pub fn token(name: &str) -> String {
+        format!("{name}-ensemble-token")
+    }
+    /// Pod of one ordinal.
+    #[must_use]
+    pub fn pod(name: &str, ordinal: u32) -> String {
+        format!("{name}-ensemble-{ordinal}")
+    }
+    /// Stable DNS name of one ordinal.
+    #[must_use]
+    pub fn host(name: &str, namespace: &str, ordinal: u32) -> String {
+        format!("{}.{}.{namespace}.svc", pod(name, ordinal), peers(name))
+    }
+    /// What clients connect to.
+    #[must_use]
+    pub fn endpoint(name: &str, namespace: &str) -> String {
+        format!("{}.{namespace}.svc:{}", object(name), super::PORT_CLIENT)
+    }
+    /// What peers call the cluster.
+    #[must_use]
+    pub fn cluster(name: &str, namespace: &str) -> String {
+        format!("{namespace}/{name}")
+    }
+}
+
+/// Names of the objects derived from a Pipeline.
+pub mod pipeline {
+    /// StatefulSet, headless Service, ServiceAccount and network policy.
+    #[must_use]
+    pub fn object(name: &str) -> String {
+        format!("{name}-pipeline")
+    }
+    /// Immutable ConfigMap of the document with this hash.
+    #[must_use]
+    pub fn document(name: &str, hash: &str) -> String {
+        format!("{name}-pipeline-{}", hash.get(..10).unwrap_or(hash))
+    }
+    /// Pod of one worker.
+    #[must_use]
+    pub fn pod(name: &str, ordinal: u32) -> String {
+        format!("{name}-pipeline-{ordinal}")
+    }
+}
+
+/// Condition types.
+pub mod condition {
+    /// The resource does what it is for. `Completed` and `Suspended` are reasons of `True`.
+    pub const READY: &str = "Ready";
+    /// Work is under way that ends by itself.
+    pub const RECONCILING: &str = "Reconciling";
+    /// A person must repair something.
+    pub const STALLED: &str = "Stalled";
+    /// Ensemble: every founder has its permit and the cluster exists.
+    pub const FOUNDED: &str = "Founded";
+    /// Ensemble: a quorum serves.
+    pub const QUORUM_HEALTHY: &str = "QuorumHealthy";
+    /// Ensemble: every pod runs the latest revision.
+    pub const UP_TO_DATE: &str = "UpToDate";
+    /// Pipeline: the document was read and checked.
+    pub const VALID: &str = "PipelineValid";
+    /// Pipeline: its Ensemble is there and ready.
+    pub const ENSEMBLE_READY: &str = "EnsembleReady";
+    /// Pipeline: bounded input was read to its end.
+    pub const COMPLETED: &str = "Completed";
+
+    /// All conditions of an Ensemble, in the order in which they are written.
+    pub const OF_ENSEMBLE: [&str; 6] = [READY, RECONCILING, STALLED, FOUNDED, QUORUM_HEALTHY, UP_TO_DATE];
+    /// All conditions of a Pipeline, in the order in which they are written.
+    pub const OF_PIPELINE: [&str; 6] = [READY, RECONCILING, STALLED, VALID, ENSEMBLE_READY, COMPLETED];
+}
+
+/// Condition reasons; those of waits are also reasons of Events.
+pub mod reason {
+    /// Nothing is known yet.
+    pub const UNKNOWN: &str = "Unknown";
+    /// All is as it should be.
+    pub const AS_DESIRED: &str = "AsDesired";
+    /// Nothing stands in the way.
+    pub const NOT_STALLED: &str = "NotStalled";
+    /// A quorum serves.
+    pub const SERVING: &str = "Serving";
+    /// Fewer members serve than a quorum.
+    pub const NO_QUORUM: &str = "NoQuorum";
+    /// Members start.
+    pub const MEMBERS_STARTING: &str = "MembersStarting";
+    /// Founders have not all reported their empty volumes yet.
+    pub const WAITING_FOR_FOUNDERS: &str = "WaitingForFounders";
+    /// The permit is written; members read it.
+    pub const FOUNDING: &str = "Founding";
+    /// The cluster exists.
+    pub const FOUNDED: &str = "Founded";
+    /// A roll-out is under way.
+    pub const ROLLING_UPDATE: &str = "RollingUpdate";
+    /// An object of our name belongs to someone else.
+    pub const NAME_CONFLICT: &str = "NameConflict";
+    /// The spec cannot be read or breaks a rule.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A founder's volume is gone.
+    pub const LOST_VOLUME: &str = "LostVolume";
+    /// A volume that belongs to another cluster or member is mounted.
+    pub const STALE_DISK: &str = "StaleDisk";
+    /// Volumes hold a cluster, but the permit ConfigMap is gone and cannot be rebuilt.
+    pub const UNSUPPORTED_CHANGE: &str = "UnsupportedChange";
+    /// The API server refused an object of ours.
+    pub const APPLY_FAILED: &str = "ApplyFailed";
+    /// The pipeline document has errors.
+    pub const INVALID_PIPELINE: &str = "InvalidPipeline";
+    /// The pipeline document is valid.
+    pub const VALID: &str = "Valid";
+    /// The referred Ensemble does not exist.
+    pub const ENSEMBLE_NOT_FOUND: &str = "EnsembleNotFound";
+    /// The referred Ensemble is not ready.
+    pub const ENSEMBLE_NOT_READY: &str = "EnsembleNotReady";
+    /// The ConfigMap or key named by `pipelineFrom` does not exist.
+    pub const DOCUMENT_NOT_FOUND: &str = "DocumentNotFound";
+    /// The worker starts.
+    pub const WORKER_STARTING: &str = "WorkerStarting";
+    /// The worker moves to a new document, image or run.
+    pub const RESTARTING: &str = "Restarting";
+    /// The pipeline runs.
+    pub const RUNNING: &str = "Running";
+    /// Bounded input was read to its end.
+    pub const COMPLETED: &str = "Completed";
+    /// The pipeline has not read its input to the end.
+    pub const NOT_COMPLETED: &str = "NotCompleted";
+    /// `spec.suspend` is set.
+    pub const SUSPENDED: &str = "Suspended";
+    /// Workers leave after `spec.suspend` was set.
+    pub const SUSPENDING: &str = "Suspending";
+    /// The worker says that the pipeline failed.
+    pub const PIPELINE_FAILED: &str = "PipelineFailed";
+    /// The worker restarts again and again.
+    pub const WORKER_CRASHING: &str = "WorkerCrashing";
+    /// The step before this one has not been reached.
+    pub const NOT_REACHED: &str = "NotReached";
+}
