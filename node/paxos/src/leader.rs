@@ -1,0 +1,387 @@
+//! Leading: proposals, the streams to followers, what is durable where, commits, heartbeats, hand-over.
+//!
+//! Owns the follower table. Invariants: only members whose accepted ballot is ours are counted, each once,
+//! this one after its own disk; the adopted prefix goes out before anything else; a late Promise starts a
+//! sync and never a second adoption.
+
+use crate::election::Promised;
+use crate::message::{Message, Standing};
+use crate::output::NotLeader;
+use crate::paxos::{Paxos, State};
+use crate::peer::{Limits, Peer, Phase};
+use crate::types::{Ballot, Entry, EntryKind, MAX_ENTRY_BYTES, MemberId, Millis, Slot};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Heartbeats without progress after which what was sent is taken as lost.
+const PATIENCE_HEARTBEATS: u64 = 4;
+
+/// Leadership on its way to another.
+#[derive(Debug)]
+struct Transfer {
+    to: MemberId,
+    until: Millis,
+    told: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Leadership {
+    pub(crate) ballot: Ballot,
+    /// The ballot of the adopted log.
+    adopted: Ballot,
+    /// The end of the adopted prefix; our EpochStart is the slot after it.
+    sync_point: Slot,
+    pub(crate) peers: BTreeMap<MemberId, Peer>,
+    /// The last heartbeat round started.
+    pub(crate) round: u64,
+    round_at: Millis,
+    transfer: Option<Transfer>,
+    /// Acknowledgements, for the plant that counts them instead of members; otherwise empty.
+    acks: Vec<Slot>,
+}
+
+impl Leadership {
+    pub(crate) fn new(
+        ballot: Ballot,
+        adopted: Ballot,
+        sync_point: Slot,
+        peers: &[MemberId],
+        now: Millis,
+    ) -> Self {
+        assert!(adopted < ballot, "a leader adopts from a lower ballot");
+        Self {
+            ballot,
+            adopted,
+            sync_point,
+            peers: peers.iter().map(|&m| (m, Peer::new(now))).collect(),
+            round: 0,
+            round_at: now,
+            transfer: None,
+            acks: Vec::new(),
+        }
+    }
+
+    /// The slot of our EpochStart: reads wait for its commit.
+    pub(crate) fn epoch_start(&self) -> Slot {
+        self.sync_point.next()
+    }
+
+    /// Starts that follower's sync from `base`, unless what it lacks is gone.
+    pub(crate) fn plan(&mut self, member: MemberId, base: Slot, trimmed: Slot, now: Millis) {
+        assert!(base <= self.sync_point, "a sync starts within the adopted prefix");
+        let peer = self.peers.get_mut(&member).expect("every voter has a place in the table");
+        if base < trimmed {
+            peer.phase = Phase::Behind;
+        } else {
+            peer.start_sync(base, now);
+        }
+    }
+
+    /// The highest round that a majority has answered, this member at once.
+    pub(crate) fn confirmed_round(&self, majority: usize) -> u64 {
+        let rounds = self.peers.values().map(|p| p.acked_seq).chain([self.round]);
+        nth_largest(rounds.collect(), majority)
+    }
+}
+
+/// The value that `n` of them reach.
+fn nth_largest<T: Ord + Copy>(mut values: Vec<T>, n: usize) -> T {
+    assert!(n >= 1 && n <= values.len(), "a majority is some of the voters");
+    values.sort_unstable_by(|a, b| b.cmp(a));
+    values[n - 1]
+}
+
+impl Paxos {
+    /// Appends an entry to the log, as leader, within the window. It is sent and written at the next
+    /// drain of the outputs.
+    ///
+    /// # Errors
+    /// When this member does not lead, hands over, or has too much in flight.
+    pub fn propose(&mut self, kind: EntryKind, payload: Bytes) -> Result<Slot, NotLeader> {
+        let State::Leader(l) = &self.state else {
+            return Err(NotLeader::NotLeading { leader: self.leader });
+        };
+        if l.transfer.is_some() {
+            return Err(NotLeader::Transferring);
+        }
+        if payload.len() > MAX_ENTRY_BYTES {
+            return Err(NotLeader::TooLarge);
+        }
+        if !self.window_open() {
+            return Err(NotLeader::WindowFull);
+        }
+        let entry = Entry { slot: self.log.end().next(), ballot: l.ballot, kind, payload };
+        let slot = entry.slot;
+        self.append(entry);
+        Ok(slot)
+    }
+
+    /// Whether `propose` would take a proposal.
+    #[must_use]
+    pub fn can_propose(&self) -> bool {
+        matches!(&self.state, State::Leader(l) if l.transfer.is_none()) && self.window_open()
+    }
+
+    fn window_open(&self) -> bool {
+        let slots = self.log.end().0 - self.committed.0;
+        let bytes = self.log.bytes_between(self.committed, self.log.end());
+        slots < self.cfg.window_slots as u64 && bytes < self.cfg.window_bytes as u64
+    }
+
+    /// Hands leadership to `to` when it has all this member has; proposals wait meanwhile, for one
+    /// election timeout at most. Does nothing when not leading or when `to` is no other voter.
+    pub fn transfer(&mut self, to: MemberId) {
+        let until = Millis(self.now.0 + self.cfg.election.0);
+        if let State::Leader(l) = &mut self.state
+            && l.peers.contains_key(&to)
+        {
+            l.transfer = Some(Transfer { to, until, told: false });
+        }
+    }
+
+    /// The lowest slot up to which any voter is known to be durable under the present leader; zero when
+    /// this member does not lead or has not heard from all.
+    #[must_use]
+    pub fn min_match(&self) -> Slot {
+        let State::Leader(l) = &self.state else { return Slot::ZERO };
+        let peers = l.peers.values().map(|p| p.matched).min();
+        peers.map_or(self.durable_as_accepted(), |m| m.min(self.durable_as_accepted()))
+    }
+
+    /// Up to where a promised follower's log equals ours.
+    pub(crate) fn sync_base(&self, adopted: Ballot, sync_point: Slot, p: &Promised) -> Slot {
+        let same_leader = if p.accepted == adopted { p.end } else { Slot::ZERO };
+        let common = self.log.common_prefix(&p.runs).max(same_leader).max(p.committed);
+        common.min(p.end).min(sync_point)
+    }
+
+    pub(crate) fn on_late_promise(&mut self, from: MemberId, p: &Promised) {
+        let State::Leader(l) = &self.state else { return };
+        let (adopted, sync_point, ballot) = (l.adopted, l.sync_point, l.ballot);
+        let base = self.sync_base(adopted, sync_point, p);
+        let (now, trimmed) = (self.now, self.log.trimmed());
+        let State::Leader(l) = &mut self.state else { return };
+        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        if p.accepted == ballot {
+            peer.matched = peer.matched.max(p.end); // A Promise is sent when all it reports is durable.
+            if peer.phase != Phase::Streaming {
+                peer.start_stream(p.end, now);
+            }
+            self.advance_commit();
+        } else if peer.matched == Slot::ZERO && !matches!(peer.phase, Phase::Syncing { .. }) {
+            l.plan(from, base, trimmed, now);
+        }
+    }
+
+    pub(crate) fn tick_leader(&mut self) {
+        let (now, election) = (self.now, self.cfg.election.0);
+        let majority = self.cfg.membership.majority();
+        let State::Leader(l) = &mut self.state else { return };
+        let heard = nth_largest(l.peers.values().map(|p| p.acked_at).chain([now]).collect(), majority);
+        if now.0 - heard.0 >= election {
+            self.leave_office();
+            self.announce();
+            return;
+        }
+        l.transfer.take_if(|t| now >= t.until);
+        if now.0 - l.round_at.0 >= self.cfg.heartbeat.0 {
+            self.start_round();
+        }
+    }
+
+    /// Sends a heartbeat to everyone: it keeps followers and confirms leadership for reads.
+    pub(crate) fn start_round(&mut self) {
+        let State::Leader(l) = &mut self.state else { return };
+        l.round += 1;
+        l.round_at = self.now;
+        let heartbeat = Message::Heartbeat { ballot: l.ballot, seq: l.round, commit: self.committed };
+        self.broadcast(&heartbeat);
+    }
+
+    pub(crate) fn on_heartbeat_ack(&mut self, from: MemberId, ballot: Ballot, seq: u64, standing: Standing) {
+        let now = self.now;
+        let State::Leader(l) = &mut self.state else { return };
+        if l.ballot != ballot {
+            return;
+        }
+        assert!(seq <= l.round, "a round is answered after it was started");
+        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        peer.acked_seq = peer.acked_seq.max(seq);
+        peer.acked_at = now;
+        let patience = Millis(PATIENCE_HEARTBEATS * self.cfg.heartbeat.0);
+        self.on_standing(from, standing, |peer, end| peer.show(end, now, patience));
+        self.serve_reads();
+    }
+
+    pub(crate) fn on_have(&mut self, from: MemberId, ballot: Ballot, standing: Standing) {
+        let (now, heartbeat) = (self.now, self.cfg.heartbeat);
+        if matches!(&self.state, State::Leader(l) if l.ballot == ballot) {
+            self.on_standing(from, standing, |peer, end| {
+                if end > peer.seen {
+                    peer.seen = end;
+                    return;
+                }
+                peer.complain(end, now, heartbeat);
+            });
+        }
+    }
+
+    /// A follower has told where it stands; `shown` moves its stream.
+    fn on_standing(&mut self, from: MemberId, s: Standing, shown: impl FnOnce(&mut Peer, Slot)) {
+        self.see(s.promised);
+        let now = self.now;
+        let trimmed = self.log.trimmed();
+        let State::Leader(l) = &mut self.state else { return };
+        let ballot = l.ballot;
+        if s.promised > ballot {
+            self.counters.rejections += 1;
+            self.press();
+            return;
+        }
+        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        if s.promised < ballot {
+            self.ask_promise(from);
+            return;
+        }
+        if s.accepted == ballot {
+            peer.matched = peer.matched.max(s.durable);
+            if peer.phase == Phase::Streaming {
+                shown(peer, s.end.max(peer.matched));
+            } else {
+                peer.start_stream(s.end.max(peer.matched), now);
+            }
+            self.advance_commit();
+            return;
+        }
+        match peer.phase {
+            Phase::Syncing { base } => shown(peer, s.staged.max(base)),
+            Phase::Behind if s.end < trimmed => {}
+            _ if peer.matched > Slot::ZERO => {} // Overtaken by what it said later.
+            _ => self.ask_promise(from),
+        }
+    }
+
+    /// Asks a follower that is not synced for its promise, again, at most once per heartbeat.
+    fn ask_promise(&mut self, member: MemberId) {
+        let (now, heartbeat) = (self.now, self.cfg.heartbeat);
+        let State::Leader(l) = &mut self.state else { return };
+        let ballot = l.ballot;
+        let peer = l.peers.get_mut(&member).expect("only voters are heard");
+        if peer.matched > Slot::ZERO || peer.prepared_at.is_some_and(|at| now.0 - at.0 < heartbeat.0) {
+            return;
+        }
+        peer.prepared_at = Some(now);
+        peer.phase = Phase::Unpromised;
+        let prepare = self.prepare(ballot);
+        self.send(member, prepare);
+    }
+
+    pub(crate) fn on_accepted(&mut self, from: MemberId, ballot: Ballot, upto: Slot) {
+        let State::Leader(l) = &mut self.state else { return };
+        if l.ballot != ballot {
+            return;
+        }
+        assert!(upto <= self.log.end(), "a follower has nothing that its leader has not");
+        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        peer.matched = peer.matched.max(upto);
+        if self.cfg.plant.double_count() {
+            l.acks.push(upto);
+        }
+        self.advance_commit();
+    }
+
+    /// Commits what a majority holds durably under our ballot. Our own disk is one voice of it, not a
+    /// condition.
+    pub(crate) fn advance_commit(&mut self) {
+        let own = self.durable_as_accepted();
+        let State::Leader(l) = &self.state else { return };
+        assert!(self.accepted == l.ballot, "a leader has accepted its own ballot");
+        let mut voices: Vec<Slot> = l.peers.values().map(|p| p.matched).chain([own]).collect();
+        assert!(voices.len() == self.cfg.membership.voters.len(), "every voter has one voice");
+        if self.cfg.plant.double_count() {
+            voices.extend(&l.acks);
+        }
+        let chosen = nth_largest(voices, self.cfg.membership.majority());
+        self.learn_commit(chosen);
+        self.serve_reads();
+    }
+
+    pub(crate) fn rewind_peer(&mut self, member: MemberId) {
+        let now = self.now;
+        let State::Leader(l) = &mut self.state else { return };
+        let Some(peer) = l.peers.get_mut(&member) else { return };
+        match peer.phase {
+            Phase::Streaming => peer.rewind(peer.seen.max(peer.matched), now),
+            Phase::Syncing { base } => peer.rewind(peer.seen.max(base), now),
+            Phase::Unpromised | Phase::Behind => {}
+        }
+        peer.prepared_at = None;
+    }
+
+    /// Sends every follower what its window lets out, and the commit index if nothing else carries it.
+    pub(crate) fn flush_leader(&mut self) {
+        if !self.is_leader() {
+            return;
+        }
+        for member in self.peers() {
+            self.pump(member);
+        }
+        self.hand_over();
+    }
+
+    fn pump(&mut self, member: MemberId) {
+        let (now, commit) = (self.now, self.committed);
+        let limits = Limits {
+            slots: self.cfg.window_slots,
+            bytes: self.cfg.window_bytes,
+            chunk: self.cfg.chunk_bytes,
+        };
+        let State::Leader(l) = &mut self.state else { return };
+        let (ballot, sync_point) = (l.ballot, l.sync_point);
+        let peer = l.peers.get_mut(&member).expect("every voter has a place in the table");
+        let mut messages = Vec::new();
+        match peer.phase {
+            Phase::Unpromised | Phase::Behind => {}
+            _ if peer.next <= self.log.trimmed() => peer.phase = Phase::Behind,
+            Phase::Syncing { base } => loop {
+                let from = peer.next;
+                let entries = peer.take_chunk(&self.log, sync_point, limits, now);
+                if entries.is_empty() && (peer.sync_begun || from <= sync_point) {
+                    break;
+                }
+                peer.sync_begun = true;
+                messages.push(Message::AcceptSync { ballot, base, sync_point, from, entries, commit });
+            },
+            Phase::Streaming => {
+                loop {
+                    let from = peer.next;
+                    let entries = peer.take_chunk(&self.log, self.log.end(), limits, now);
+                    if entries.is_empty() {
+                        break;
+                    }
+                    peer.commit_sent = commit;
+                    messages.push(Message::Accept { ballot, from, entries, commit });
+                }
+                if peer.commit_sent < commit {
+                    peer.commit_sent = commit;
+                    messages.push(Message::Commit { ballot, upto: commit });
+                }
+            }
+        }
+        for msg in messages {
+            self.send(member, msg);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let end = self.log.end();
+        let State::Leader(l) = &mut self.state else { return };
+        let ballot = l.ballot;
+        let Some(transfer) = l.transfer.as_mut().filter(|t| !t.told) else { return };
+        let to = transfer.to;
+        if l.peers.get(&to).is_some_and(|p| p.matched == end) {
+            transfer.told = true;
+            self.send(to, Message::TransferNow { ballot });
+        }
+    }
+}

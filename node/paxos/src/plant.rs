@@ -1,0 +1,54 @@
+//! Known bugs, planted on demand, so that the checkers can prove that they would see them.
+//!
+//! Owns the switch and nothing else. With the feature `planted-bugs` off the type has one value and every
+//! question below is the constant `false`.
+
+macro_rules! plants {
+    ($($(#[$doc:meta])* $name:ident $question:ident)*) => {
+        /// Which known bug this core has.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum Plant {
+            /// None: the protocol as it is meant.
+            #[default]
+            None,
+            $($(#[$doc])* #[cfg(feature = "planted-bugs")] $name,)*
+        }
+
+        impl Plant {
+            /// Every bug that this build can plant.
+            pub const ALL: &[Plant] = &[$(#[cfg(feature = "planted-bugs")] Plant::$name,)*];
+
+            $(
+                #[cfg(feature = "planted-bugs")]
+                pub(crate) fn $question(self) -> bool {
+                    self == Plant::$name
+                }
+                #[cfg(not(feature = "planted-bugs"))]
+                pub(crate) fn $question(self) -> bool {
+                    false
+                }
+            )*
+        }
+    };
+}
+
+plants! {
+    /// Entries are acknowledged, and counted by the leader itself, when their write is issued.
+    AckBeforeFsync ack_before_fsync
+    /// The accepted ballot is restamped at the first chunk of a sync, when most of the prefix is missing.
+    EarlyRestamp early_restamp
+    /// A Promise reports what is durable at that moment, and the writes then in flight are acknowledged to
+    /// the old leader when they complete: they are in the old leader's count and in no new leader's prefix.
+    LateCompletion late_completion
+    /// Prepare goes out before the candidate's own promise is durable: after a crash the same round is
+    /// taken again, with other entries.
+    BallotReuse ballot_reuse
+    /// Acknowledgements are counted instead of the members that sent them.
+    DoubleCount double_count
+    /// A follower cuts its log where a sync says, however old that sync is.
+    TruncateCommitted truncate_committed
+    /// A Promise is sent before it is durable, and forgotten by a crash.
+    PromiseForgets promise_forgets
+    /// A read index is answered by whoever believes to lead, without asking a quorum.
+    ReadIndexUnconfirmed read_index_unconfirmed
+}
