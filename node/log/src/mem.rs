@@ -1,0 +1,179 @@
+//! A disk in memory that forgets as a real one may: what was not synced survives a crash sector by sector, by
+//! chance. For tests and the simulator.
+//!
+//! A sector that was being written is, after the crash, the old one, the new one, or torn once at a word of
+//! eight bytes, from either side.
+
+use crate::disk::{DiskOp, DiskRead, FileName, SECTOR};
+use std::collections::BTreeMap;
+use std::io;
+
+const WORD: usize = 8;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct MemDisk {
+    files: BTreeMap<FileName, File>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    /// By sector number: what was written and not synced.
+    unsynced: BTreeMap<usize, [u8; SECTOR]>,
+}
+
+/// What a crash did to the sectors that were not synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crash {
+    /// Sectors that survived.
+    pub kept: usize,
+    /// Sectors that are as before the write.
+    pub lost: usize,
+    /// Sectors that are part new, part old.
+    pub torn: usize,
+}
+
+impl MemDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Executes the operations in order.
+    pub fn execute(&mut self, ops: &[DiskOp]) -> io::Result<()> {
+        ops.iter().try_for_each(|op| self.execute_one(op))
+    }
+
+    /// Executes one operation.
+    pub fn execute_one(&mut self, op: &DiskOp) -> io::Result<()> {
+        match op {
+            DiskOp::Create { file, size } => {
+                self.files
+                    .insert(*file, File { durable: vec![0; *size as usize], unsynced: BTreeMap::new() });
+            }
+            DiskOp::Write { file, offset, data } => self.file_mut(*file)?.write(*offset as usize, data)?,
+            DiskOp::Sync { file } => self.file_mut(*file)?.sync(),
+            DiskOp::Remove { file } => {
+                self.files.remove(file).ok_or_else(not_found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The machine stops: of what was not synced an arbitrary part survives.
+    pub fn crash(&mut self, rng: &mut dyn FnMut() -> u64) -> Crash {
+        let mut crash = Crash::default();
+        for file in self.files.values_mut() {
+            file.crash(rng, &mut crash);
+        }
+        crash
+    }
+
+    /// The machine stops in the middle of an operation, which may have had any part of its effect.
+    pub fn crash_in(&mut self, op: &DiskOp, rng: &mut dyn FnMut() -> u64) -> io::Result<Crash> {
+        match op {
+            DiskOp::Create { file, size } => {
+                let size = rng() % (size + 1);
+                self.execute_one(&DiskOp::Create { file: *file, size })?;
+            }
+            DiskOp::Write { .. } => self.execute_one(op)?,
+            DiskOp::Sync { .. } => {}
+            DiskOp::Remove { .. } => {
+                if rng().is_multiple_of(2) {
+                    self.execute_one(op)?;
+                }
+            }
+        }
+        Ok(self.crash(rng))
+    }
+
+    /// How many sectors are not synced.
+    #[must_use]
+    pub fn unsynced(&self) -> usize {
+        self.files.values().map(|file| file.unsynced.len()).sum()
+    }
+
+    /// Damages one bit of what is durable: a fault of the medium.
+    pub fn flip(&mut self, file: FileName, bit: usize) -> io::Result<()> {
+        let file = self.file_mut(file)?;
+        *file.durable.get_mut(bit / 8).ok_or_else(out_of_range)? ^= 1 << (bit % 8);
+        Ok(())
+    }
+
+    fn file_mut(&mut self, file: FileName) -> io::Result<&mut File> {
+        self.files.get_mut(&file).ok_or_else(not_found)
+    }
+}
+
+impl DiskRead for MemDisk {
+    fn list(&self) -> io::Result<Vec<FileName>> {
+        Ok(self.files.keys().copied().collect())
+    }
+
+    fn len(&self, file: FileName) -> io::Result<u64> {
+        self.files.get(&file).map(|file| file.durable.len() as u64).ok_or_else(not_found)
+    }
+
+    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let file = self.files.get(&file).ok_or_else(not_found)?;
+        let (from, to) = (offset as usize, offset as usize + buf.len());
+        buf.copy_from_slice(file.durable.get(from..to).ok_or_else(out_of_range)?);
+        for (no, sector) in file.unsynced.range(from / SECTOR..to.div_ceil(SECTOR)) {
+            for (at, byte) in (no * SECTOR..).zip(sector).filter(|(at, _)| (from..to).contains(at)) {
+                buf[at - from] = *byte;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    fn write(&mut self, offset: usize, data: &[u8]) -> io::Result<()> {
+        let aligned = offset.is_multiple_of(SECTOR) && data.len().is_multiple_of(SECTOR);
+        if !aligned || offset + data.len() > self.durable.len() {
+            return Err(out_of_range());
+        }
+        for (no, sector) in (offset / SECTOR..).zip(data.chunks(SECTOR)) {
+            self.unsynced.insert(no, sector.try_into().expect("a chunk of sector length"));
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) {
+        for (no, sector) in std::mem::take(&mut self.unsynced) {
+            self.durable[no * SECTOR..(no + 1) * SECTOR].copy_from_slice(&sector);
+        }
+    }
+
+    fn crash(&mut self, rng: &mut dyn FnMut() -> u64, crash: &mut Crash) {
+        // Now and then all or nothing, else sector by sector.
+        let mood = rng() % 8;
+        for (no, sector) in std::mem::take(&mut self.unsynced) {
+            let old = &mut self.durable[no * SECTOR..(no + 1) * SECTOR];
+            let dice = rng();
+            match if mood < 2 { mood } else { dice % 5 } {
+                0 | 2 => {
+                    old.copy_from_slice(&sector);
+                    crash.kept += 1;
+                }
+                1 | 3 => crash.lost += 1,
+                _ => {
+                    let at = WORD * (1 + (dice >> 8) as usize % (SECTOR / WORD - 1));
+                    let new = if (dice >> 32).is_multiple_of(2) { 0..at } else { at..SECTOR };
+                    old[new.clone()].copy_from_slice(&sector[new]);
+                    crash.torn += 1;
+                }
+            }
+        }
+    }
+}
+
+fn not_found() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no such file")
+}
+
+fn out_of_range() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not whole sectors within the file")
+}

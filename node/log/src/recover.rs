@@ -1,0 +1,522 @@
+//! Reading a log back: which bytes are the log, which were never acknowledged, and which are damaged.
+//!
+//! The rules. A segment before the newest must be intact from its header to the next one's first group, for
+//! each group was durable before the next was written. In the newest segment the first group that is not
+//! intact ends the log. If one of its sectors was never fully written, the group was never durable, so it was
+//! never acknowledged: it is cut, whole, and its remains are zeroed. Unless a later group exists: then it had
+//! been durable, and something has eaten it. If all its sectors were written and one does not check, it may
+//! have been acknowledged: nothing is cut, and the log is refused by place. The cost is one pass over the
+//! live segments and the unused rest of the newest.
+//!
+//! What cannot be seen from here: a disk that loses the whole last group after a sync, or a newest segment
+//! that someone deleted. Both look like a log that ended earlier; a leader notices that a member has less
+//! than it acknowledged.
+
+use crate::disk::{BLOCK, DiskOp, DiskRead, FileName, SECTOR};
+use crate::error::{LogError, SlotRange, Volume};
+use crate::group::{self, Record, Undecodable};
+use crate::header::{FORMAT, Found, Header};
+use crate::ledger::{Ledger, Segment};
+use crate::sector::{Chain, GroupNo, PAYLOAD, Sector, SegmentNo, Stamper, padded};
+use crate::wal::{Wal, WalConfig};
+use bytes::{Bytes, BytesMut};
+use pharos_paxos::{Entry, HardState, LogOp, Slot};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A log read back.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// The log, ready for appends once `ops` are executed.
+    pub wal: Wal,
+    /// The hard state.
+    pub hard: HardState,
+    /// Slots up to here are no longer in the log.
+    pub trimmed: Slot,
+    /// All slots after that.
+    pub entries: Vec<Entry>,
+    /// How the log ended.
+    pub tail: Tail,
+    /// To be executed before anything is promised, accepted or appended: the newest header and the last kept
+    /// group again, byte for byte, for a failed sync may have left them in a cache alone; zeros over the
+    /// remains of a torn group, so that they never mix with its successor; removal of files without use.
+    pub ops: Vec<DiskOp>,
+    /// What was read.
+    pub replayed: Replayed,
+}
+
+/// How the log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// After a whole group.
+    Clean,
+    /// In a group that was never fully written; it was cut.
+    Torn {
+        /// The file.
+        file: FileName,
+        /// Where the cut group began.
+        offset: u64,
+        /// How far its remains reach, in bytes.
+        length: u64,
+    },
+}
+
+/// How much was replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Segments that belong to the log.
+    pub segments: usize,
+    /// Groups in them.
+    pub groups: u64,
+    /// Bytes of those groups on disk.
+    pub bytes: u64,
+}
+
+impl Wal {
+    /// Reads the log. The result depends on the disk alone: until `ops` are executed it can be repeated.
+    pub fn recover(config: WalConfig, disk: &dyn DiskRead) -> Result<Recovery, LogError> {
+        let files = survey(&config, disk)?;
+        let newest = *files.used.keys().next_back().ok_or(LogError::NoLog)?;
+        let reader = Reader { config, disk, files };
+        let last = reader.parse(newest, None)?;
+        let mut floor = last.floors().fold(reader.header(newest)?.floor, SegmentNo::max);
+        while last.damage.is_some() && !reader.files.used.contains_key(&floor) {
+            floor.0 += 1; // The record that gave it up may be behind the damage, which is what to report.
+        }
+        let mut replay = Replay::new(reader.header(floor)?, floor);
+        let mut next = floor;
+        while next < newest {
+            let after = SegmentNo(next.0 + 1);
+            let parsed = reader.parse(next, Some(reader.header(after)?))?;
+            replay.segment(&reader, parsed)?;
+            next = after;
+        }
+        let healed = reader.heal(&last);
+        let tail = match last.remains {
+            0 => Tail::Clean,
+            length => Tail::Torn { file: last.file, offset: last.end, length },
+        };
+        replay.segment(&reader, last)?;
+        Ok(replay.finish(&reader, tail, healed))
+    }
+}
+
+/// The files of the directory by what they are.
+struct Files {
+    /// By segment number: those whose header can be read, part of the log or not.
+    used: BTreeMap<SegmentNo, (FileName, Header, Health)>,
+    /// Of no use yet, or outlived.
+    idle: Vec<FileName>,
+    lengths: BTreeMap<FileName, u64>,
+}
+
+/// Whether all copies of a header agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Whole,
+    Patchy,
+}
+
+fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
+    let mut files = Files { used: BTreeMap::new(), idle: Vec::new(), lengths: BTreeMap::new() };
+    let mut unreadable = Vec::new();
+    let mut names = disk.list().map_err(LogError::List)?;
+    names.sort();
+    for file in names {
+        let length = disk.len(file).map_err(|source| LogError::Read { what: "measure", file, source })?;
+        files.lengths.insert(file, length);
+        if length < BLOCK as u64 {
+            files.idle.push(file); // Its creation did not end.
+            continue;
+        }
+        match Header::read(&read(disk, file, 0, BLOCK)?, config.identity) {
+            Found::Header { header, healthy } => {
+                let health = if healthy { Health::Whole } else { Health::Patchy };
+                if files.used.insert(header.segment, (file, header, health)).is_some() {
+                    return Err(corrupt(
+                        file,
+                        0,
+                        "another file has the same segment number",
+                        header.end.next(),
+                        None,
+                    ));
+                }
+            }
+            Found::Blank => files.idle.push(file),
+            Found::Unreadable => unreadable.push(file),
+            Found::Unknown { format, min_reader } => {
+                return Err(LogError::UnknownFormat { file, format, min_reader, reads: FORMAT });
+            }
+            Found::Foreign { identity } => {
+                let expected = Volume(config.identity);
+                return Err(LogError::ForeignVolume { file, found: Volume(identity), expected });
+            }
+        }
+    }
+    for file in unreadable {
+        check_unreadable(config, disk, &files, file)?;
+        files.idle.push(file);
+    }
+    Ok(files)
+}
+
+/// A header that was being written when the machine stopped cannot be read, and then no group follows it. If
+/// one does, the header is damaged. One that misses among the known segments is found by its absence.
+fn check_unreadable(
+    config: &WalConfig,
+    disk: &dyn DiskRead,
+    files: &Files,
+    file: FileName,
+) -> Result<(), LogError> {
+    let newest = files.used.values().next_back();
+    let known = newest.map_or(SegmentNo(0), |(_, header, _)| header.segment);
+    let stamper = Stamper::new(config.identity, known);
+    let bytes = read_all(disk, file, files.lengths[&file])?;
+    let later = sectors(&bytes, BLOCK as u64)
+        .filter_map(|(offset, sector)| stamper.any_use(offset, sector))
+        .any(|segment| segment > known);
+    if later {
+        let from = newest.map_or(Slot::ZERO, |(_, header, _)| header.end).next();
+        return Err(corrupt(file, 0, "the header of a segment with entries cannot be read", from, None));
+    }
+    Ok(())
+}
+
+/// Reads segments, without a view of what their records mean.
+struct Reader<'a> {
+    config: WalConfig,
+    disk: &'a dyn DiskRead,
+    files: Files,
+}
+
+/// The groups of a segment, as far as they could be read.
+struct Parsed {
+    no: SegmentNo,
+    file: FileName,
+    groups: Vec<Group>,
+    /// Where the groups end.
+    end: u64,
+    /// What follows them and must go, in bytes.
+    remains: u64,
+    damage: Option<Damage>,
+    /// The bytes of the last group, to be written again.
+    last: Option<(u64, Bytes)>,
+}
+
+struct Group {
+    offset: u64,
+    payload: Bytes,
+}
+
+struct Damage {
+    offset: u64,
+    what: &'static str,
+    to: Option<Slot>,
+}
+
+/// What lies where a group is expected.
+enum Next {
+    Group {
+        payload: Bytes,
+        length: usize,
+    },
+    /// At least one of its sectors was never fully written.
+    Unwritten,
+    Damaged(&'static str),
+}
+
+impl Reader<'_> {
+    fn header(&self, no: SegmentNo) -> Result<Header, LogError> {
+        self.files.used.get(&no).map(|(_, header, _)| *header).ok_or_else(|| self.missing(no))
+    }
+
+    fn missing(&self, no: SegmentNo) -> LogError {
+        let before =
+            self.files.used.range(..no).next_back().map_or(Slot::ZERO, |(_, (_, header, _))| header.end);
+        let after = self.files.used.range(no..).next().map(|(_, (_, header, _))| header.end);
+        LogError::Missing { segment: no.0, slots: SlotRange { from: before.next(), to: after } }
+    }
+
+    /// Reads the groups of a segment: up to the next segment's first, or to the end of the log.
+    fn parse(&self, no: SegmentNo, next: Option<Header>) -> Result<Parsed, LogError> {
+        let (file, header, _) = *self.files.used.get(&no).ok_or_else(|| self.missing(no))?;
+        let bytes = read_all(self.disk, file, self.files.lengths[&file])?;
+        let scan = Scan { stamper: Stamper::new(self.config.identity, no), bytes: &bytes };
+        let mut at = BLOCK as u64;
+        let (mut group, mut chain) = (header.first, header.before);
+        let mut parsed =
+            Parsed { no, file, groups: Vec::new(), end: at, remains: 0, damage: None, last: None };
+        while next.map(|next| next.first) != Some(group) {
+            let what = match scan.group(at, group, chain) {
+                Next::Group { payload, length } => {
+                    chain = chain.then(&payload);
+                    group = GroupNo(group.0 + 1);
+                    parsed.last = Some((at, bytes.slice(at as usize..at as usize + length)));
+                    parsed.groups.push(Group { offset: at, payload });
+                    at += length as u64;
+                    continue;
+                }
+                Next::Unwritten if next.is_some() => Some("a group is missing before the next segment"),
+                Next::Unwritten => scan.evidence_after(at, group).map(|(what, _)| what),
+                Next::Damaged(what) => Some(what),
+            };
+            match what {
+                Some(what) => {
+                    let to = scan.evidence_after(at, group).and_then(|(_, to)| to);
+                    let to = to.or(next.map(|next| next.end));
+                    parsed.damage = Some(Damage { offset: at, what, to });
+                }
+                None => parsed.remains = scan.remains(at),
+            }
+            break;
+        }
+        parsed.end = at;
+        Ok(parsed)
+    }
+
+    /// The one rewrite of bytes that may have been acknowledged: equal bytes, so a tear changes nothing.
+    fn heal(&self, newest: &Parsed) -> Vec<DiskOp> {
+        let file = newest.file;
+        let mut ops = Vec::new();
+        for (file, header, health) in self.files.used.range(..newest.no).map(|(_, used)| *used) {
+            if health == Health::Patchy {
+                ops.extend([DiskOp::Write { file, offset: 0, data: header.encode() }, DiskOp::Sync { file }]);
+            }
+        }
+        let (_, header, _) = self.files.used[&newest.no];
+        ops.push(DiskOp::Write { file, offset: 0, data: header.encode() });
+        if let Some((offset, data)) = &newest.last {
+            ops.push(DiskOp::Write { file, offset: *offset, data: data.clone() });
+        }
+        if newest.remains > 0 {
+            let zeros = Bytes::from(vec![0; newest.remains as usize]);
+            ops.push(DiskOp::Write { file, offset: newest.end, data: zeros });
+        }
+        ops.push(DiskOp::Sync { file });
+        ops
+    }
+}
+
+impl Parsed {
+    fn floors(&self) -> impl Iterator<Item = SegmentNo> {
+        let records = self.groups.iter().filter_map(|group| group::decode(group.payload.clone()).ok());
+        records.flat_map(|(_, records)| records).filter_map(|record| match record {
+            Record::Floor(floor) => Some(floor),
+            Record::Op(_) => None,
+        })
+    }
+}
+
+/// The sectors of one segment.
+struct Scan<'a> {
+    stamper: Stamper,
+    bytes: &'a Bytes,
+}
+
+impl Scan<'_> {
+    fn group(&self, at: u64, group: GroupNo, before: Chain) -> Next {
+        let Some(count) = self.extent(at, group) else {
+            return match self.sector(at) {
+                Some(Sector::Damaged | Sector::Later) => {
+                    Next::Damaged("a sector does not match its checksum")
+                }
+                Some(Sector::Whole(_)) => Next::Damaged("a group stands where another one belongs"),
+                Some(Sector::Unwritten) | None => Next::Unwritten,
+            };
+        };
+        if count == 0 || at + (count * SECTOR) as u64 > self.bytes.len() as u64 {
+            return Next::Damaged("a group reaches beyond its segment");
+        }
+        let mut payload = BytesMut::with_capacity(count * PAYLOAD);
+        let (mut unwritten, mut damaged, mut foreign) = (false, false, false);
+        for index in 0..count {
+            match self.sector(at + (index * SECTOR) as u64) {
+                Some(Sector::Whole(part)) => {
+                    foreign |= part.group != group || part.index as usize != index;
+                    foreign |= part.count as usize != count || part.before != before;
+                    payload.extend_from_slice(part.payload);
+                }
+                Some(Sector::Unwritten) => unwritten = true,
+                Some(Sector::Damaged | Sector::Later) | None => damaged = true,
+            }
+        }
+        if foreign {
+            return Next::Damaged("a sector belongs to another group or another history");
+        }
+        if unwritten {
+            return Next::Unwritten;
+        }
+        if damaged {
+            return Next::Damaged("a sector does not match its checksum");
+        }
+        match group::unpad(payload.freeze(), count) {
+            Some(payload) => Next::Group { payload, length: padded(count) },
+            None => Next::Damaged("the length of a group is wrong"),
+        }
+    }
+
+    /// How many sectors the group at a place has, by its first intact sector.
+    fn extent(&self, at: u64, group: GroupNo) -> Option<usize> {
+        let mut rest = sectors(self.bytes, at).map(|(offset, bytes)| self.stamper.classify(offset, bytes));
+        match rest.next()? {
+            Sector::Whole(part) => return (part.group == group).then_some(part.count as usize),
+            Sector::Unwritten => return None,
+            Sector::Damaged | Sector::Later => {}
+        }
+        rest.find_map(|sector| match sector {
+            Sector::Whole(part) if part.group == group => Some(part.count as usize),
+            _ => None,
+        })
+    }
+
+    /// What proves that the group at a place had been durable: a later group, or a later use of the file.
+    fn evidence_after(&self, at: u64, group: GroupNo) -> Option<(&'static str, Option<Slot>)> {
+        let mut rest = sectors(self.bytes, at).map(|(offset, bytes)| self.stamper.classify(offset, bytes));
+        rest.find_map(|sector| match sector {
+            Sector::Whole(part) if part.group > group => {
+                let to = (part.index == 0).then(|| group::end_before(part.payload));
+                Some(("a group is missing before a later one", to))
+            }
+            Sector::Later => Some(("a sector was written by a later segment", None)),
+            _ => None,
+        })
+    }
+
+    /// How many bytes after the log's end must be zeroed: whole blocks, up to the last sector with a stamp of
+    /// this segment or a broken one.
+    fn remains(&self, at: u64) -> u64 {
+        sectors(self.bytes, at)
+            .filter(|(offset, bytes)| self.stamper.is_debris(*offset, bytes))
+            .last()
+            .map_or(0, |(offset, _)| (offset + SECTOR as u64 - at).next_multiple_of(BLOCK as u64))
+    }
+
+    fn sector(&self, at: u64) -> Option<Sector<'_>> {
+        let at = at as usize;
+        self.bytes.get(at..at + SECTOR).map(|bytes| self.stamper.classify(at as u64, bytes))
+    }
+}
+
+/// Gives the records their meaning, in order.
+struct Replay {
+    ledger: Ledger,
+    entries: Vec<Entry>,
+    floor: SegmentNo,
+    group: GroupNo,
+    chain: Chain,
+    replayed: Replayed,
+}
+
+impl Replay {
+    fn new(first: Header, floor: SegmentNo) -> Self {
+        Self {
+            ledger: Ledger { hard: first.hard, end: first.end, segments: VecDeque::new() },
+            entries: Vec::new(),
+            floor,
+            group: first.first,
+            chain: first.before,
+            replayed: Replayed::default(),
+        }
+    }
+
+    fn segment(&mut self, reader: &Reader<'_>, parsed: Parsed) -> Result<(), LogError> {
+        let header = reader.header(parsed.no)?;
+        let (no, file, base) = (parsed.no, parsed.file, header.end);
+        if (header.first, header.before, header.end, header.hard)
+            != (self.group, self.chain, self.ledger.end, self.ledger.hard)
+        {
+            return Err(self.corrupt(file, 0, "a header does not continue the segment before it"));
+        }
+        let size = reader.files.lengths[&file];
+        self.ledger.segments.push_back(Segment { no, file, size, used: parsed.end, base, last: base });
+        self.replayed.segments += 1;
+        self.replayed.bytes += parsed.end - BLOCK as u64;
+        for Group { offset, payload } in parsed.groups {
+            self.chain = self.chain.then(&payload);
+            self.group = GroupNo(self.group.0 + 1);
+            self.replayed.groups += 1;
+            self.records(file, offset, payload)?;
+        }
+        match parsed.damage {
+            Some(Damage { offset, what, to }) => Err(corrupt(file, offset, what, self.ledger.end.next(), to)),
+            None => Ok(()),
+        }
+    }
+
+    fn records(&mut self, file: FileName, offset: u64, payload: Bytes) -> Result<(), LogError> {
+        let (end, records) = group::decode(payload).map_err(|why| match why {
+            Undecodable::Unknown(kind) => LogError::UnknownRecord { file, offset, kind },
+            Undecodable::Malformed => self.corrupt(file, offset, "a group cannot be decoded"),
+        })?;
+        if end != self.ledger.end {
+            return Err(self.corrupt(file, offset, "a group does not continue the one before it"));
+        }
+        for record in records {
+            let Record::Op(op) = record else { continue };
+            self.ledger.apply(&op).map_err(|rule| self.corrupt(file, offset, rule))?;
+            match op {
+                LogOp::Append(entry) => self.entries.push(entry),
+                LogOp::Truncate { .. } => {
+                    let end = self.ledger.end;
+                    self.entries.truncate(self.entries.partition_point(|entry| entry.slot <= end));
+                }
+                LogOp::Accepted(_) | LogOp::Promised(_) | LogOp::Committed(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, file: FileName, offset: u64, what: &'static str) -> LogError {
+        corrupt(file, offset, what, self.ledger.end.next(), None)
+    }
+
+    fn finish(self, reader: &Reader<'_>, tail: Tail, mut ops: Vec<DiskOp>) -> Recovery {
+        let live: BTreeSet<FileName> = self.ledger.segments.iter().map(|segment| segment.file).collect();
+        let config = reader.config;
+        let mut spares = BTreeSet::new();
+        for (file, length) in reader.files.lengths.iter().filter(|(file, _)| !live.contains(file)) {
+            if *length == config.segment_bytes && spares.len() < config.spare_segments {
+                spares.insert(*file);
+            } else {
+                ops.push(DiskOp::Remove { file: *file });
+            }
+        }
+        let next_file = FileName(reader.files.lengths.keys().next_back().map_or(0, |file| file.0) + 1);
+        Recovery {
+            hard: self.ledger.hard,
+            trimmed: self.ledger.trimmed(),
+            entries: self.entries,
+            tail,
+            ops,
+            replayed: self.replayed,
+            wal: Wal {
+                config,
+                ledger: self.ledger,
+                floor: self.floor,
+                group: self.group,
+                chain: self.chain,
+                spares,
+                next_file,
+            },
+        }
+    }
+}
+
+fn corrupt(file: FileName, offset: u64, what: &'static str, from: Slot, to: Option<Slot>) -> LogError {
+    LogError::Corrupt { file, offset, what, slots: SlotRange { from, to } }
+}
+
+fn sectors(bytes: &[u8], from: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    let rest = bytes.get(from as usize..).unwrap_or_default();
+    rest.chunks_exact(SECTOR).enumerate().map(move |(index, sector)| (from + (index * SECTOR) as u64, sector))
+}
+
+fn read(disk: &dyn DiskRead, file: FileName, offset: u64, length: usize) -> Result<Bytes, LogError> {
+    let mut bytes = vec![0; length];
+    disk.read(file, offset, &mut bytes).map_err(|source| LogError::Read { what: "read", file, source })?;
+    Ok(bytes.into())
+}
+
+fn read_all(disk: &dyn DiskRead, file: FileName, length: u64) -> Result<Bytes, LogError> {
+    let length = usize::try_from(length).expect("a segment fits into memory");
+    read(disk, file, 0, length)
+}
