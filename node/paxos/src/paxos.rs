@@ -123,7 +123,7 @@ impl Paxos {
         if self.cfg.membership.voters.len() > 1 {
             self.put_deadline_off();
         }
-        if self.committed > Slot::ZERO {
+        if self.committed > self.log.trimmed() {
             self.out.push_back(Output::Commit { upto: self.committed });
         }
     }

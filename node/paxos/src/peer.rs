@@ -99,7 +99,7 @@ impl Peer {
             self.progress_at = now;
         }
         self.seen = end;
-        let waits = end.next() < self.next || !self.sync_begun;
+        let waits = end.next() < self.next || self.phase != Phase::Streaming; // A sync may be one empty part.
         if waits && now.0.saturating_sub(self.progress_at.0) >= patience.0 {
             self.rewind(end, now);
         }
