@@ -1,7 +1,7 @@
 //! The write-ahead log: one totally ordered stream of groups that holds a member's entries and hard state.
 //!
 //! Owns the format on disk, the rules by which a torn tail is told from a damaged one, and recovery; all of
-//! it is pure and deterministic. It must not know consensus, clocks or threads; I/O lives in one module alone.
+//! it is pure and deterministic. It must not know consensus, clocks or threads; I/O lives in [`file`] alone.
 //!
 //! Invariant: no acknowledged byte is ever rewritten with another value, and none is ever cut.
 //!
@@ -14,16 +14,19 @@
 
 mod disk;
 mod error;
+pub mod file;
 mod group;
 mod header;
 mod ledger;
 pub mod mem;
 mod recover;
 mod sector;
+mod superblock;
 mod wal;
 
 pub use disk::{BLOCK, DiskOp, DiskRead, FileName, SECTOR};
 pub use error::{LogError, SlotRange, Volume};
 pub use header::FORMAT;
 pub use recover::{Recovery, Replayed, Tail};
+pub use superblock::{Home, SUPERBLOCK_FORMAT, Superblock, SuperblockError};
 pub use wal::{Wal, WalConfig};
