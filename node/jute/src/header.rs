@@ -58,11 +58,7 @@ impl ReplyHeader {
 
     /// Reads the header; the reader then stands at the body.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            xid: r.i32("reply.xid")?,
-            zxid: r.i64("reply.zxid")?,
-            err: ErrorCode(r.i32("reply.err")?),
-        })
+        Ok(Self { xid: r.i32("reply.xid")?, zxid: r.i64("reply.zxid")?, err: ErrorCode(r.i32("reply.err")?) })
     }
 
     /// Appends the header.

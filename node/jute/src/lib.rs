@@ -28,8 +28,11 @@ pub use connect::{ConnectRequest, ConnectResponse, PASSWORD_LEN, PROTOCOL_VERSIO
 pub use error::{DecodeError, ErrorCode};
 pub use header::{ReplyHeader, RequestHeader, WatcherEvent, xid};
 pub use multi::{MultiOp, MultiResult, decode_multi, encode_multi};
-pub use request::{Auth, Create, CreateTtl, PathVersion, PathWatch, Reconfig, Request, SetAcl, SetData, SetWatches};
+pub use request::{
+    Auth, Create, CreateTtl, PathVersion, PathWatch, Reconfig, Request, SetAcl, SetData, SetWatches,
+};
 pub use response::{ClientInfo, Response};
 pub use types::{
-    Acl, AclRef, AddWatchMode, CreateMode, EventType, Id, KEEPER_SYNC_CONNECTED, OpCode, Stat, WatcherType, perms,
+    Acl, AclRef, AddWatchMode, CreateMode, EventType, Id, KEEPER_SYNC_CONNECTED, OpCode, Stat, WatcherType,
+    perms,
 };

@@ -3,8 +3,8 @@
 use bytes::BufMut;
 
 use crate::{
-    Create, CreateTtl, DecodeError, ErrorCode, OpCode, PathVersion, PathWatch, Reader, SetData, Stat, put_bool,
-    put_buffer, put_string, put_strings,
+    Create, CreateTtl, DecodeError, ErrorCode, OpCode, PathVersion, PathWatch, Reader, SetData, Stat,
+    put_bool, put_buffer, put_string, put_strings,
 };
 
 /// One operation of a multi.

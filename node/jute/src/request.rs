@@ -3,8 +3,8 @@
 use bytes::BufMut;
 
 use crate::{
-    AclRef, DecodeError, MultiOp, OpCode, Reader, RequestHeader, decode_multi, encode_multi, put_bool, put_buffer,
-    put_string, put_strings,
+    AclRef, DecodeError, MultiOp, OpCode, Reader, RequestHeader, decode_multi, encode_multi, put_bool,
+    put_buffer, put_string, put_strings,
 };
 
 type Result<T> = std::result::Result<T, DecodeError>;
@@ -265,7 +265,9 @@ impl<'a> Request<'a> {
             Self::Create(c) | Self::Create2(c) | Self::CreateContainer(c) => c.encode(out),
             Self::CreateTtl(c) => c.encode(out),
             Self::Delete(p) | Self::Check(p) => p.encode(out),
-            Self::Exists(p) | Self::GetData(p) | Self::GetChildren(p) | Self::GetChildren2(p) => p.encode(out),
+            Self::Exists(p) | Self::GetData(p) | Self::GetChildren(p) | Self::GetChildren2(p) => {
+                p.encode(out)
+            }
             Self::SetData(s) => s.encode(out),
             Self::SetAcl(s) => s.encode(out),
             Self::DeleteContainer(path)

@@ -1,0 +1,277 @@
+//! The form of commands in the log: one batch is the payload of one slot.
+//!
+//! The first byte is the version. Integers are big-endian, strings and lists have their length before them, as in jute.
+
+use bytes::{BufMut, Bytes};
+use pharos_jute::{
+    Acl, CreateMode, DecodeError, ErrorCode, Id, Reader, put_bool, put_buffer, put_string, put_vector_len,
+};
+
+use crate::{BatchError, Command, Op, SessionId, Settings, Zxid};
+
+/// The version this crate writes.
+pub(crate) const VERSION: u8 = 1;
+
+type Result<T> = std::result::Result<T, BatchError>;
+
+/// The payload of one slot of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// The leader's clock when it made the batch, ms since 1970. Applied as the greatest seen so far.
+    pub time_ms: i64,
+    /// The commands, in order.
+    pub commands: Vec<Command>,
+}
+
+impl Batch {
+    /// Appends the payload.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
+        out.put_i64(self.time_ms);
+        put_vector_len(out, self.commands.len());
+        self.commands.iter().for_each(|command| encode_command(command, out));
+    }
+
+    /// Reads a payload. Node data share its memory.
+    pub fn decode(payload: &Bytes) -> Result<Self> {
+        let mut d = Decoder { payload, r: Reader::new(payload) };
+        match payload.first() {
+            None => return Err(BatchError::Empty),
+            Some(&VERSION) => d.r.u8("version")?,
+            Some(&other) => return Err(BatchError::Version(other)),
+        };
+        let time_ms = d.r.i64("time")?;
+        let commands = d.list("commands", Decoder::command)?;
+        match d.r.rest().len() {
+            0 => Ok(Self { time_ms, commands }),
+            trailing => Err(BatchError::Trailing(trailing)),
+        }
+    }
+}
+
+mod kind {
+    pub(super) const CREATE: u8 = 1;
+    pub(super) const DELETE: u8 = 2;
+    pub(super) const DELETE_CONTAINER: u8 = 3;
+    pub(super) const SET_DATA: u8 = 4;
+    pub(super) const SET_ACL: u8 = 5;
+    pub(super) const CHECK: u8 = 6;
+    pub(super) const MULTI: u8 = 7;
+    pub(super) const CREATE_SESSION: u8 = 8;
+    pub(super) const ATTACH_SESSION: u8 = 9;
+    pub(super) const CLOSE_SESSION: u8 = 10;
+    pub(super) const EXPIRE: u8 = 11;
+    pub(super) const SET_CONFIG: u8 = 12;
+    pub(super) const CONFIGURE: u8 = 13;
+    pub(super) const NOP: u8 = 14;
+}
+
+fn encode_command(command: &Command, out: &mut impl BufMut) {
+    let Command { origin, boot, request, session, attach, cxid, auth, zxid, op } = command;
+    out.put_u32(*origin);
+    out.put_u64(*boot);
+    out.put_u64(*request);
+    out.put_i64(session.0);
+    out.put_u32(*attach);
+    out.put_i32(*cxid);
+    put_vector_len(out, auth.len());
+    for id in auth {
+        encode_id(id, out);
+    }
+    put_bool(out, zxid.is_some());
+    if let Some(zxid) = zxid {
+        out.put_i64(zxid.0);
+    }
+    encode_op(op, out);
+}
+
+fn encode_op(op: &Op, out: &mut impl BufMut) {
+    match op {
+        Op::Create { path, data, acl, mode, ttl, with_stat } => {
+            put_path(kind::CREATE, path, out);
+            put_buffer(out, data.as_deref());
+            encode_acl(acl, out);
+            out.put_i32(mode.as_i32());
+            out.put_i64(*ttl);
+            put_bool(out, *with_stat);
+        }
+        Op::Delete { path, version } => put_path_version(kind::DELETE, path, *version, out),
+        Op::DeleteContainer { path } => put_path(kind::DELETE_CONTAINER, path, out),
+        Op::SetData { path, data, version } => {
+            put_path_version(kind::SET_DATA, path, *version, out);
+            put_buffer(out, data.as_deref());
+        }
+        Op::SetAcl { path, acl, version } => {
+            put_path_version(kind::SET_ACL, path, *version, out);
+            encode_acl(acl, out);
+        }
+        Op::Check { path, version } => put_path_version(kind::CHECK, path, *version, out),
+        Op::Multi(ops) => {
+            out.put_u8(kind::MULTI);
+            put_vector_len(out, ops.len());
+            for op in ops {
+                encode_op(op, out);
+            }
+        }
+        Op::CreateSession { timeout_ms } => put_number(kind::CREATE_SESSION, *timeout_ms, out),
+        Op::AttachSession { timeout_ms } => put_number(kind::ATTACH_SESSION, *timeout_ms, out),
+        Op::CloseSession => out.put_u8(kind::CLOSE_SESSION),
+        Op::Expire { session, attach } => {
+            out.put_u8(kind::EXPIRE);
+            out.put_i64(session.0);
+            out.put_u32(*attach);
+        }
+        Op::SetConfig { data } => {
+            out.put_u8(kind::SET_CONFIG);
+            put_buffer(out, Some(data));
+        }
+        Op::Configure(Settings { sasl, x509 }) => {
+            out.put_u8(kind::CONFIGURE);
+            put_bool(out, *sasl);
+            put_bool(out, *x509);
+        }
+        Op::Nop { error } => put_number(kind::NOP, error.0, out),
+    }
+}
+
+fn put_path(kind: u8, path: &str, out: &mut impl BufMut) {
+    out.put_u8(kind);
+    put_string(out, Some(path));
+}
+
+fn put_path_version(kind: u8, path: &str, version: i32, out: &mut impl BufMut) {
+    put_path(kind, path, out);
+    out.put_i32(version);
+}
+
+fn put_number(kind: u8, number: i32, out: &mut impl BufMut) {
+    out.put_u8(kind);
+    out.put_i32(number);
+}
+
+pub(crate) fn encode_acl(acl: &[Acl], out: &mut impl BufMut) {
+    put_vector_len(out, acl.len());
+    for entry in acl {
+        out.put_i32(entry.perms);
+        encode_id(&entry.id, out);
+    }
+}
+
+fn encode_id(id: &Id, out: &mut impl BufMut) {
+    put_string(out, Some(&id.scheme));
+    put_string(out, Some(&id.id));
+}
+
+struct Decoder<'a> {
+    payload: &'a Bytes,
+    r: Reader<'a>,
+}
+
+impl Decoder<'_> {
+    fn command(&mut self) -> Result<Command> {
+        Ok(Command {
+            origin: self.u32("origin")?,
+            boot: self.u64("boot")?,
+            request: self.u64("request")?,
+            session: SessionId(self.r.i64("session")?),
+            attach: self.u32("attach")?,
+            cxid: self.r.i32("cxid")?,
+            auth: self.list("auth", Self::id)?,
+            zxid: if self.r.bool("zxid")? { Some(Zxid(self.r.i64("zxid")?)) } else { None },
+            op: self.op()?,
+        })
+    }
+
+    fn op(&mut self) -> Result<Op> {
+        Ok(match self.r.u8("kind")? {
+            kind::MULTI => Op::Multi(self.list("ops", |d| match d.r.u8("kind")? {
+                kind::MULTI => Err(BatchError::Nested),
+                kind => d.single_op(kind),
+            })?),
+            kind => self.single_op(kind)?,
+        })
+    }
+
+    fn single_op(&mut self, kind: u8) -> Result<Op> {
+        Ok(match kind {
+            kind::CREATE => Op::Create {
+                path: self.string("path")?,
+                data: self.data("data")?,
+                acl: self.list("acl", Self::acl)?,
+                mode: self.mode()?,
+                ttl: self.r.i64("ttl")?,
+                with_stat: self.r.bool("with_stat")?,
+            },
+            kind::DELETE => Op::Delete { path: self.string("path")?, version: self.r.i32("version")? },
+            kind::DELETE_CONTAINER => Op::DeleteContainer { path: self.string("path")? },
+            kind::SET_DATA => Op::SetData {
+                path: self.string("path")?,
+                version: self.r.i32("version")?,
+                data: self.data("data")?,
+            },
+            kind::SET_ACL => Op::SetAcl {
+                path: self.string("path")?,
+                version: self.r.i32("version")?,
+                acl: self.list("acl", Self::acl)?,
+            },
+            kind::CHECK => Op::Check { path: self.string("path")?, version: self.r.i32("version")? },
+            kind::CREATE_SESSION => Op::CreateSession { timeout_ms: self.r.i32("timeout")? },
+            kind::ATTACH_SESSION => Op::AttachSession { timeout_ms: self.r.i32("timeout")? },
+            kind::CLOSE_SESSION => Op::CloseSession,
+            kind::EXPIRE => {
+                Op::Expire { session: SessionId(self.r.i64("session")?), attach: self.u32("attach")? }
+            }
+            kind::SET_CONFIG => Op::SetConfig { data: self.data("data")?.ok_or(BatchError::Null("data"))? },
+            kind::CONFIGURE => {
+                Op::Configure(Settings { sasl: self.r.bool("sasl")?, x509: self.r.bool("x509")? })
+            }
+            kind::NOP => Op::Nop { error: ErrorCode(self.r.i32("error")?) },
+            other => return Err(BatchError::Kind(other)),
+        })
+    }
+
+    fn mode(&mut self) -> Result<CreateMode> {
+        let value = self.r.i32("mode")?;
+        CreateMode::from_i32(value).ok_or(BatchError::Field(DecodeError::Value { field: "mode", value }))
+    }
+
+    fn acl(&mut self) -> Result<Acl> {
+        Ok(Acl { perms: self.r.i32("acl.perms")?, id: self.id()? })
+    }
+
+    fn id(&mut self) -> Result<Id> {
+        Ok(Id { scheme: self.string("id.scheme")?, id: self.string("id.id")? })
+    }
+
+    fn string(&mut self, field: &'static str) -> Result<String> {
+        self.r.string(field)?.map(str::to_owned).ok_or(BatchError::Null(field))
+    }
+
+    fn data(&mut self, field: &'static str) -> Result<Option<Bytes>> {
+        Ok(self.r.buffer(field)?.map(|bytes| self.payload.slice_ref(bytes)))
+    }
+
+    fn u32(&mut self, field: &'static str) -> Result<u32> {
+        Ok(self.r.i32(field)?.cast_unsigned())
+    }
+
+    fn u64(&mut self, field: &'static str) -> Result<u64> {
+        Ok(self.r.i64(field)?.cast_unsigned())
+    }
+
+    /// Memory grows with the elements really read.
+    fn list<T>(
+        &mut self,
+        field: &'static str,
+        mut element: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let len = self.r.i32(field)?;
+        let count = usize::try_from(len).ok().filter(|n| *n <= self.r.rest().len());
+        let count = count.ok_or(DecodeError::Length { field, len })?;
+        let mut out = Vec::new();
+        for _ in 0..count {
+            out.push(element(self)?);
+        }
+        Ok(out)
+    }
+}

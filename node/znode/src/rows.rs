@@ -1,0 +1,230 @@
+//! The state as rows of an ordered store: what changed since the last time, and its bytes.
+//!
+//! A key's first byte is its table, in the order in which [`crate::State::from_rows`] needs them: what a row refers to
+//! comes before it. A value's first byte is its version. Keys of nodes begin with the path's depth, so that a parent
+//! comes before its children, and the children of one node lie side by side.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use pharos_jute::{Acl, put_bool};
+
+use crate::acl_table::AclId;
+use crate::batch::encode_acl;
+use crate::node::{Blob, Meta};
+use crate::{Session, SessionId, Settings, State, Zxid};
+
+/// The version of every row this crate writes.
+pub(crate) const VERSION: u8 = 1;
+
+/// First bytes of keys.
+pub(crate) mod table {
+    pub(crate) const META: u8 = 1;
+    pub(crate) const ACL: u8 = 2;
+    pub(crate) const SESSION: u8 = 3;
+    pub(crate) const NODE: u8 = 4;
+    pub(crate) const DATA: u8 = 5;
+}
+
+/// The rows changed since the last take, with the values they had then. Values are shared with the tree, not copied, so
+/// that taking a batch is quick and encoding it can be left to another thread.
+#[derive(Debug, Clone)]
+pub struct RowBatch {
+    rows: Vec<Row>,
+    meta: MetaRow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MetaRow {
+    pub(crate) zxid: Zxid,
+    pub(crate) time_ms: i64,
+    pub(crate) settings: Settings,
+    pub(crate) digest: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Row {
+    Acl(AclId, Option<Arc<[Acl]>>),
+    Session(SessionId, Option<Session>),
+    Node(NodeKey, Meta),
+    Data(NodeKey, Blob),
+    Deleted(NodeKey),
+}
+
+#[derive(Debug, Clone)]
+struct NodeKey {
+    depth: u16,
+    path: Arc<str>,
+}
+
+/// One row's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowView<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value; `None` deletes the row.
+    pub value: Option<&'a [u8]>,
+}
+
+impl RowBatch {
+    /// The zxid up to which the rows are.
+    pub const fn zxid(&self) -> Zxid {
+        self.meta.zxid
+    }
+
+    /// The digest of the state the rows make up.
+    pub const fn digest(&self) -> u64 {
+        self.meta.digest
+    }
+
+    /// How many entries there are, the meta row not counted.
+    pub const fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing but the meta row changed.
+    pub const fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Gives each row's bytes, the meta row last. All belong into one atomic write.
+    pub fn for_each(&self, mut put: impl FnMut(RowView<'_>)) {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for row in &self.rows {
+            key.clear();
+            value.clear();
+            row.encode(&mut key, &mut value, &mut put);
+        }
+        value.clear();
+        self.meta.encode(&mut value);
+        put(RowView { key: &[table::META], value: Some(&value) });
+    }
+
+    /// The rows' bytes with memory of their own.
+    pub fn to_pairs(&self) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut pairs = Vec::with_capacity(self.rows.len() * 2 + 1);
+        self.for_each(|row| {
+            pairs.push((Bytes::copy_from_slice(row.key), row.value.map(Bytes::copy_from_slice)));
+        });
+        pairs
+    }
+}
+
+impl State {
+    /// Takes the rows that changed since the last call, in time proportional to their number. The first call of a new
+    /// state gives all rows.
+    pub fn take_dirty(&mut self) -> RowBatch {
+        let mut rows = Vec::new();
+        for (id, list) in self.tree.acls.take_dirty() {
+            rows.push(Row::Acl(id, list));
+        }
+        for id in std::mem::take(&mut self.dirty_sessions) {
+            rows.push(Row::Session(id, self.sessions.get(&id).copied()));
+        }
+        let mut deleted = Vec::new();
+        self.tree.take_dirty(
+            |tree, id, dirty| {
+                let depth =
+                    u16::try_from(tree.depth(id)).expect("a path of more names is longer than a frame");
+                let key = NodeKey { depth, path: tree.path(id).into() };
+                let node = &tree.nodes[id];
+                if dirty.stat {
+                    rows.push(Row::Node(key.clone(), node.meta));
+                }
+                if dirty.data {
+                    rows.push(Row::Data(key, node.blob.clone()));
+                }
+            },
+            |path| deleted.push(Row::Deleted(NodeKey::of(path))),
+        );
+        rows.append(&mut deleted);
+        let (zxid, time_ms, settings) = (self.zxid, self.time_ms, self.settings);
+        RowBatch { rows, meta: MetaRow { zxid, time_ms, settings, digest: self.digest() } }
+    }
+}
+
+impl NodeKey {
+    fn of(path: &str) -> Self {
+        let depth = if path == "/" { 0 } else { path.matches('/').count() };
+        Self {
+            depth: u16::try_from(depth).expect("a path of more names is longer than a frame"),
+            path: path.into(),
+        }
+    }
+
+    fn encode(&self, table: u8, out: &mut Vec<u8>) {
+        out.put_u8(table);
+        out.put_u16(self.depth);
+        out.put_slice(self.path.as_bytes());
+    }
+}
+
+impl Row {
+    fn encode(&self, key: &mut Vec<u8>, value: &mut Vec<u8>, put: &mut impl FnMut(RowView<'_>)) {
+        value.put_u8(VERSION);
+        let present = match self {
+            Self::Acl(id, list) => {
+                key.put_u8(table::ACL);
+                key.put_u32(id.0);
+                if let Some(list) = list {
+                    encode_acl(list, value);
+                }
+                list.is_some()
+            }
+            Self::Session(id, session) => {
+                key.put_u8(table::SESSION);
+                key.put_i64(id.0);
+                if let Some(session) = session {
+                    encode_session(session, value);
+                }
+                session.is_some()
+            }
+            Self::Node(node, meta) => {
+                node.encode(table::NODE, key);
+                encode_meta(meta, value);
+                true
+            }
+            Self::Data(node, blob) => {
+                node.encode(table::DATA, key);
+                value.put_slice(blob.data().unwrap_or_default());
+                blob.data().is_some()
+            }
+            Self::Deleted(node) => {
+                node.encode(table::NODE, key);
+                put(RowView { key, value: None });
+                key[0] = table::DATA;
+                false
+            }
+        };
+        put(RowView { key, value: present.then_some(value) });
+    }
+}
+
+impl MetaRow {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
+        out.put_i64(self.zxid.0);
+        out.put_i64(self.time_ms);
+        put_bool(out, self.settings.sasl);
+        put_bool(out, self.settings.x509);
+        out.put_u64(self.digest);
+    }
+}
+
+fn encode_session(session: &Session, out: &mut Vec<u8>) {
+    let Session { timeout_ms, attach, owner } = session;
+    out.put_i32(*timeout_ms);
+    out.put_u32(*attach);
+    out.put_u32(*owner);
+}
+
+fn encode_meta(meta: &Meta, out: &mut Vec<u8>) {
+    let Meta { czxid, mzxid, pzxid, ctime, mtime, owner, version, creates, aversion, acl } = meta;
+    for number in [czxid, mzxid, pzxid, ctime, mtime, owner] {
+        out.put_i64(*number);
+    }
+    for number in [version, creates, aversion] {
+        out.put_i32(*number);
+    }
+    out.put_u32(acl.0);
+}
