@@ -1,1 +1,9 @@
-//! pharos-e2e.
+//! Pharos end to end: a one-node Kubernetes, container images without a registry, and what the tests on them share.
+//!
+//! Owns the box that the cluster runs in and everything that reaches into it. Must not know the inside of the operator
+//! or of a member: tests see what a user sees, through kubectl, Helm and unmodified ZooKeeper clients.
+
+pub mod command;
+pub mod environment;
+pub mod image;
+pub mod kubebox;

@@ -1,0 +1,52 @@
+//! Where the tools are that `./x` has set up, as it says in environment variables.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+/// The tools and the clone.
+#[derive(Clone)]
+pub struct Environment {
+    /// The directory of kubectl, helm, kubelet and the control plane.
+    pub kube_bin: PathBuf,
+    /// A Python interpreter with kazoo and moto.
+    pub python: PathBuf,
+    /// The clone of this repository.
+    pub root: PathBuf,
+}
+
+impl Environment {
+    /// Reads the variables.
+    ///
+    /// # Errors
+    /// If one is missing, which is so when the tests are not started by `./x`.
+    pub fn read() -> anyhow::Result<Self> {
+        Ok(Self {
+            kube_bin: path("PHAROS_KUBE_BIN")?,
+            python: path("PHAROS_PYTHON")?,
+            root: path("PHAROS_ROOT")?,
+        })
+    }
+}
+
+/// The directory with this run's copies of our own binaries.
+///
+/// # Errors
+/// If `./x` did not say where that is.
+pub fn our_binaries() -> anyhow::Result<PathBuf> {
+    path("PHAROS_BIN_DIR")
+}
+
+/// The directory for what outlives a run.
+///
+/// # Errors
+/// If `./x` did not say where that is.
+pub fn cache() -> anyhow::Result<PathBuf> {
+    path("PHAROS_CACHE")
+}
+
+fn path(name: &str) -> anyhow::Result<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .with_context(|| format!("{name} is not set: start this by ./x test, ./x e2e or ./x box"))
+}

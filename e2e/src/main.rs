@@ -1,0 +1,100 @@
+//! What `./x box` and `./x image` run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use pharos_e2e::environment::Environment;
+use pharos_e2e::image;
+use pharos_e2e::kubebox::{self, KubeBox, Lifetime};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The one-node Kubernetes.
+    Box {
+        #[command(subcommand)]
+        action: Action,
+    },
+    /// Build our images as OCI archives.
+    Image {
+        /// The directory they are written to.
+        out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Bring it up.
+    Up {
+        /// Also build and import the images and install the chart.
+        #[arg(long)]
+        install: bool,
+    },
+    /// Take it down.
+    Down,
+    /// Run a program inside.
+    Exec {
+        /// The program and its arguments; a shell if none.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Remove what killed boxes left.
+    Sweep,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Image { out } => build_images(&out)?,
+        Command::Box { action: Action::Up { install } } => up(install)?,
+        Command::Box { action: Action::Down } => down()?,
+        Command::Box { action: Action::Exec { command } } => return exec(&command),
+        Command::Box { action: Action::Sweep } => kubebox::sweep(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build_images(out: &std::path::Path) -> anyhow::Result<()> {
+    for archive in image::ours(out)? {
+        println!("{}:{} {}", archive.repository, archive.tag, archive.path.display());
+    }
+    Ok(())
+}
+
+fn up(install: bool) -> anyhow::Result<()> {
+    let tools = Environment::read()?;
+    if KubeBox::current(tools.clone())?.is_some() {
+        eprintln!("the box is up already");
+        return Ok(());
+    }
+    let kube_box = KubeBox::up(tools, Lifetime::Detached)?;
+    kube_box.make_current()?;
+    eprintln!("the box is up: ./x box exec kubectl get nodes");
+    if install {
+        eprintln!("not yet");
+    }
+    Ok(())
+}
+
+fn down() -> anyhow::Result<()> {
+    let tools = Environment::read()?;
+    if let Some(kube_box) = KubeBox::current(tools)? {
+        kube_box.down()?;
+    }
+    kubebox::sweep();
+    Ok(())
+}
+
+fn exec(command: &[String]) -> anyhow::Result<ExitCode> {
+    let kube_box = KubeBox::current(Environment::read()?)?.context("the box is not up: ./x box up")?;
+    let (program, args) =
+        command.split_first().map_or(("bash", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let status = kube_box.command(program).args(args).status().context("cannot start nsenter")?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}

@@ -1,0 +1,148 @@
+//! Building the workspace's executables and taking copies of them.
+//!
+//! Owns the lock on the shared target directory: clones of this repository share one (RocksDB takes half an hour to
+//! build), and another clone's build replaces executables there. Invariant: nothing is run from the target directory,
+//! only from a run's own copies.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::layout::Layout;
+use crate::shell::cargo;
+
+/// The directory of one run, removed when the run ends.
+pub(crate) struct RunDir(PathBuf);
+
+impl RunDir {
+    pub(crate) fn create(layout: &Layout) -> anyhow::Result<Self> {
+        let runs = layout.cache("runs");
+        sweep(&runs);
+        let path = runs.join(std::process::id().to_string());
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // What stays behind is swept by the next run.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes the directories of runs that were killed.
+fn sweep(runs: &Path) {
+    for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(entry.file_name()).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// An executable made of tests.
+pub(crate) struct TestExecutable {
+    pub(crate) path: PathBuf,
+    /// The directory of its package, which tests are run in.
+    pub(crate) package: PathBuf,
+    /// The file that is its root.
+    pub(crate) source: PathBuf,
+}
+
+/// Builds the named binaries with the features of the whole workspace and copies them to `run`.
+///
+/// Always the whole workspace's features: with `-p`, cargo would choose others and build dependencies twice.
+pub(crate) fn binaries(layout: &Layout, run: &RunDir, names: &[&str]) -> anyhow::Result<()> {
+    let _lock = lock_target(layout)?;
+    let mut command = cargo(layout, ["build", "--quiet", "--workspace"]);
+    for name in names {
+        command.args(["--bin", name]);
+    }
+    crate::shell::run(&mut command)?;
+    for name in names {
+        copy(&layout.target.join("debug").join(name), &run.path().join(name))?;
+    }
+    Ok(())
+}
+
+/// Builds all tests, or those that cargo's `filter` names, and copies their executables to `run`.
+pub(crate) fn tests(layout: &Layout, run: &RunDir, filter: &[&str]) -> anyhow::Result<Vec<TestExecutable>> {
+    let _lock = lock_target(layout)?;
+    let args = ["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"];
+    let mut command = cargo(layout, args);
+    let mut child = command.args(filter).stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let stdout = child.stdout.take().context("cargo's stdout is a pipe")?;
+    let mut built = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        built.extend(parse_artifact(&line.context("cannot read what cargo says")?));
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    if !status.success() {
+        bail!("cargo test --workspace --no-run: {status}");
+    }
+    let mut tests = Vec::new();
+    for artifact in built {
+        let name = artifact.executable.file_name().context("an executable has a name")?;
+        let path = run.path().join(name);
+        copy(&artifact.executable, &path)?;
+        // What is not a test is a binary that integration tests start.
+        if artifact.is_test {
+            tests.push(TestExecutable { path, package: artifact.package, source: artifact.source });
+        }
+    }
+    Ok(tests)
+}
+
+struct Artifact {
+    executable: PathBuf,
+    package: PathBuf,
+    source: PathBuf,
+    is_test: bool,
+}
+
+/// Reads one line of cargo's JSON, of which four plain strings matter: not worth a JSON library, which every
+/// `./x --help` would have to build.
+fn parse_artifact(line: &str) -> Option<Artifact> {
+    if !line.starts_with(r#"{"reason":"compiler-artifact""#) {
+        return None;
+    }
+    let string = |key: &str| {
+        let (_, rest) = line.split_once(&format!(r#""{key}":""#))?;
+        rest.split_once('"').map(|(value, _)| PathBuf::from(value))
+    };
+    Some(Artifact {
+        executable: string("executable")?,
+        package: string("manifest_path")?.parent()?.to_path_buf(),
+        source: string("src_path")?,
+        is_test: line.contains(r#""test":true},"features""#),
+    })
+}
+
+fn lock_target(layout: &Layout) -> anyhow::Result<File> {
+    std::fs::create_dir_all(&layout.target)
+        .with_context(|| format!("cannot make {}", layout.target.display()))?;
+    let path = layout.target.join("pharos.lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+/// A copied program, told where the other copies are.
+pub(crate) fn program(run: &RunDir, name: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(run.path().join(name));
+    command.env("PHAROS_BIN_DIR", run.path());
+    command
+}

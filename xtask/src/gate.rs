@@ -1,0 +1,47 @@
+//! The whole gate, cheap checks first, the cluster last.
+//!
+//! Owns the order. Each step sets up what it needs and keeps its work in caches, so a killed run goes on from there.
+
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::artifacts::{self, RunDir, TestExecutable};
+use crate::cluster::{self, Tools};
+use crate::layout::Layout;
+use crate::shell::{cargo, run, step};
+use crate::{chart, codegen, lint, setup, sim};
+
+pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
+    lint::format(layout)?;
+    lint::clippy(layout)?;
+    codegen::check(layout)?;
+    lint::documentation(layout)?;
+    let copies = RunDir::create(layout)?;
+    let tests = step("building tests and programs", || {
+        let tests = artifacts::tests(layout, &copies, &[])?;
+        artifacts::binaries(layout, &copies, &["pharos-node", "pharos-operator", "pharos-e2e"])?;
+        Ok(tests)
+    })?;
+    let (end_to_end, units): (Vec<_>, Vec<_>) = tests.iter().partition(|test| cluster::is_e2e(test));
+    let end_to_end = end_to_end.first().context("pharos-e2e has no tests")?;
+    step("unit and property tests", || {
+        units.iter().try_for_each(|test| run(&mut executable(&copies, test)))?;
+        run(&mut cargo(layout, ["test", "--quiet", "--workspace", "--doc"]))
+    })?;
+    sim::run(layout, &sim::Options::gate())?;
+    setup::java()?;
+    let tools = Tools::set_up(layout)?;
+    step("conformance with ZooKeeper's clients and server", || {
+        let mut command = executable(&copies, end_to_end);
+        run(tools.give(layout, command.args(["--skip", "kubernetes::"])))
+    })?;
+    chart::check(layout)?;
+    step("end to end on Kubernetes", || cluster::kubernetes_tests(layout, &copies, &tools, end_to_end, None))
+}
+
+fn executable(copies: &RunDir, test: &TestExecutable) -> Command {
+    let mut command = Command::new(&test.path);
+    command.current_dir(&test.package).env("PHAROS_BIN_DIR", copies.path());
+    command
+}
