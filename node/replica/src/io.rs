@@ -52,6 +52,12 @@ pub enum Output {
         /// What to do.
         ops: Vec<DiskOp>,
     },
+    /// Prepare a spare segment, beside the log requests and not before them, for it takes long; then
+    /// call `spare_created(op)`. On a full disk try again later.
+    Spare {
+        /// What to do.
+        op: DiskOp,
+    },
     /// Write the rows to the store with their applied slot, flush, then call `persisted(applied)`.
     Persist {
         /// What to write.

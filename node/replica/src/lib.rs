@@ -1,5 +1,36 @@
-//! A whole member without I/O.
+//! A whole member of an Ensemble without I/O.
+//!
+//! Owns how consensus, log, state, sessions, forwarding and watches make one member, and the order in
+//! which clients hear of what. Must not know sockets, files, threads, clocks or randomness: all of them
+//! are inputs. Invariant: the same inputs give the same outputs, so that the simulator runs what ships.
 
+mod answers;
+mod apply;
+mod batch;
+mod clients;
+mod contact;
+mod expiry;
+mod forward;
+mod founding;
+mod group;
+mod handshake;
 mod io;
+mod liveness;
+mod peer_msg;
+mod persist;
+mod plant;
+mod queries;
+mod reads;
+mod replica;
+mod requests;
+mod status;
+mod watches;
+mod wire;
 
+pub use founding::{Founder, Founding};
 pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch};
+pub use peer_msg::PeerError;
+pub use plant::Plant;
+pub use replica::{Boot, OWN_PREFIX, Replica, ReplicaConfig, StartError, TransferError};
+pub use status::{MemberRole, PeerStatus, ReplicaStatus};
+pub use wire::WireError;

@@ -26,10 +26,15 @@ pub struct Batch {
 impl Batch {
     /// Appends the payload.
     pub fn encode(&self, out: &mut impl BufMut) {
-        out.put_u8(VERSION);
-        out.put_i64(self.time_ms);
-        put_vector_len(out, self.commands.len());
+        Self::put_header(self.time_ms, self.commands.len(), out);
         self.commands.iter().for_each(|command| encode_command(command, out));
+    }
+
+    /// Appends what stands before `count` commands, for a leader that has the commands encoded already.
+    pub fn put_header(time_ms: i64, count: usize, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
+        out.put_i64(time_ms);
+        put_vector_len(out, count);
     }
 
     /// Reads a payload. Node data share its memory.
@@ -46,6 +51,13 @@ impl Batch {
             0 => Ok(Self { time_ms, commands }),
             trailing => Err(BatchError::Trailing(trailing)),
         }
+    }
+}
+
+impl Command {
+    /// Appends the command as it stands in a batch.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        encode_command(self, out);
     }
 }
 

@@ -1,0 +1,92 @@
+//! Whom this member stops serving, and whose session the leader ends.
+//!
+//! Owns the consequences of silence: clients of a cut-off member, clients with writes in flight when a
+//! leader is lost, sessions without a touch. Must not know how contact is established. Invariant: a
+//! session is served by no member that the leader has not heard of since a time after which the leader
+//! will still wait for two thirds of the timeout.
+
+use crate::clients::{Conn, Phase};
+use crate::io::{CloseReason, ConnId};
+use crate::replica::Replica;
+use pharos_znode::{Command, Op, SessionId};
+
+impl Replica {
+    /// May a session with this timeout be answered now?
+    pub(crate) fn serves(&self, timeout_ms: i32) -> bool {
+        self.contact.serves(timeout_ms.max(0) as u64, self.now.mono) || self.cfg.plant.answers_when_cut_off()
+    }
+
+    /// The shortest timeout a session can have, in milliseconds.
+    pub(crate) fn min_timeout_ms(&self) -> i32 {
+        2 * self.cfg.tick_ms as i32
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        self.watches.forget(conn);
+        if let Some(output) = self.clients.close(conn, reason) {
+            self.outputs.push_back(output);
+        }
+    }
+
+    /// Closes the clients whose sessions the leader may be about to end.
+    pub(crate) fn close_cut_off(&mut self) {
+        if self.clients.len() == 0 || self.serves(self.min_timeout_ms()) {
+            return;
+        }
+        let timeout = |conn: &Conn| match conn.phase {
+            Phase::Fresh => None,
+            Phase::Joining(joining) => Some(joining.timeout_ms),
+            Phase::Live(live) => Some(live.timeout_ms),
+        };
+        for conn in self.clients.select(|conn| timeout(conn).is_some_and(|t| !self.serves(t))) {
+            self.close(conn, CloseReason::CutOff);
+        }
+    }
+
+    /// Commands were given to a leader that is no longer ours: nobody knows their fate, so their
+    /// connections close, and what the same connections had not sent yet goes with them.
+    pub(crate) fn close_in_flight(&mut self) {
+        if self.cfg.plant.resends_after_break() {
+            return;
+        }
+        for conn in self.clients.in_flight() {
+            self.close(conn, CloseReason::LeaderLost);
+        }
+    }
+
+    /// Proposes the end of each session whose time is over.
+    pub(crate) fn expire_sessions(&mut self) {
+        if !self.leads() {
+            return;
+        }
+        for id in self.expiry.due(self.now.mono) {
+            if let Some(attach) = self.state.session(id).map(|session| session.attach) {
+                let command = self.own_command(Op::Expire { session: id, attach });
+                self.proposals.push(&command, None);
+            }
+        }
+    }
+
+    /// A leader that did not run for a while has not heard anybody: it gives every session its whole
+    /// timeout again, as a new leader does.
+    pub(crate) fn grant_full_timeouts(&mut self) {
+        self.expiry.clear();
+        for (id, session) in self.state.sessions() {
+            self.expiry.track(id, session.timeout_ms.max(0) as u64, self.now.mono);
+        }
+    }
+
+    fn own_command(&self, op: Op) -> Command {
+        Command {
+            origin: self.cfg.me.0,
+            boot: self.cfg.boot,
+            request: 0,
+            session: SessionId::NONE,
+            attach: 0,
+            cxid: 0,
+            auth: Vec::new(),
+            zxid: None,
+            op,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What members say to each other.
+//!
+//! Owns the frame that wraps the core's messages, forwarded commands and touch reports. Must not know
+//! connections. Invariant: every frame carries its version first; a reader refuses what it does not know.
+
+use crate::io::Lane;
+use crate::wire::{Reader, WireError};
+use bytes::Bytes;
+use pharos_paxos::{Ballot, ConfigNo, MemberId, Message};
+use pharos_znode::SessionId;
+use thiserror::Error;
+
+const VERSION: u8 = 1;
+
+/// Why a peer's frame could not be read.
+#[derive(Debug, Error)]
+pub enum PeerError {
+    /// The envelope is malformed.
+    #[error("malformed peer frame: {0}")]
+    Wire(#[from] WireError),
+    /// The core's message is malformed.
+    #[error("malformed consensus message: {0}")]
+    Message(#[from] pharos_paxos::DecodeError),
+}
+
+/// A frame between members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PeerMsg {
+    /// A message of the consensus core.
+    Paxos(Message),
+    /// Commands of the sender's clients, for the leader of this ballot.
+    Forward { ballot: Ballot, stream: u64, seq: u64, count: u32, commands: Bytes },
+    /// The stream has a gap or came to the wrong member; nothing of it is taken any more.
+    ForwardBroken { stream: u64 },
+    /// The sessions whose clients have spoken since the last report.
+    Touch { report: u64, sessions: Vec<SessionId> },
+    /// A quorum confirmed the leader after it had received the report; it has forwarded frames of the
+    /// stream below `received`.
+    TouchAck { report: u64, stream: u64, received: u64 },
+}
+
+impl PeerMsg {
+    /// The connection it travels on.
+    pub(crate) fn lane(&self) -> Lane {
+        match self {
+            Self::Paxos(message) if message.is_bulk() => Lane::Bulk,
+            Self::Forward { .. } => Lane::Bulk,
+            _ => Lane::Control,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION, self.tag()];
+        match self {
+            Self::Paxos(message) => message.encode(&mut out),
+            Self::Forward { ballot, stream, seq, count, commands } => {
+                put_ballot(&mut out, *ballot);
+                put_u64s(&mut out, &[*stream, *seq]);
+                out.extend_from_slice(&count.to_le_bytes());
+                out.extend_from_slice(commands);
+            }
+            Self::ForwardBroken { stream } => put_u64s(&mut out, &[*stream]),
+            Self::Touch { report, sessions } => {
+                put_u64s(&mut out, &[*report]);
+                out.extend_from_slice(&(sessions.len() as u32).to_le_bytes());
+                sessions.iter().for_each(|s| out.extend_from_slice(&s.0.to_le_bytes()));
+            }
+            Self::TouchAck { report, stream, received } => put_u64s(&mut out, &[*report, *stream, *received]),
+        }
+        out.into()
+    }
+
+    pub(crate) fn decode(frame: Bytes) -> Result<Self, PeerError> {
+        let mut r = Reader::new(frame);
+        let version = r.u8("peer frame version")?;
+        if version != VERSION {
+            return Err(WireError::Invalid { field: "peer frame version", value: u64::from(version) }.into());
+        }
+        let tag = r.u8("peer frame kind")?;
+        let message = match tag {
+            1 => return Ok(Self::Paxos(Message::decode(&r.rest())?)),
+            2 => return Ok(read_forward(r)?),
+            3 => Self::ForwardBroken { stream: r.u64("stream")? },
+            4 => read_touch(&mut r)?,
+            5 => Self::TouchAck {
+                report: r.u64("report")?,
+                stream: r.u64("stream")?,
+                received: r.u64("received")?,
+            },
+            _ => return Err(WireError::Invalid { field: "peer frame kind", value: u64::from(tag) }.into()),
+        };
+        r.end()?;
+        Ok(message)
+    }
+
+    fn tag(&self) -> u8 {
+        match self {
+            Self::Paxos(_) => 1,
+            Self::Forward { .. } => 2,
+            Self::ForwardBroken { .. } => 3,
+            Self::Touch { .. } => 4,
+            Self::TouchAck { .. } => 5,
+        }
+    }
+}
+
+fn read_forward(mut r: Reader) -> Result<PeerMsg, WireError> {
+    let ballot = Ballot {
+        config: ConfigNo(r.u32("ballot")?),
+        round: r.u64("ballot")?,
+        member: MemberId(r.u32("ballot")?),
+    };
+    let (stream, seq, count) = (r.u64("stream")?, r.u64("seq")?, r.u32("count")?);
+    Ok(PeerMsg::Forward { ballot, stream, seq, count, commands: r.rest() })
+}
+
+fn read_touch(r: &mut Reader) -> Result<PeerMsg, WireError> {
+    let report = r.u64("report")?;
+    let count = r.count("sessions", 8)?;
+    let sessions =
+        (0..count).map(|_| Ok(SessionId(r.u64("session")? as i64))).collect::<Result<_, WireError>>()?;
+    Ok(PeerMsg::Touch { report, sessions })
+}
+
+fn put_ballot(out: &mut Vec<u8>, ballot: Ballot) {
+    out.extend_from_slice(&ballot.config.0.to_le_bytes());
+    out.extend_from_slice(&ballot.round.to_le_bytes());
+    out.extend_from_slice(&ballot.member.0.to_le_bytes());
+}
+
+fn put_u64s(out: &mut Vec<u8>, values: &[u64]) {
+    values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
+}

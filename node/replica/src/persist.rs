@@ -1,0 +1,107 @@
+//! When the state goes to the store, and what the log may forget then.
+//!
+//! Owns the cut on its way to the store and the flushed slot. Must not know the store. Invariant:
+//! nothing is given to the store beyond this member's own durable slot, although clients may have been
+//! answered earlier (DESIGN 3.1, trap d); apply never waits for the store.
+
+use crate::io::{Output, PersistBatch};
+use crate::replica::{FOUNDING_KEY, Replica};
+use bytes::Bytes;
+use pharos_paxos::{Millis, Slot};
+use std::collections::VecDeque;
+
+/// Milliseconds between cuts.
+const INTERVAL_MS: u64 = 1000;
+/// Slots after which a cut is due whatever the time.
+const INTERVAL_SLOTS: u64 = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Persist {
+    /// The store holds everything up to here.
+    flushed: Slot,
+    /// A cut that waits until the log is durable that far.
+    held: Option<PersistBatch>,
+    in_flight: Option<Slot>,
+    last_cut: (Slot, Millis),
+    /// Applied slots whose entries the log keeps for members that were away, with their bytes.
+    tail: VecDeque<(Slot, u64)>,
+    tail_bytes: u64,
+}
+
+impl Persist {
+    pub(crate) fn new(flushed: Slot, now: Millis) -> Self {
+        Self {
+            flushed,
+            held: None,
+            in_flight: None,
+            last_cut: (flushed, now),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        }
+    }
+
+    pub(crate) fn flushed(&self) -> Slot {
+        self.flushed
+    }
+
+    /// An entry of so many bytes was applied.
+    pub(crate) fn applied(&mut self, slot: Slot, bytes: usize) {
+        self.tail.push_back((slot, bytes as u64));
+        self.tail_bytes += bytes as u64;
+    }
+
+    /// The last slot that the log may forget: flushed, and not within the newest `keep` bytes.
+    fn forgettable(&mut self, keep: u64) -> Slot {
+        let mut upto = Slot::ZERO;
+        while let Some(&(slot, bytes)) = self.tail.front() {
+            if slot > self.flushed || self.tail_bytes - bytes < keep {
+                break;
+            }
+            self.tail.pop_front();
+            self.tail_bytes -= bytes;
+            upto = slot;
+        }
+        upto
+    }
+
+    fn due(&self, applied: Slot, now: Millis) -> bool {
+        let (slot, at) = self.last_cut;
+        applied > slot && (now.0 >= at.0 + INTERVAL_MS || applied.0 - slot.0 >= INTERVAL_SLOTS)
+    }
+}
+
+impl Replica {
+    /// The store has flushed the cut.
+    pub fn persisted(&mut self, applied: Slot) {
+        assert_eq!(self.persist.in_flight.take(), Some(applied), "one cut is in flight at a time");
+        self.persist.flushed = applied;
+        self.trim();
+    }
+
+    pub(crate) fn persist_if_due(&mut self) {
+        if self.persist.in_flight.is_some() {
+            return;
+        }
+        let applied = self.applier.applied();
+        if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
+            self.persist.last_cut = (applied, self.now.mono);
+            let founding = (Bytes::from_static(FOUNDING_KEY), Bytes::from(self.founding.encode()));
+            let rows = self.state.take_dirty();
+            self.persist.held = Some(PersistBatch { rows, own: vec![founding], applied });
+        }
+        let durable = self.paxos.durable();
+        if let Some(batch) = self.persist.held.take_if(|batch| batch.applied <= durable) {
+            self.persist.in_flight = Some(batch.applied);
+            self.outputs.push_back(Output::Persist { batch });
+        }
+    }
+
+    /// Forgets entries that the store holds, but for a tail for members that were away briefly.
+    fn trim(&mut self) {
+        let upto = self.persist.forgettable(self.cfg.log_tail_bytes);
+        if upto > Slot::ZERO {
+            self.paxos.trim(upto);
+            self.group.trim(upto);
+        }
+    }
+}

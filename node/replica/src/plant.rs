@@ -1,0 +1,63 @@
+//! Known bugs, planted on demand, so that the checkers can prove that they would see them.
+//!
+//! Owns the switch for bugs of the composition; those of the core are its own. Without the feature
+//! `planted-bugs` the type has one value and every question is the constant `false`.
+
+/// Which known bug this member has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plant {
+    /// None.
+    #[default]
+    None,
+    /// A bug of the consensus core.
+    #[cfg(feature = "planted-bugs")]
+    Core(pharos_paxos::Plant),
+    /// Clients are answered although no leader has heard of this member for long.
+    #[cfg(feature = "planted-bugs")]
+    AnswersWhenCutOff,
+    /// A command that was given to a lost leader is given to the next one too.
+    #[cfg(feature = "planted-bugs")]
+    ResendsAfterBreak,
+    /// A watch event leaves after the answer that shows the new state.
+    #[cfg(feature = "planted-bugs")]
+    EventAfterAnswer,
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Plant {
+    pub(crate) fn core(self) -> pharos_paxos::Plant {
+        if let Self::Core(plant) = self { plant } else { pharos_paxos::Plant::None }
+    }
+
+    pub(crate) fn answers_when_cut_off(self) -> bool {
+        self == Self::AnswersWhenCutOff
+    }
+
+    pub(crate) fn resends_after_break(self) -> bool {
+        self == Self::ResendsAfterBreak
+    }
+
+    pub(crate) fn event_after_answer(self) -> bool {
+        self == Self::EventAfterAnswer
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+#[expect(clippy::unused_self, reason = "the planted twins read it")]
+impl Plant {
+    pub(crate) fn core(self) -> pharos_paxos::Plant {
+        pharos_paxos::Plant::None
+    }
+
+    pub(crate) fn answers_when_cut_off(self) -> bool {
+        false
+    }
+
+    pub(crate) fn resends_after_break(self) -> bool {
+        false
+    }
+
+    pub(crate) fn event_after_answer(self) -> bool {
+        false
+    }
+}

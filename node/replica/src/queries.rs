@@ -1,0 +1,205 @@
+//! Requests that change nothing: reads of the state, and watches.
+//!
+//! Owns how each read is answered from the state and which watch it leaves. Must not know when its turn
+//! comes. Invariant: a watch is set in the same moment as the state that is answered was read, so no
+//! change between falls through.
+
+use crate::io::ConnId;
+use crate::replica::Replica;
+use crate::watches::WatchKind;
+use pharos_jute::{
+    AddWatchMode, ErrorCode, EventType, MultiOp, MultiResult, PathWatch, Request, Response, SetWatches, Stat,
+    WatcherEvent, WatcherType,
+};
+use pharos_jute::{ClientInfo, Id};
+use pharos_znode::{State, allowed, perms, user_name};
+
+type Result<T> = std::result::Result<T, ErrorCode>;
+
+impl Replica {
+    /// Carries out a request that needs no place in the log.
+    pub(crate) fn read(&mut self, conn: ConnId, xid: i32, request: &Request<'_>) {
+        match request {
+            Request::Ping => self.pong(conn),
+            Request::SetWatches(lists) | Request::SetWatches2(lists) => self.set_watches(conn, xid, lists),
+            Request::AddWatch(path, mode) => self.add_watch(conn, xid, *path, *mode),
+            Request::RemoveWatches(path, kind) => self.end_watches(conn, xid, *path, *kind, Ending::Remove),
+            Request::CheckWatches(path, kind) => self.end_watches(conn, xid, *path, *kind, Ending::Check),
+            Request::GetAcl(path) => self.acl(conn, xid, *path),
+            Request::GetEphemerals(prefix) => self.ephemerals(conn, xid, *prefix),
+            _ => self.query(conn, xid, request),
+        }
+    }
+
+    fn query(&mut self, conn: ConnId, xid: i32, request: &Request<'_>) {
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        let zxid = self.state.zxid().0;
+        let response = answer(&self.state, &own.auth, request);
+        crate::answers::put_answer(&mut own.out, xid, zxid, response.as_ref().map_err(|code| *code));
+        if let Some((kind, path)) = watch_of(request, response.as_ref().err().copied()) {
+            self.watches.add(kind, path, conn);
+        }
+        self.clients.mark_dirty(conn);
+    }
+
+    fn acl(&mut self, conn: ConnId, xid: i32, path: Option<&str>) {
+        let Some(own) = self.clients.get(conn) else { return };
+        let view =
+            path.ok_or(ErrorCode::MARSHALLING_ERROR).and_then(|path| self.state.get_acl(path, &own.auth));
+        match &view {
+            Ok(view) => self.answer(conn, xid, Ok(&Response::Acl { acl: view.wire(), stat: view.stat })),
+            Err(code) => self.answer(conn, xid, Err(*code)),
+        }
+    }
+
+    fn ephemerals(&mut self, conn: ConnId, xid: i32, prefix: Option<&str>) {
+        let Some(crate::clients::Phase::Live(live)) = self.clients.get(conn).map(|own| own.phase) else {
+            return;
+        };
+        let paths = self.state.ephemerals(live.session, prefix);
+        let names = Response::Names(paths.iter().map(String::as_str).collect());
+        self.answer(conn, xid, Ok(&names));
+    }
+
+    fn add_watch(&mut self, conn: ConnId, xid: i32, path: Option<&str>, mode: i32) {
+        let kind = match AddWatchMode::from_i32(mode) {
+            Some(AddWatchMode::Persistent) => WatchKind::Persistent,
+            Some(AddWatchMode::PersistentRecursive) => WatchKind::Recursive,
+            None => return self.answer(conn, xid, Err(ErrorCode::MARSHALLING_ERROR)),
+        };
+        self.watches.add(kind, path.unwrap_or_default(), conn);
+        self.answer(conn, xid, Ok(&Response::Watch(ErrorCode::OK)));
+    }
+
+    fn end_watches(&mut self, conn: ConnId, xid: i32, path: Option<&str>, kind: i32, ending: Ending) {
+        let kinds: &[WatchKind] = match WatcherType::from_i32(kind) {
+            Some(WatcherType::Children) => &[WatchKind::Child],
+            Some(WatcherType::Data) => &[WatchKind::Data],
+            Some(WatcherType::Persistent) => &[WatchKind::Persistent],
+            Some(WatcherType::PersistentRecursive) => &[WatchKind::Recursive],
+            Some(WatcherType::Any) => {
+                &[WatchKind::Child, WatchKind::Data, WatchKind::Persistent, WatchKind::Recursive]
+            }
+            None => return self.answer(conn, xid, Err(ErrorCode::MARSHALLING_ERROR)),
+        };
+        let path = path.unwrap_or_default();
+        let mut found = false;
+        for &kind in kinds {
+            found |= match ending {
+                Ending::Check => self.watches.has(kind, path, conn),
+                Ending::Remove => self.watches.remove(kind, path, conn),
+            };
+        }
+        let result = if found { Ok(&Response::Empty) } else { Err(ErrorCode::NO_WATCHER) };
+        self.answer(conn, xid, result);
+    }
+
+    /// Watches of a client that was connected elsewhere: what changed since is told at once, with no
+    /// zxid of its own, the rest is armed.
+    fn set_watches(&mut self, conn: ConnId, xid: i32, lists: &SetWatches<'_>) {
+        let since = lists.relative_zxid;
+        for path in &lists.data {
+            match self.state.stat(path) {
+                None => self.catch_up(conn, EventType::NodeDeleted, path),
+                Some(stat) if stat.mzxid > since => self.catch_up(conn, EventType::NodeDataChanged, path),
+                Some(_) => self.watches.add(WatchKind::Data, path, conn),
+            }
+        }
+        for path in &lists.exist {
+            match self.state.stat(path) {
+                Some(_) => self.catch_up(conn, EventType::NodeCreated, path),
+                None => self.watches.add(WatchKind::Data, path, conn),
+            }
+        }
+        for path in &lists.child {
+            match self.state.stat(path) {
+                None => self.catch_up(conn, EventType::NodeDeleted, path),
+                Some(stat) if stat.pzxid > since => self.catch_up(conn, EventType::NodeChildrenChanged, path),
+                Some(_) => self.watches.add(WatchKind::Child, path, conn),
+            }
+        }
+        lists.persistent.iter().for_each(|path| self.watches.add(WatchKind::Persistent, path, conn));
+        lists.persistent_recursive.iter().for_each(|path| self.watches.add(WatchKind::Recursive, path, conn));
+        self.answer(conn, xid, Ok(&Response::Empty));
+    }
+
+    fn catch_up(&mut self, conn: ConnId, kind: EventType, path: &str) {
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        let readable = self.state.acl(path).is_none_or(|acl| allowed(&acl, perms::READ, &own.auth));
+        if readable {
+            let event = WatcherEvent::new(kind, path);
+            crate::answers::framed(&mut own.out, |out| event.encode_message(-1, out));
+        }
+    }
+}
+
+/// What is asked about a watch.
+#[derive(Clone, Copy)]
+enum Ending {
+    Check,
+    Remove,
+}
+
+/// The watch a read leaves: on existence even where nothing is yet, else only where it succeeded.
+fn watch_of<'a>(request: &Request<'a>, error: Option<ErrorCode>) -> Option<(WatchKind, &'a str)> {
+    let (kind, asked, waits_for_it) = match request {
+        Request::Exists(asked) => (WatchKind::Data, asked, error == Some(ErrorCode::NO_NODE)),
+        Request::GetData(asked) => (WatchKind::Data, asked, false),
+        Request::GetChildren(asked) | Request::GetChildren2(asked) => (WatchKind::Child, asked, false),
+        _ => return None,
+    };
+    (asked.watch && (error.is_none() || waits_for_it)).then(|| (kind, asked.path.unwrap_or_default()))
+}
+
+fn answer<'s>(state: &'s State, auth: &'s [Id], request: &Request<'_>) -> Result<Response<'s>> {
+    match request {
+        Request::Exists(asked) => Ok(Response::Stat(state.exists(path(asked)?, auth)?)),
+        Request::GetData(asked) => get_data(state, auth, path(asked)?),
+        Request::GetChildren(asked) => {
+            Ok(Response::Names(state.children(path(asked)?, auth)?.names.collect()))
+        }
+        Request::GetChildren2(asked) => {
+            let (names, stat) = children(state, auth, path(asked)?)?;
+            Ok(Response::Children { names, stat })
+        }
+        Request::GetAllChildrenNumber(path) => {
+            Ok(Response::Number(state.all_children_number(path.unwrap_or_default(), auth)?))
+        }
+        Request::WhoAmI => {
+            let infos = auth.iter().map(|id| ClientInfo { scheme: &id.scheme, user: user_name(id) });
+            Ok(Response::WhoAmI(infos.collect()))
+        }
+        Request::MultiRead(ops) => {
+            ops.iter().map(|op| multi_read(state, auth, op)).collect::<Result<_>>().map(Response::Multi)
+        }
+        _ => Err(ErrorCode::UNIMPLEMENTED),
+    }
+}
+
+fn path<'a>(asked: &PathWatch<'a>) -> Result<&'a str> {
+    asked.path.ok_or(ErrorCode::MARSHALLING_ERROR)
+}
+
+fn get_data<'s>(state: &'s State, auth: &[Id], path: &str) -> Result<Response<'s>> {
+    let node = state.get_data(path, auth)?;
+    Ok(Response::Data { data: node.data, stat: node.stat })
+}
+
+fn children<'s>(state: &'s State, auth: &[Id], path: &str) -> Result<(Vec<&'s str>, Stat)> {
+    let children = state.children(path, auth)?;
+    Ok((children.names.collect(), children.stat))
+}
+
+/// Each read of a multi stands for itself; only a write among them fails the whole.
+fn multi_read<'s>(state: &'s State, auth: &[Id], op: &MultiOp<'_>) -> Result<MultiResult<'s>> {
+    let result = match op {
+        MultiOp::GetData(asked) => path(asked)
+            .and_then(|path| state.get_data(path, auth))
+            .map(|node| MultiResult::Data { data: node.data, stat: node.stat }),
+        MultiOp::GetChildren(asked) => path(asked)
+            .and_then(|path| state.children(path, auth))
+            .map(|children| MultiResult::Children(children.names.collect())),
+        _ => return Err(ErrorCode::MARSHALLING_ERROR),
+    };
+    Ok(result.unwrap_or_else(MultiResult::Error))
+}

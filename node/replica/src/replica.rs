@@ -1,0 +1,427 @@
+//! The member itself: its parts, its inputs and the order in which a turn does things.
+//!
+//! Owns the composition of consensus core, log, state, sessions, watches and connections. Must not know
+//! sockets, files, threads or clocks. Invariant: the same inputs give the same outputs, byte for byte,
+//! which is why what the simulator runs is what ships.
+
+use crate::apply::Applier;
+use crate::batch::Queue;
+use crate::clients::Clients;
+use crate::contact::Contact;
+use crate::expiry::Expiry;
+use crate::forward::{Incoming, Outgoing};
+use crate::founding::Founding;
+use crate::group::GroupCommit;
+use crate::io::{Now, Output};
+use crate::peer_msg::PeerMsg;
+use crate::persist::Persist;
+use crate::reads::ReadIndexes;
+use crate::watches::Watches;
+use crate::wire::WireError;
+use bytes::Bytes;
+use pharos_paxos::{Ballot, EntryKind, IoId, MemberId, Millis, Paxos, Role, Slot};
+use pharos_znode::State;
+use std::collections::{BTreeMap, VecDeque};
+use thiserror::Error;
+
+/// Keys of the replica's own rows in the store begin with this byte; the state's never do.
+pub const OWN_PREFIX: u8 = 0xff;
+pub(crate) const FOUNDING_KEY: &[u8] = b"\xfffounding";
+
+/// What a member is told by whoever drives it.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The member's id.
+    pub me: MemberId,
+    /// Random at each start of the process.
+    pub boot: u64,
+    /// ZooKeeper's tickTime in milliseconds: session timeouts are kept within 2 to 20 of it.
+    pub tick_ms: u32,
+    /// Between a leader's heartbeats.
+    pub heartbeat: Millis,
+    /// Without a leader for this long, a member stands for election.
+    pub election: Millis,
+    /// Spreads the members' election timeouts.
+    pub seed: u64,
+    /// How much of the log stays for members that were away briefly, in bytes.
+    pub log_tail_bytes: u64,
+    /// A known bug to run with, so that the checkers can be checked.
+    pub plant: crate::plant::Plant,
+}
+
+/// What the driver found on the disk.
+#[derive(Debug)]
+pub struct Boot {
+    /// The log; its `ops` have been carried out.
+    pub log: pharos_log::Recovery,
+    /// The state as of `applied`.
+    pub state: State,
+    /// The rows whose key begins with [`OWN_PREFIX`].
+    pub own: Vec<(Bytes, Bytes)>,
+    /// What the store has flushed.
+    pub applied: Slot,
+}
+
+/// Why a member cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Neither the log nor the store holds the founding entry: this disk has never been a member.
+    #[error("the log and the store hold no founding entry; an empty disk never votes")]
+    NotFounded,
+    /// The founding entry cannot be read.
+    #[error("founding entry: {0}")]
+    Founding(#[from] WireError),
+    /// The log was trimmed beyond what the store holds.
+    #[error("the log begins after slot {trimmed} but the store ends at slot {applied}; the volume lost data")]
+    Gap {
+        /// Entries up to here are gone from the log.
+        trimmed: Slot,
+        /// The store's last slot.
+        applied: Slot,
+    },
+    /// The founding entry does not name this member.
+    #[error("member {0} is not a founder of this ensemble")]
+    NotAMember(MemberId),
+}
+
+/// A whole member without I/O. See ARCHITECTURE.md for the life of a request.
+pub struct Replica {
+    pub(crate) cfg: ReplicaConfig,
+    pub(crate) founding: Founding,
+    pub(crate) now: Now,
+    pub(crate) paxos: Paxos,
+    pub(crate) group: GroupCommit,
+    pub(crate) state: State,
+    pub(crate) applier: Applier,
+    pub(crate) persist: Persist,
+    pub(crate) clients: Clients,
+    pub(crate) contact: Contact,
+    pub(crate) reads: ReadIndexes,
+    pub(crate) expiry: Expiry,
+    pub(crate) watches: Watches,
+    /// Commands of this member's clients that no leader has been given.
+    pub(crate) unsent: Queue,
+    /// Commands for the log, while this member leads.
+    pub(crate) proposals: Queue,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) incoming: Incoming,
+    pub(crate) peers: BTreeMap<MemberId, u64>,
+    pub(crate) leadership: Leadership,
+    pub(crate) outputs: VecDeque<Output>,
+}
+
+/// Whom this member's writes go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leadership {
+    None,
+    Follows { leader: MemberId, ballot: Ballot },
+    Leads { ballot: Ballot },
+}
+
+/// Bytes of commands in one entry; one larger command makes an entry of its own.
+const BATCH_BYTES: usize = 1 << 20;
+
+impl Replica {
+    /// Starts a member from what was on its disk.
+    ///
+    /// # Errors
+    /// When the disk does not hold a member that can go on; see [`StartError`].
+    pub fn start(cfg: ReplicaConfig, boot: Boot, now: Now) -> Result<Self, StartError> {
+        let founding = find_founding(&boot)?;
+        if founding.member(cfg.me).is_none() {
+            return Err(StartError::NotAMember(cfg.me));
+        }
+        let Boot { log, state, applied, .. } = boot;
+        if log.trimmed > applied {
+            return Err(StartError::Gap { trimmed: log.trimmed, applied });
+        }
+        let mut hard = log.hard;
+        hard.committed = hard.committed.max(applied);
+        let recovered = pharos_paxos::Recovered { hard, trimmed: log.trimmed, entries: log.entries };
+        let mut persist = Persist::new(applied, now.mono);
+        recovered
+            .entries
+            .iter()
+            .take_while(|e| e.slot <= applied)
+            .for_each(|e| persist.applied(e.slot, e.payload.len()));
+        let paxos = Paxos::new(paxos_config(&cfg, &founding), recovered, now.mono);
+        let mut replica = Self {
+            clients: Clients::new(cfg.me, now.wall_ms),
+            group: GroupCommit::new(log.wal),
+            applier: Applier::new(applied),
+            persist,
+            contact: Contact::default(),
+            reads: ReadIndexes::default(),
+            expiry: Expiry::default(),
+            watches: Watches::default(),
+            unsent: Queue::default(),
+            proposals: Queue::default(),
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            peers: BTreeMap::new(),
+            leadership: Leadership::None,
+            outputs: VecDeque::new(),
+            cfg,
+            founding,
+            now,
+            paxos,
+            state,
+        };
+        replica.take_core_outputs();
+        Ok(replica)
+    }
+
+    /// The ensemble's identity and its founders.
+    #[must_use]
+    pub fn founding(&self) -> &Founding {
+        &self.founding
+    }
+
+    /// Tells the time. First in every turn, so that a process that was paused notices before it
+    /// answers anybody, and at least every 10 ms.
+    pub fn tick(&mut self, now: Now) {
+        assert!(now.mono >= self.now.mono, "the monotonic clock went back");
+        let pause = now.mono.0 - self.now.mono.0;
+        self.now = now;
+        if self.leads() && pause > self.cfg.election.0 {
+            self.grant_full_timeouts();
+        }
+        self.paxos.tick(now.mono);
+        self.take_core_outputs();
+        self.close_cut_off();
+        self.expire_sessions();
+        if self.outgoing.stalled(now.mono, Millis(2 * self.cfg.election.0)) {
+            self.break_off();
+        }
+        if self.contact.due(now.mono) {
+            self.report_contact();
+        }
+    }
+
+    /// Both connections to the peer stand; `boot` is the nonce of its process. Frames of an older
+    /// connection never arrive after this.
+    pub fn peer_up(&mut self, peer: MemberId, boot: u64) {
+        if self.peers.insert(peer, boot) != Some(boot) {
+            self.incoming.restarted(peer);
+        }
+    }
+
+    /// A connection to the peer broke; what was sent last may be lost.
+    pub fn peer_down(&mut self, peer: MemberId) {
+        self.incoming.lost(peer);
+        self.paxos.peer_lost(peer);
+        if matches!(self.leadership, Leadership::Follows { leader, .. } if leader == peer) {
+            self.break_off();
+        }
+        self.take_core_outputs();
+    }
+
+    /// A frame came from the peer.
+    ///
+    /// # Errors
+    /// When it cannot be read: the driver closes the connection.
+    pub fn peer_frame(&mut self, peer: MemberId, frame: Bytes) -> Result<(), crate::PeerError> {
+        match PeerMsg::decode(frame)? {
+            PeerMsg::Paxos(message) => self.paxos.recv(peer, message),
+            PeerMsg::Forward { ballot, stream, seq, count, commands } => {
+                self.take_forwarded(peer, ballot, (stream, seq), &commands, count)?;
+            }
+            PeerMsg::ForwardBroken { stream } => {
+                if self.outgoing.is_current(stream) {
+                    self.break_off();
+                }
+            }
+            PeerMsg::Touch { report, sessions } => self.take_touch(peer, report, &sessions),
+            PeerMsg::TouchAck { report, stream, received } => {
+                self.contact.acknowledged(report);
+                self.outgoing.confirmed(stream, received);
+            }
+        }
+        self.take_core_outputs();
+        Ok(())
+    }
+
+    /// The log request is durable.
+    pub fn log_done(&mut self, io: IoId) {
+        self.group.done(io);
+        self.paxos.disk_done(io);
+        self.take_core_outputs();
+    }
+
+    /// The spare segment of an [`Output::Spare`] exists.
+    pub fn spare_created(&mut self, op: &pharos_log::DiskOp) {
+        self.group.spare_created(op);
+    }
+
+    /// Hands leadership to a member once it has caught up.
+    ///
+    /// # Errors
+    /// When this member does not lead or the other does not vote.
+    pub fn transfer(&mut self, to: MemberId) -> Result<(), TransferError> {
+        if !matches!(self.leadership, Leadership::Leads { .. }) {
+            return Err(TransferError::NotLeader);
+        }
+        if self.founding.member(to).is_none() {
+            return Err(TransferError::NotAVoter(to));
+        }
+        self.paxos.transfer(to);
+        self.take_core_outputs();
+        Ok(())
+    }
+
+    /// Ends a turn: applies what is chosen, in bounded slices, gives commands to the leader or the log,
+    /// and starts the next group of writes. True when more work waits.
+    pub fn pump(&mut self) -> bool {
+        self.take_core_outputs();
+        let more = self.apply_some();
+        self.send_reads();
+        self.send_commands();
+        self.propose();
+        self.take_core_outputs();
+        if let Some((io, ops)) = self.group.next() {
+            self.outputs.push_back(Output::Log { io, ops });
+        }
+        if let Some(op) = self.group.wanted_spare() {
+            self.outputs.push_back(Output::Spare { op });
+        }
+        self.persist_if_due();
+        more
+    }
+
+    /// What the driver has to do next.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// An entry of the log, for whoever checks that members agree.
+    #[must_use]
+    pub fn chosen(&self, slot: Slot) -> Option<&pharos_paxos::Entry> {
+        self.paxos.entry(slot).filter(|_| slot <= self.applier.chosen())
+    }
+
+    pub(crate) fn send(&mut self, to: MemberId, message: &PeerMsg) {
+        self.outputs.push_back(Output::Peer { to, lane: message.lane(), frame: message.encode() });
+    }
+
+    /// Does this member lead in a ballot whose prefix it has adopted?
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self.leadership, Leadership::Leads { .. })
+    }
+
+    pub(crate) fn take_core_outputs(&mut self) {
+        while let Some(output) = self.paxos.next_output() {
+            match output {
+                pharos_paxos::Output::Send { to, msg } => self.send(to, &PeerMsg::Paxos(msg)),
+                pharos_paxos::Output::Write { io, ops } => self.group.push(io, ops),
+                pharos_paxos::Output::Commit { upto } => self.applier.committed(upto),
+                pharos_paxos::Output::ReadReady { ctx, slot } => self.read_ready(ctx, slot),
+                pharos_paxos::Output::ReadFailed { ctx } => self.read_failed(ctx),
+                pharos_paxos::Output::Role(role) => self.role_changed(role),
+                pharos_paxos::Output::Fatal { reason } => {
+                    self.outputs.push_back(Output::Fatal { reason: reason.to_string() });
+                }
+            }
+        }
+    }
+
+    fn role_changed(&mut self, role: Role) {
+        let leadership = match role {
+            Role::Leader { ballot } => Leadership::Leads { ballot },
+            Role::Follower { leader: Some(leader), ballot } => Leadership::Follows { leader, ballot },
+            Role::Follower { leader: None, .. } | Role::Candidate => Leadership::None,
+        };
+        if leadership == self.leadership {
+            return;
+        }
+        self.break_off();
+        self.leadership = leadership;
+        self.proposals.clear();
+        self.incoming.clear();
+        self.expiry.clear();
+        if self.leads() {
+            self.grant_full_timeouts();
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.outgoing.break_off();
+        self.close_in_flight();
+    }
+
+    fn take_forwarded(
+        &mut self,
+        from: MemberId,
+        ballot: Ballot,
+        (stream, seq): (u64, u64),
+        commands: &[u8],
+        count: u32,
+    ) -> Result<(), WireError> {
+        use crate::forward::Intake;
+        let intake = match self.leadership {
+            Leadership::Leads { ballot: ours } if ours == ballot => self.incoming.judge(from, stream, seq),
+            _ => Intake::Broken,
+        };
+        match intake {
+            Intake::Take => self.proposals.push_frames(commands, count)?,
+            Intake::Ignore => {}
+            Intake::Broken => self.send(from, &PeerMsg::ForwardBroken { stream }),
+        }
+        Ok(())
+    }
+
+    fn send_commands(&mut self) {
+        self.clients.purge_closed(&mut self.unsent);
+        match self.leadership {
+            Leadership::None => {}
+            Leadership::Leads { .. } => {
+                let owners = self.unsent.move_to(&mut self.proposals);
+                self.clients.sent(owners);
+            }
+            Leadership::Follows { leader, ballot } => {
+                while !self.unsent.is_empty() {
+                    let (owners, commands) = self.unsent.take_frames(BATCH_BYTES);
+                    let count = u32::try_from(owners.len()).expect("a frame has fewer than 2^32 commands");
+                    self.clients.sent(owners);
+                    let message = self.outgoing.send(ballot, count, commands, self.now.mono);
+                    self.send(leader, &message);
+                }
+            }
+        }
+    }
+
+    fn propose(&mut self) {
+        while self.leads() && !self.proposals.is_empty() && self.paxos.can_propose() {
+            let payload = self.proposals.take_batch(self.now.wall_ms, BATCH_BYTES);
+            self.paxos.propose(EntryKind::Commands, payload).expect("the core said that it takes a proposal");
+        }
+    }
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// Only the leader can.
+    #[error("this member does not lead")]
+    NotLeader,
+    /// The target does not vote.
+    #[error("member {0} is not a voter")]
+    NotAVoter(MemberId),
+}
+
+fn paxos_config(cfg: &ReplicaConfig, founding: &Founding) -> pharos_paxos::Config {
+    pharos_paxos::Config {
+        heartbeat: cfg.heartbeat,
+        election: cfg.election,
+        plant: cfg.plant.core(),
+        ..pharos_paxos::Config::new(cfg.me, founding.membership(), cfg.seed)
+    }
+}
+
+/// From the store once it has been flushed, from the log's first entry before.
+fn find_founding(boot: &Boot) -> Result<Founding, StartError> {
+    if let Some((_, value)) = boot.own.iter().find(|(key, _)| key == FOUNDING_KEY) {
+        return Ok(Founding::decode(value.clone())?);
+    }
+    let first = boot.log.entries.first().filter(|e| e.kind == EntryKind::Founding);
+    Ok(Founding::decode(first.ok_or(StartError::NotFounded)?.payload.clone())?)
+}

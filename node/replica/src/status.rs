@@ -1,0 +1,120 @@
+//! What a member tells about itself.
+//!
+//! Owns the picture for the admin port, four-letter words and metrics. Invariant: nothing here is ever
+//! read back by the member itself.
+
+use crate::replica::{Leadership, Replica};
+use pharos_paxos::{Ballot, MemberId, Slot};
+use pharos_znode::Zxid;
+
+/// The part a member plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberRole {
+    /// It leads.
+    Leader,
+    /// It follows a leader.
+    Follower,
+    /// It knows no leader.
+    Candidate,
+}
+
+/// A peer, as the leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who.
+    pub member: MemberId,
+    /// Durable there up to here.
+    pub matched: Slot,
+}
+
+/// A member at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Its id.
+    pub me: MemberId,
+    /// The part it plays.
+    pub role: MemberRole,
+    /// The leader, if known.
+    pub leader: Option<MemberId>,
+    /// The highest ballot promised.
+    pub ballot: Ballot,
+    /// Applied to the state up to here.
+    pub applied: Slot,
+    /// Known to be chosen up to here.
+    pub committed: Slot,
+    /// Durable in this member's log up to here.
+    pub durable: Slot,
+    /// Flushed in the store up to here.
+    pub flushed: Slot,
+    /// Gone from the log up to here.
+    pub trimmed: Slot,
+    /// Bytes of log that a restart would replay.
+    pub log_bytes: u64,
+    /// Segments of the log.
+    pub log_segments: usize,
+    /// The state's last zxid.
+    pub zxid: Zxid,
+    /// May it answer clients?
+    pub serving: bool,
+    /// Sessions of the ensemble.
+    pub sessions: usize,
+    /// Connections to this member.
+    pub connections: usize,
+    /// Watches set on this member.
+    pub watches: usize,
+    /// Nodes of the tree.
+    pub znodes: usize,
+    /// Bytes of paths and data.
+    pub data_bytes: u64,
+    /// Ephemeral nodes.
+    pub ephemerals: usize,
+    /// Requests of this member's clients that wait for an answer.
+    pub outstanding: usize,
+    /// Elections this member has stood in since its start.
+    pub elections: u64,
+    /// The other voters, as seen by a leader.
+    pub peers: Vec<PeerStatus>,
+}
+
+impl Replica {
+    /// The member at this moment. Linear in the number of connections.
+    #[must_use]
+    pub fn status(&self) -> ReplicaStatus {
+        let core = self.paxos.status();
+        let peers = core.peers.iter().map(|p| PeerStatus { member: p.member, matched: p.matched });
+        ReplicaStatus {
+            me: self.cfg.me,
+            role: match self.leadership {
+                Leadership::Leads { .. } => MemberRole::Leader,
+                Leadership::Follows { .. } => MemberRole::Follower,
+                Leadership::None => MemberRole::Candidate,
+            },
+            leader: core.leader,
+            ballot: core.promised,
+            applied: self.applier.applied(),
+            committed: self.applier.chosen(),
+            durable: core.durable,
+            flushed: self.persist.flushed(),
+            trimmed: core.trimmed,
+            log_bytes: self.group.wal().bytes(),
+            log_segments: self.group.wal().segments(),
+            zxid: self.state.zxid(),
+            serving: self.serves(self.min_timeout_ms()),
+            sessions: self.state.sessions().len(),
+            connections: self.clients.len(),
+            watches: self.watches.len(),
+            znodes: self.state.node_count(),
+            data_bytes: self.state.data_bytes(),
+            ephemerals: self.state.ephemeral_count(),
+            outstanding: self.clients.outstanding(),
+            elections: core.elections,
+            peers: peers.collect(),
+        }
+    }
+
+    /// A digest of the state: equal on all members that have applied the same slots.
+    #[must_use]
+    pub fn digest(&self) -> (Slot, u64) {
+        (self.applier.applied(), self.state.digest())
+    }
+}

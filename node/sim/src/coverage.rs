@@ -1,0 +1,80 @@
+//! What a run has met. A run that never met a fault proves nothing about it, so it fails.
+
+use std::fmt;
+
+macro_rules! coverage {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts of what happened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Coverage {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Coverage {
+            /// Adds another run's counts.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// What never happened.
+            #[must_use]
+            pub fn missing(&self) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$name == 0 { missing.push(stringify!($name)); })*
+                missing
+            }
+        }
+
+        impl fmt::Display for Coverage {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(f, "  {:<24} {}", stringify!($name).replace('_', " "), self.$name)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+coverage! {
+    /// Events of the simulation.
+    events,
+    /// Operations that a client saw succeed or fail with a definite answer.
+    acknowledged,
+    /// Operations whose fate their client does not know.
+    unknown,
+    /// Frames lost.
+    lost_frames,
+    /// Frames delivered twice.
+    duplicated_frames,
+    /// Frames that overtook an earlier one.
+    reordered_frames,
+    /// Connections between members that broke.
+    broken_links,
+    /// Partitions in both directions.
+    partitions,
+    /// Partitions in one direction.
+    one_way_partitions,
+    /// Members that stopped at any moment.
+    crashes,
+    /// Crashes in the middle of a disk operation.
+    crashes_in_io,
+    /// Crashes that lost something written and not synced.
+    lost_unsynced_tails,
+    /// Crashes that tore a sector.
+    torn_sectors,
+    /// Starts from a disk with a history.
+    restarts,
+    /// Starts from a cut in the store, not from the log's beginning.
+    restarts_from_store,
+    /// Processes that did not run for a while and went on.
+    pauses,
+    /// Ballots that came to lead.
+    leaders,
+    /// Sessions resumed on another connection.
+    sessions_resumed,
+    /// Sessions that ran out.
+    sessions_expired,
+    /// Watch events that reached a client.
+    watch_events,
+    /// Syncs that were answered.
+    syncs,
+}
