@@ -1,0 +1,227 @@
+//! The store over RocksDB.
+//!
+//! Its write-ahead log is off. Rows live in the default column family; the version row and the applied index
+//! in a second one, and both are flushed atomically, so that the applied index on disk always fits the rows.
+//! RocksDB may flush by itself when its buffer is full: then more is durable than [`Store::flushed`] says.
+
+use crate::error::StoreError;
+use crate::{FORMAT, Store, WriteBatch};
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
+    IteratorMode, LogLevel, ReadOptions, WriteOptions, checkpoint::Checkpoint, properties,
+};
+use std::path::{Path, PathBuf};
+
+const ROWS: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+const META: &str = "meta";
+const VERSION: &[u8] = b"version";
+const APPLIED: &[u8] = b"applied";
+
+/// How much memory RocksDB may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// For blocks read back.
+    pub block_cache_bytes: usize,
+    /// For rows not flushed; when it is full RocksDB flushes by itself.
+    pub write_buffer_bytes: usize,
+}
+
+/// See the module.
+pub struct RocksStore {
+    dir: PathBuf,
+    db: DB,
+    no_log: WriteOptions,
+    applied: u64,
+    flushed: u64,
+}
+
+impl RocksStore {
+    /// Opens the store in the directory, or makes one there.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
+        check_families(dir)?;
+        let base = base_options(dir)?;
+        let rows = ColumnFamilyDescriptor::new(ROWS, family_options(options));
+        let meta = ColumnFamilyDescriptor::new(META, family_options(options));
+        let db = DB::open_cf_descriptors(&base, dir, [rows, meta]).map_err(|source| {
+            if source.as_ref().contains("/LOCK") {
+                StoreError::InUse { dir: dir.to_owned() }
+            } else {
+                StoreError::Rocks { what: "open", dir: dir.to_owned(), source }
+            }
+        })?;
+        let mut no_log = WriteOptions::default();
+        no_log.disable_wal(true);
+        let mut store = Self { dir: dir.to_owned(), db, no_log, applied: 0, flushed: 0 };
+        store.check_version()?;
+        store.flushed = store.read_applied()?;
+        store.applied = store.flushed;
+        Ok(store)
+    }
+
+    /// A new store gets its version row, durably; one with rows must have it.
+    fn check_version(&mut self) -> Result<(), StoreError> {
+        if let Some(version) = self.meta_row(VERSION)? {
+            return check_version_row(&self.dir, &version);
+        }
+        if self.meta_row(APPLIED)?.is_some() || self.db.iterator(IteratorMode::Start).next().is_some() {
+            return Err(StoreError::not_ours(&self.dir, "it has rows but no version"));
+        }
+        let row = [FORMAT.to_le_bytes(), FORMAT.to_le_bytes()].concat();
+        let written = self.db.put_cf_opt(self.meta(), VERSION, row, &self.no_log);
+        written.map_err(StoreError::rocks("write the version of", &self.dir))?;
+        self.flush_families()
+    }
+
+    fn read_applied(&self) -> Result<u64, StoreError> {
+        match self.meta_row(APPLIED)? {
+            None => Ok(0),
+            Some(row) => {
+                let bytes = row.as_slice().try_into();
+                bytes
+                    .map(u64::from_le_bytes)
+                    .map_err(|_| StoreError::not_ours(&self.dir, "its applied index is damaged"))
+            }
+        }
+    }
+
+    fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db.get_cf(self.meta(), key).map_err(StoreError::rocks("read", &self.dir))
+    }
+
+    fn flush_families(&self) -> Result<(), StoreError> {
+        let families = [self.rows(), self.meta()];
+        let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
+        flushed.map_err(StoreError::rocks("flush", &self.dir))
+    }
+
+    fn rows(&self) -> &ColumnFamily {
+        self.db.cf_handle(ROWS).expect("the family was opened")
+    }
+
+    fn meta(&self) -> &ColumnFamily {
+        self.db.cf_handle(META).expect("the family was opened")
+    }
+}
+
+impl Store for RocksStore {
+    fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(4 << 20);
+        let mut rows = self.db.raw_iterator_opt(options);
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            row(key, value);
+            rows.next();
+        }
+        rows.status().map_err(StoreError::rocks("read", &self.dir))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.db.get(key).map_err(StoreError::rocks("read", &self.dir))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
+        assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
+        let mut rows = rocksdb::WriteBatch::default();
+        for key in &batch.deletes {
+            rows.delete(key);
+        }
+        for (key, value) in &batch.puts {
+            rows.put(key, value);
+        }
+        rows.put_cf(self.meta(), APPLIED, applied.to_le_bytes());
+        self.db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
+        self.applied = applied;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<u64, StoreError> {
+        self.flush_families()?;
+        self.flushed = self.applied;
+        Ok(self.flushed)
+    }
+
+    fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    fn flushed(&self) -> u64 {
+        self.flushed
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        let checkpoint = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        checkpoint.map_err(StoreError::rocks("make a checkpoint of", &self.dir))
+    }
+
+    fn approximate_bytes(&self) -> Result<u64, StoreError> {
+        let families = [self.rows(), self.meta()];
+        let names = [properties::LIVE_SST_FILES_SIZE, properties::CUR_SIZE_ALL_MEM_TABLES];
+        let pairs = families.into_iter().flat_map(|family| names.map(|name| (family, name)));
+        let sizes = pairs
+            .map(|(family, name)| self.db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
+        sizes.sum::<Result<u64, _>>().map_err(StoreError::rocks("measure", &self.dir))
+    }
+}
+
+/// RocksDB would refuse families of a later format, but not by the format's name.
+fn check_families(dir: &Path) -> Result<(), StoreError> {
+    if !dir.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let options = rocksdb::Options::default();
+    let families = DB::list_cf(&options, dir).map_err(StoreError::rocks("open", dir))?;
+    let Some(unknown) = families.iter().find(|family| ![ROWS, META].contains(&family.as_str())) else {
+        return Ok(());
+    };
+    if families.iter().any(|family| family == META) {
+        let db = DB::open_cf_for_read_only(&options, dir, [ROWS, META], false)
+            .map_err(StoreError::rocks("open", dir))?;
+        let meta = db.cf_handle(META).expect("the family was opened");
+        if let Some(version) = db.get_cf(meta, VERSION).map_err(StoreError::rocks("read", dir))? {
+            check_version_row(dir, &version)?;
+        }
+    }
+    Err(StoreError::not_ours(dir, format!("it has an unknown column family {unknown:?}")))
+}
+
+/// Format and minimum reader stand first in the row of every format.
+fn check_version_row(dir: &Path, row: &[u8]) -> Result<(), StoreError> {
+    let &[f0, f1, m0, m1, ..] = row else {
+        return Err(StoreError::not_ours(dir, "its version is damaged"));
+    };
+    let (format, min_reader) = (u16::from_le_bytes([f0, f1]), u16::from_le_bytes([m0, m1]));
+    if min_reader > FORMAT {
+        return Err(StoreError::UnknownFormat { dir: dir.to_owned(), format, min_reader, reads: FORMAT });
+    }
+    Ok(())
+}
+
+fn base_options(dir: &Path) -> Result<rocksdb::Options, StoreError> {
+    // Closing loses what was not flushed, as a crash does: one way to restart, and a quick one.
+    let text = "avoid_flush_during_shutdown=true";
+    let mut options =
+        rocksdb::Options::default().get_options_from_string(text).map_err(StoreError::rocks("open", dir))?;
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    Ok(options)
+}
+
+fn family_options(options: &Options) -> rocksdb::Options {
+    let mut family = rocksdb::Options::default();
+    family.set_compression_type(DBCompressionType::Lz4);
+    family.set_write_buffer_size(options.write_buffer_bytes);
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    blocks.set_bloom_filter(10.0, false);
+    family.set_block_based_table_factory(&blocks);
+    family
+}

@@ -1,0 +1,84 @@
+//! What is RocksDB's alone: refusals by name, and its own flushes.
+
+use crate::suite::{Kind, OPTIONS, batch, bytes};
+use pharos_store::{Options, RocksStore, Store, WriteBatch};
+use std::path::Path;
+
+/// Changes a store behind its back.
+fn with_raw(dir: &Path, families: &[&str], change: impl FnOnce(&rocksdb::DB)) {
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    change(&rocksdb::DB::open_cf(&options, dir, families).unwrap());
+}
+
+fn refusal(dir: &Path) -> String {
+    RocksStore::open(dir, &OPTIONS).err().unwrap().to_string()
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(RocksStore::open(dir.path(), &OPTIONS).unwrap());
+    with_raw(dir.path(), &["default", "meta"], |db| {
+        db.put_cf(db.cf_handle("meta").unwrap(), "version", [3, 0, 2, 0]).unwrap();
+    });
+    let expected = format!(
+        "store {} has format 3 and needs a reader of format 2 or later; this build reads 1",
+        dir.path().display()
+    );
+    assert_eq!(refusal(dir.path()), expected);
+    with_raw(dir.path(), &["default", "meta", "blobs"], |_| {});
+    assert_eq!(refusal(dir.path()), expected);
+}
+
+#[test]
+fn a_database_that_is_not_a_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    with_raw(dir.path(), &["default"], |db| db.put("a", "b").unwrap());
+    let message = refusal(dir.path());
+    assert_eq!(
+        message,
+        format!("{} is not a store of ours: it has rows but no version", dir.path().display())
+    );
+    let dir = tempfile::tempdir().unwrap();
+    with_raw(dir.path(), &["default", "other"], |_| {});
+    let message = refusal(dir.path());
+    let expected =
+        format!("{} is not a store of ours: it has an unknown column family \"other\"", dir.path().display());
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn a_second_opening_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = RocksStore::open(dir.path(), &OPTIONS).unwrap();
+    assert_eq!(refusal(dir.path()), format!("store {} is in use by another process", dir.path().display()));
+    drop(first);
+    RocksStore::open(dir.path(), &OPTIONS).unwrap();
+}
+
+#[test]
+fn what_rocksdb_flushes_by_itself_is_a_whole_number_of_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Options { write_buffer_bytes: 64 << 10, ..OPTIONS };
+    let mut store = RocksStore::open(&dir.path().join("store"), &small).unwrap();
+    for index in 1..=2_000_u64 {
+        // Every batch writes the same number under many keys, all over the key space.
+        let puts = (0..16).map(|key| (bytes(&format!("{key}")), bytes(&format!("{index:0200}")))).collect();
+        store.write(WriteBatch { puts, deletes: Vec::new() }, index).unwrap();
+    }
+    let store = store.crashed(dir.path());
+    let flushed = store.flushed();
+    assert!(flushed > 0 && flushed < 2_000, "{flushed}");
+    store.load(&mut |_, value| assert_eq!(value, format!("{flushed:0200}").as_bytes())).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "the applied index falls from 5 to 4")]
+fn a_falling_applied_index_is_a_broken_invariant() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = RocksStore::at(dir.path());
+    store.write(batch(&[], &[]), 5).unwrap();
+    let _ = store.write(batch(&[], &[]), 4);
+}
