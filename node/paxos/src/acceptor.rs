@@ -59,7 +59,7 @@ impl Paxos {
             self.announce();
         }
         let msg = self.build_promise(ballot, theirs, committed, runs);
-        if self.cfg.plant.promise_forgets() || self.cfg.plant.late_completion() {
+        if self.cfg.plant.promise_forgets() {
             self.send(candidate, msg);
             return;
         }
@@ -90,7 +90,7 @@ impl Paxos {
             ballot,
             accepted,
             end,
-            committed: self.committed,
+            committed: self.committed.min(end),
             trimmed: self.log.trimmed(),
             runs: self.log.last_runs(),
             base,
@@ -137,8 +137,8 @@ impl Paxos {
         heeded
     }
 
-    fn report(&mut self, ballot: Ballot) {
-        self.send(ballot.member, Message::Have { ballot, standing: self.standing() });
+    fn report(&mut self, ballot: Ballot, gap: bool) {
+        self.send(ballot.member, Message::Have { ballot, gap, standing: self.standing() });
     }
 
     /// Reports a gap once, then again when it lasts or moves.
@@ -148,7 +148,7 @@ impl Paxos {
             .is_none_or(|(at, when)| at != end || self.now.0 - when.0 >= self.cfg.heartbeat.0);
         if fresh {
             self.gap_reported = Some((end, self.now));
-            self.report(ballot);
+            self.report(ballot, true);
         }
     }
 
@@ -166,11 +166,11 @@ impl Paxos {
             return;
         }
         if self.accepted == ballot && !self.cfg.plant.truncate_committed() {
-            self.report(ballot); // Repeated or late: the prefix is there.
+            self.report(ballot, false); // Repeated or late: the prefix is there.
             return;
         }
         if base > self.log.end() || sync_point < base {
-            self.report(ballot);
+            self.report(ballot, false);
             return;
         }
         let mut stage = match self.stage.take() {
@@ -182,7 +182,7 @@ impl Paxos {
             let end = stage.end();
             self.stage = Some(stage);
             if contiguous {
-                self.report(ballot)
+                self.report(ballot, false)
             } else {
                 self.report_gap(ballot, end)
             }
@@ -191,12 +191,12 @@ impl Paxos {
         let end = stage.end();
         self.restamp(ballot, stage.base, end, stage.entries);
         self.learn_commit(commit.min(self.log.end()));
-        self.report(ballot);
+        self.report(ballot, false);
     }
 
     fn report_unless_lower(&mut self, ballot: Ballot) {
         if ballot > self.promised {
-            self.report(ballot);
+            self.report(ballot, false);
         }
     }
 

@@ -280,7 +280,7 @@ wire_messages! {
     7 AcceptSync { ballot, base, sync_point, from, entries, commit }
     8 Accept { ballot, from, entries, commit }
     9 Accepted { ballot, upto }
-    10 Have { ballot, standing }
+    10 Have { ballot, gap, standing }
     11 Heartbeat { ballot, seq, commit }
     12 HeartbeatAck { ballot, seq, standing }
     13 Commit { ballot, upto }

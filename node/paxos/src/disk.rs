@@ -4,7 +4,7 @@
 //! deferred runs only when every operation pushed before it is durable.
 
 use crate::message::Message;
-use crate::types::{Ballot, IoId, LogOp, MemberId, Slot};
+use crate::types::{Ballot, IoId, LogOp, MemberId, Millis, Slot};
 use std::collections::VecDeque;
 
 /// What waits for a write.
@@ -19,6 +19,7 @@ pub(crate) enum Deferred {
 #[derive(Debug)]
 struct Issued {
     io: IoId,
+    at: Millis,
     /// The log's end once this is durable, lowered when a later write cuts below it: the completion of a
     /// write says nothing about entries which have since been replaced (etcd's async-append ABA race).
     end: Slot,
@@ -56,6 +57,11 @@ impl Disk {
         self.issued.len()
     }
 
+    /// Since when the oldest write is under way.
+    pub(crate) fn oldest(&self) -> Option<Millis> {
+        self.issued.front().map(|w| w.at)
+    }
+
     /// To be written with the next group.
     pub(crate) fn push(&mut self, op: LogOp) {
         if let LogOp::Truncate { from } = op {
@@ -87,6 +93,7 @@ impl Disk {
     /// Turns what was pushed into one write, if anything was. `hint` rides along.
     pub(crate) fn issue(
         &mut self,
+        at: Millis,
         end: Slot,
         accepted: Ballot,
         hint: Option<Slot>,
@@ -98,7 +105,7 @@ impl Disk {
         self.ops.extend(hint.map(LogOp::Committed));
         self.last = IoId(self.last.0 + 1);
         let then = std::mem::take(&mut self.then);
-        self.issued.push_back(Issued { io: self.last, end, accepted, then });
+        self.issued.push_back(Issued { io: self.last, at, end, accepted, then });
         Some((self.last, std::mem::take(&mut self.ops)))
     }
 

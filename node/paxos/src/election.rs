@@ -156,7 +156,8 @@ impl Paxos {
         self.gave_way = false;
         self.pressing = false;
         let config = self.cfg.membership.config;
-        let floor = self.promised.max(self.seen);
+        let reuse = self.cfg.plant.ballot_reuse();
+        let floor = if reuse { self.promised } else { self.promised.max(self.seen) };
         let round = if floor.config < config { Some(1) } else { floor.round.checked_add(1) };
         let Some(round) = round.filter(|_| floor.config <= config) else {
             self.give_up("a later configuration or the last round was seen");
@@ -173,7 +174,7 @@ impl Paxos {
             resend_at: Millis(self.now.0 + self.cfg.heartbeat.0),
         });
         self.announce();
-        if self.cfg.plant.ballot_reuse() {
+        if reuse {
             self.on_own_promise(ballot);
             return;
         }

@@ -187,6 +187,22 @@ impl Paxos {
         if now.0 - l.round_at.0 >= self.cfg.heartbeat.0 {
             self.start_round();
         }
+        self.spare_slow_disk();
+    }
+
+    /// A leader whose disk hangs hands over, but only to a member whose disk is ahead of its own: on one
+    /// slow disk shared by all, nobody gains and nobody moves.
+    fn spare_slow_disk(&mut self) {
+        let hangs = self.disk.oldest().is_some_and(|at| self.now.0 - at.0 >= self.cfg.election.0);
+        let own = self.durable_as_accepted();
+        let State::Leader(l) = &self.state else { return };
+        if !hangs || l.transfer.is_some() {
+            return;
+        }
+        let best = l.peers.iter().max_by_key(|(m, p)| (p.matched, std::cmp::Reverse(**m)));
+        if let Some(to) = best.filter(|(_, p)| p.matched > own).map(|(m, _)| *m) {
+            self.transfer(to);
+        }
     }
 
     /// Sends a heartbeat to everyone: it keeps followers and confirms leadership for reads.
@@ -213,15 +229,14 @@ impl Paxos {
         self.serve_reads();
     }
 
-    pub(crate) fn on_have(&mut self, from: MemberId, ballot: Ballot, standing: Standing) {
+    pub(crate) fn on_have(&mut self, from: MemberId, ballot: Ballot, gap: bool, standing: Standing) {
         let (now, heartbeat) = (self.now, self.cfg.heartbeat);
         if matches!(&self.state, State::Leader(l) if l.ballot == ballot) {
             self.on_standing(from, standing, |peer, end| {
-                if end > peer.seen {
-                    peer.seen = end;
-                    return;
+                peer.advance(end, now);
+                if gap {
+                    peer.complain(end, now, heartbeat);
                 }
-                peer.complain(end, now, heartbeat);
             });
         }
     }
@@ -284,6 +299,7 @@ impl Paxos {
         assert!(upto <= self.log.end(), "a follower has nothing that its leader has not");
         let peer = l.peers.get_mut(&from).expect("only voters are heard");
         peer.matched = peer.matched.max(upto);
+        peer.advance(upto, self.now);
         if self.cfg.plant.double_count() {
             l.acks.push(upto);
         }

@@ -7,6 +7,9 @@ use crate::message::{MAX_RUNS, Run};
 use crate::types::{Ballot, Entry, Slot};
 use std::collections::VecDeque;
 
+/// What an entry takes in a message beside its payload, rounded up.
+const ENTRY_OVERHEAD: usize = 32;
+
 #[derive(Debug)]
 pub(crate) struct LogView {
     trimmed: Slot,
@@ -97,13 +100,10 @@ impl LogView {
         let mut size = 0;
         let mut slot = from;
         while let Some(entry) = self.get(slot) {
-            if slot > upto
-                || chunk.len() >= count
-                || (!chunk.is_empty() && size + entry.payload.len() > bytes)
-            {
+            size += entry.payload.len() + ENTRY_OVERHEAD;
+            if slot > upto || chunk.len() >= count || (!chunk.is_empty() && size > bytes) {
                 break;
             }
-            size += entry.payload.len();
             chunk.push(entry.clone());
             slot = slot.next();
         }
@@ -193,7 +193,7 @@ mod tests {
         l.trim(Slot(2));
         assert_eq!(l.bytes_between(Slot(2), Slot(5)), 30);
         assert_eq!(l.bytes_between(Slot(3), Slot(4)), 10);
-        assert_eq!(l.chunk(Slot(3), Slot(5), 20, 9).len(), 2);
+        assert_eq!(l.chunk(Slot(3), Slot(5), 84, 9).len(), 2);
         assert_eq!(l.chunk(Slot(3), Slot(5), 1, 9).len(), 1);
     }
 }

@@ -145,10 +145,12 @@ pub enum Message {
         /// The end of what is durable.
         upto: Slot,
     },
-    /// Something could not be used, or a sync is complete: this is where I stand.
+    /// A part of a sync has come, or something could not be used: this is where I stand.
     Have {
         /// The leader's ballot.
         ballot: Ballot,
+        /// Something is missing after that: send again from there.
+        gap: bool,
         /// The follower's state.
         standing: Standing,
     },

@@ -164,7 +164,7 @@ impl Paxos {
             Message::Commit { ballot, upto } if ballot.member == from => self.on_commit(ballot, upto),
             Message::TransferNow { ballot } if ballot.member == from => self.on_transfer_now(ballot),
             Message::Accepted { ballot, upto } => self.on_accepted(from, ballot, upto),
-            Message::Have { ballot, standing } => self.on_have(from, ballot, standing),
+            Message::Have { ballot, gap, standing } => self.on_have(from, ballot, gap, standing),
             Message::HeartbeatAck { ballot, seq, standing } => {
                 self.on_heartbeat_ack(from, ballot, seq, standing)
             }
@@ -297,7 +297,7 @@ impl Paxos {
 
     fn issue_write(&mut self) {
         let hint = (self.committed > self.hinted).then_some(self.committed);
-        let issued = self.disk.issue(self.log.end(), self.accepted, hint);
+        let issued = self.disk.issue(self.now, self.log.end(), self.accepted, hint);
         let Some((io, ops)) = issued else { return };
         self.hinted = self.committed;
         self.out.push_back(Output::Write { io, ops });

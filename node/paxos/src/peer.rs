@@ -93,12 +93,18 @@ impl Peer {
         self.rewound = None;
     }
 
-    /// The follower has shown where it stands; sends again from there when nothing arrives any more.
-    pub(crate) fn show(&mut self, end: Slot, now: Millis, patience: Millis) {
+    /// The follower has shown that it has come to `end`.
+    pub(crate) fn advance(&mut self, end: Slot, now: Millis) {
         if end > self.seen {
+            self.seen = end;
             self.progress_at = now;
         }
-        self.seen = end;
+    }
+
+    /// The follower has shown where it stands; sends again from there when nothing arrives any more.
+    pub(crate) fn show(&mut self, end: Slot, now: Millis, patience: Millis) {
+        self.advance(end, now);
+        self.seen = end; // Lower than before after a restart.
         let waits = end.next() < self.next || self.phase != Phase::Streaming; // A sync may be one empty part.
         if waits && now.0.saturating_sub(self.progress_at.0) >= patience.0 {
             self.rewind(end, now);

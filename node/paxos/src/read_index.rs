@@ -96,7 +96,7 @@ impl Paxos {
     /// Answers what the rounds confirmed so far allow.
     pub(crate) fn serve_reads(&mut self) {
         let State::Leader(l) = &self.state else { return };
-        if self.committed < l.epoch_start() {
+        if self.reads.waiting.is_empty() || self.committed < l.epoch_start() {
             return;
         }
         let confirmed = l.confirmed_round(self.cfg.membership.majority());

@@ -99,7 +99,11 @@ fn message() -> impl Strategy<Value = Message> {
         (ballot(), slot(), with_entries(same))
             .prop_map(|(ballot, commit, (from, entries))| Message::Accept { ballot, from, entries, commit }),
         (ballot(), slot()).prop_map(|(ballot, upto)| Message::Accepted { ballot, upto }),
-        (ballot(), standing()).prop_map(|(ballot, standing)| Message::Have { ballot, standing }),
+        (ballot(), any::<bool>(), standing()).prop_map(|(ballot, gap, standing)| Message::Have {
+            ballot,
+            gap,
+            standing
+        }),
         (ballot(), any::<u64>(), slot()).prop_map(|(ballot, seq, commit)| Message::Heartbeat {
             ballot,
             seq,

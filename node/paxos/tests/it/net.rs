@@ -8,15 +8,15 @@ use pharos_paxos::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub const FOUNDING: Ballot = Ballot { config: ConfigNo(1), round: 0, member: MemberId(0) };
+pub(crate) const FOUNDING: Ballot = Ballot { config: ConfigNo(1), round: 0, member: MemberId(0) };
 
 /// What is durable, and what is not yet.
 #[derive(Clone)]
-pub struct Disk {
-    pub hard: HardState,
-    pub trimmed: Slot,
-    pub entries: BTreeMap<Slot, Entry>,
-    pub pending: VecDeque<(IoId, Vec<LogOp>)>,
+pub(crate) struct Disk {
+    pub(crate) hard: HardState,
+    pub(crate) trimmed: Slot,
+    pub(crate) entries: BTreeMap<Slot, Entry>,
+    pub(crate) pending: VecDeque<(IoId, Vec<LogOp>)>,
 }
 
 impl Disk {
@@ -51,7 +51,7 @@ impl Disk {
         }
     }
 
-    pub fn recovered(&self) -> Recovered {
+    pub(crate) fn recovered(&self) -> Recovered {
         Recovered {
             hard: self.hard,
             trimmed: self.trimmed,
@@ -60,39 +60,39 @@ impl Disk {
     }
 }
 
-pub struct Node {
-    pub core: Option<Paxos>,
-    pub disk: Disk,
-    pub committed: Slot,
-    pub roles: Vec<Role>,
-    pub reads: Vec<(u64, Option<Slot>)>,
+pub(crate) struct Node {
+    pub(crate) core: Option<Paxos>,
+    pub(crate) disk: Disk,
+    pub(crate) committed: Slot,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) reads: Vec<(u64, Option<Slot>)>,
     boots: u64,
 }
 
 #[derive(Clone, Debug)]
-pub struct Flight {
-    pub from: u32,
-    pub to: u32,
-    pub msg: Message,
+pub(crate) struct Flight {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) msg: Message,
 }
 
-pub struct Net {
-    pub nodes: BTreeMap<u32, Node>,
-    pub wire: Vec<Flight>,
-    pub cut: BTreeSet<(u32, u32)>,
-    pub now: u64,
-    pub oracle: Oracle,
+pub(crate) struct Net {
+    pub(crate) nodes: BTreeMap<u32, Node>,
+    pub(crate) wire: Vec<Flight>,
+    pub(crate) cut: BTreeSet<(u32, u32)>,
+    pub(crate) now: u64,
+    pub(crate) oracle: Oracle,
     /// Everything that came out, folded: two equal runs have equal folds.
-    pub trace: u64,
+    pub(crate) trace: u64,
     template: Config,
 }
 
 impl Net {
-    pub fn new(members: u32) -> Self {
+    pub(crate) fn new(members: u32) -> Self {
         Self::with(members, |_| {})
     }
 
-    pub fn with(members: u32, change: impl Fn(&mut Config)) -> Self {
+    pub(crate) fn with(members: u32, change: impl Fn(&mut Config)) -> Self {
         let voters = (1..=members).map(MemberId).collect();
         let membership = Membership { config: ConfigNo(1), voters };
         let mut template = Config::new(MemberId(1), membership, 7);
@@ -121,31 +121,31 @@ impl Net {
         net
     }
 
-    pub fn plant(&self) -> Plant {
+    pub(crate) fn plant(&self) -> Plant {
         self.template.plant
     }
 
-    pub fn ids(&self) -> Vec<u32> {
+    pub(crate) fn ids(&self) -> Vec<u32> {
         self.nodes.keys().copied().collect()
     }
 
-    pub fn alive(&self, id: u32) -> bool {
+    pub(crate) fn alive(&self, id: u32) -> bool {
         self.nodes[&id].core.is_some()
     }
 
-    pub fn core(&self, id: u32) -> &Paxos {
+    pub(crate) fn core(&self, id: u32) -> &Paxos {
         self.nodes[&id].core.as_ref().expect("it is running")
     }
 
-    pub fn core_mut(&mut self, id: u32) -> &mut Paxos {
+    pub(crate) fn core_mut(&mut self, id: u32) -> &mut Paxos {
         self.nodes.get_mut(&id).expect("a member").core.as_mut().expect("it is running")
     }
 
-    pub fn disk(&self, id: u32) -> &Disk {
+    pub(crate) fn disk(&self, id: u32) -> &Disk {
         &self.nodes[&id].disk
     }
 
-    pub fn boot(&mut self, id: u32) {
+    pub(crate) fn boot(&mut self, id: u32) {
         let now = Millis(self.now);
         let node = self.nodes.get_mut(&id).expect("a member");
         assert!(node.core.is_none() && node.disk.pending.is_empty());
@@ -159,7 +159,7 @@ impl Net {
     }
 
     /// The process dies; of the writes under way the first `survive` reach the disk.
-    pub fn crash(&mut self, id: u32, survive: usize) {
+    pub(crate) fn crash(&mut self, id: u32, survive: usize) {
         let node = self.nodes.get_mut(&id).expect("a member");
         node.core = None;
         for (_, ops) in node.disk.pending.drain(..).take(survive).collect::<Vec<_>>() {
@@ -167,13 +167,13 @@ impl Net {
         }
     }
 
-    pub fn restart(&mut self, id: u32) {
+    pub(crate) fn restart(&mut self, id: u32) {
         self.crash(id, 0);
         self.boot(id);
     }
 
     /// Takes everything the core wants done.
-    pub fn collect(&mut self, id: u32) {
+    pub(crate) fn collect(&mut self, id: u32) {
         while let Some(output) = self.nodes.get_mut(&id).and_then(|n| n.core.as_mut()?.next_output()) {
             self.fold(id, &output);
             self.carry_out(id, output);
@@ -223,12 +223,12 @@ impl Net {
     }
 
     /// Delivers the message at that place on the wire.
-    pub fn deliver(&mut self, index: usize) {
+    pub(crate) fn deliver(&mut self, index: usize) {
         let Flight { from, to, msg } = self.wire.remove(index);
         self.hand(from, to, msg);
     }
 
-    pub fn hand(&mut self, from: u32, to: u32, msg: Message) {
+    pub(crate) fn hand(&mut self, from: u32, to: u32, msg: Message) {
         if self.alive(to) && !self.cut.contains(&(from, to)) {
             self.core_mut(to).recv(MemberId(from), msg);
             self.collect(to);
@@ -236,19 +236,19 @@ impl Net {
     }
 
     /// Delivers the first message that fits; false when none does.
-    pub fn deliver_first(&mut self, fits: impl Fn(&Flight) -> bool) -> bool {
+    pub(crate) fn deliver_first(&mut self, fits: impl Fn(&Flight) -> bool) -> bool {
         let Some(index) = self.wire.iter().position(fits) else { return false };
         self.deliver(index);
         true
     }
 
     /// Delivers all messages that fit, and those they cause.
-    pub fn deliver_all(&mut self, fits: impl Fn(&Flight) -> bool) {
+    pub(crate) fn deliver_all(&mut self, fits: impl Fn(&Flight) -> bool) {
         while self.deliver_first(&fits) {}
     }
 
     /// Completes the first `count` writes under way.
-    pub fn sync(&mut self, id: u32, count: usize) {
+    pub(crate) fn sync(&mut self, id: u32, count: usize) {
         let node = self.nodes.get_mut(&id).expect("a member");
         let mut last = None;
         for _ in 0..count.min(node.disk.pending.len()) {
@@ -262,18 +262,18 @@ impl Net {
         }
     }
 
-    pub fn sync_all(&mut self, id: u32) {
+    pub(crate) fn sync_all(&mut self, id: u32) {
         self.sync(id, usize::MAX);
     }
 
-    pub fn tick(&mut self, ms: u64) {
+    pub(crate) fn tick(&mut self, ms: u64) {
         self.now += ms;
         for id in self.ids() {
             self.tick_one(id);
         }
     }
 
-    pub fn tick_one(&mut self, id: u32) {
+    pub(crate) fn tick_one(&mut self, id: u32) {
         let now = Millis(self.now);
         if self.alive(id) {
             self.core_mut(id).tick(now);
@@ -282,7 +282,7 @@ impl Net {
     }
 
     /// Everything on the wire and on the disks, until nothing moves.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             for id in self.ids() {
                 self.sync_all(id);
@@ -295,23 +295,23 @@ impl Net {
     }
 
     /// Lets time pass with everything working.
-    pub fn run(&mut self, ms: u64) {
+    pub(crate) fn run(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(10) {
             self.tick(10);
             self.settle();
         }
     }
 
-    pub fn leaders(&self) -> Vec<u32> {
+    pub(crate) fn leaders(&self) -> Vec<u32> {
         let leads = |id: &u32| self.alive(*id) && matches!(self.core(*id).role(), Role::Leader { .. });
         self.ids().into_iter().filter(leads).collect()
     }
 
-    /// Makes `id` the leader, by time and canvass, from rest.
-    pub fn elect(&mut self, id: u32) {
+    /// Makes `id` the leader, by time and canvass; the others' canvasses are lost.
+    pub(crate) fn elect(&mut self, id: u32) {
         for _ in 0..400 {
-            self.now += 10;
-            self.tick_one(id);
+            self.tick(10);
+            self.wire.retain(|f| f.from == id || !matches!(f.msg, Message::Canvass { .. }));
             self.settle();
             if self.leaders() == [id] {
                 return self.settle();
@@ -320,14 +320,14 @@ impl Net {
         panic!("member {id} is not elected");
     }
 
-    pub fn propose(&mut self, id: u32, payload: &str) -> Result<Slot, NotLeader> {
+    pub(crate) fn propose(&mut self, id: u32, payload: &str) -> Result<Slot, NotLeader> {
         let payload = Bytes::copy_from_slice(payload.as_bytes());
         let slot = self.core_mut(id).propose(EntryKind::Commands, payload);
         self.collect(id);
         slot
     }
 
-    pub fn read(&mut self, id: u32) -> u64 {
+    pub(crate) fn read(&mut self, id: u32) -> u64 {
         let ctx = self.oracle.ask();
         self.core_mut(id).read_index(ctx);
         self.collect(id);
@@ -335,12 +335,12 @@ impl Net {
     }
 
     /// How a read was answered, if it was.
-    pub fn answer(&self, id: u32, ctx: u64) -> Option<Option<Slot>> {
+    pub(crate) fn answer(&self, id: u32, ctx: u64) -> Option<Option<Slot>> {
         self.nodes[&id].reads.iter().find(|(c, _)| *c == ctx).map(|(_, slot)| *slot)
     }
 
     /// Separates `id` from the others, in both directions.
-    pub fn isolate(&mut self, id: u32) {
+    pub(crate) fn isolate(&mut self, id: u32) {
         for other in self.ids() {
             if other != id {
                 self.cut.extend([(id, other), (other, id)]);
@@ -348,11 +348,11 @@ impl Net {
         }
     }
 
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.cut.clear();
     }
 
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let majority = self.nodes.len() / 2 + 1;
         self.oracle.check_disks(self.nodes.values().map(|n| &n.disk), majority);
         let cores: Vec<_> = self.nodes.values().filter_map(|n| n.core.as_ref()).collect();
@@ -360,7 +360,7 @@ impl Net {
     }
 
     /// The payloads of a member's log as one text, with `*` for an EpochStart and `.` for the founding entry.
-    pub fn log(&self, id: u32) -> String {
+    pub(crate) fn log(&self, id: u32) -> String {
         let core = self.core(id);
         let word = |slot| match core.entry(Slot(slot)) {
             Some(e) if e.kind == EntryKind::EpochStart => "*".to_owned(),

@@ -6,9 +6,9 @@ use pharos_paxos::{Ballot, Entry, LogOp, Paxos, Role, Slot};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
-pub struct Oracle {
+pub(crate) struct Oracle {
     /// What a member has told to be chosen.
-    pub chosen: BTreeMap<Slot, Entry>,
+    pub(crate) chosen: BTreeMap<Slot, Entry>,
     /// Every entry ever written, by its name.
     named: BTreeMap<(Ballot, Slot), Entry>,
     /// The end which the leader of each ballot adopted.
@@ -16,15 +16,15 @@ pub struct Oracle {
     /// Waiting reads: the highest slot chosen when each was asked.
     reads: BTreeMap<u64, Slot>,
     next_ctx: u64,
-    pub reads_answered: usize,
+    pub(crate) reads_answered: usize,
 }
 
 impl Oracle {
-    pub fn last_chosen(&self) -> Slot {
+    pub(crate) fn last_chosen(&self) -> Slot {
         self.chosen.keys().next_back().copied().unwrap_or_default()
     }
 
-    pub fn on_write(&mut self, ops: &[LogOp]) {
+    pub(crate) fn on_write(&mut self, ops: &[LogOp]) {
         for op in ops {
             if let LogOp::Append(entry) = op {
                 let named = self.named.entry((entry.ballot, entry.slot)).or_insert_with(|| entry.clone());
@@ -33,7 +33,7 @@ impl Oracle {
         }
     }
 
-    pub fn on_role(&mut self, core: &Paxos, role: Role) {
+    pub(crate) fn on_role(&mut self, core: &Paxos, role: Role) {
         if let Role::Leader { ballot } = role {
             let adopted = Slot(core.last_slot().0 - 1);
             assert!(self.adopted.insert(ballot, adopted).is_none(), "ballot {ballot} is led once");
@@ -41,7 +41,7 @@ impl Oracle {
     }
 
     /// Agreement, and each member's commits rise.
-    pub fn on_commit(&mut self, core: &Paxos, before: Slot, upto: Slot) {
+    pub(crate) fn on_commit(&mut self, core: &Paxos, before: Slot, upto: Slot) {
         assert!(upto > before, "a commit index rises");
         for slot in before.0 + 1..=upto.0 {
             let Some(entry) = core.entry(Slot(slot)) else {
@@ -52,13 +52,13 @@ impl Oracle {
         }
     }
 
-    pub fn ask(&mut self) -> u64 {
+    pub(crate) fn ask(&mut self) -> u64 {
         self.next_ctx += 1;
         self.reads.insert(self.next_ctx, self.last_chosen());
         self.next_ctx
     }
 
-    pub fn on_read(&mut self, ctx: u64, slot: Option<Slot>) {
+    pub(crate) fn on_read(&mut self, ctx: u64, slot: Option<Slot>) {
         let Some(at_least) = self.reads.remove(&ctx) else { panic!("read {ctx} is answered once") };
         if let Some(slot) = slot {
             self.reads_answered += 1;
@@ -67,14 +67,14 @@ impl Oracle {
     }
 
     /// What is chosen stays on a majority of disks.
-    pub fn check_disks<'a>(&self, disks: impl Iterator<Item = &'a crate::net::Disk>, majority: usize) {
+    pub(crate) fn check_disks<'a>(&self, disks: impl Iterator<Item = &'a crate::net::Disk>, majority: usize) {
         let Some((slot, entry)) = self.chosen.iter().next_back() else { return };
         let holders = disks.filter(|d| d.trimmed >= *slot || d.entries.get(slot) == Some(entry)).count();
         assert!(holders >= majority, "chosen slot {slot} is durable on {holders} disks only");
     }
 
     /// A log is a prefix of the log of the leader it accepted, and has all which that leader adopted.
-    pub fn check_prefix(&self, cores: &[&Paxos]) {
+    pub(crate) fn check_prefix(&self, cores: &[&Paxos]) {
         for (i, a) in cores.iter().enumerate() {
             let accepted = a.status().accepted;
             let adopted = self.adopted.get(&accepted).copied().unwrap_or_default();
