@@ -4,7 +4,7 @@ use crate::oracle::Oracle;
 use bytes::Bytes;
 use pharos_paxos::{
     Ballot, Config, ConfigNo, Entry, EntryKind, HardState, IoId, LogOp, MemberId, Membership, Message,
-    Millis, NotLeader, Output, Paxos, Plant, Recovered, Role, Slot,
+    Millis, NotLeader, Output, Paxos, Recovered, Role, Slot,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -119,10 +119,6 @@ impl Net {
         };
         (1..=members).for_each(|id| net.boot(id));
         net
-    }
-
-    pub(crate) fn plant(&self) -> Plant {
-        self.template.plant
     }
 
     pub(crate) fn ids(&self) -> Vec<u32> {
