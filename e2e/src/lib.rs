@@ -3,7 +3,11 @@
 //! Owns the box that the cluster runs in and everything that reaches into it. Must not know the inside of the operator
 //! or of a member: tests see what a user sees, through kubectl, Helm and unmodified ZooKeeper clients.
 
+pub mod cluster;
 pub mod command;
 pub mod environment;
 pub mod image;
+pub mod install;
 pub mod kubebox;
+pub mod sandbox;
+pub mod zookeeper;
