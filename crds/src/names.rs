@@ -36,8 +36,8 @@ pub const COMPONENT_PIPELINE: &str = "pipeline";
 /// Label the StatefulSet controller sets on a pod: the revision it was made from.
 pub const LABEL_REVISION: &str = "controller-revision-hash";
 
-/// Pod annotation: the commit index that was known when the pod was last seen before its restart.
-pub const ANNOTATION_ROLL_COMMIT: &str = "pharos.dev/roll-commit";
+/// Pod annotation: changed to make the kubelet look at the permit at once.
+pub const ANNOTATION_PERMIT: &str = "pharos.dev/permit";
 /// StatefulSet annotation: which member was replaced last and the commit index noted then, as JSON.
 pub const ANNOTATION_ROLL: &str = "pharos.dev/roll";
 /// Pod template annotation: hash of the pipeline document the pod runs.

@@ -1,0 +1,347 @@
+//! Owns the client of a node's admin port: what the calls are, and their timeouts. Must not know what the answers are
+//! used for.
+//!
+//! Invariant: a call never takes longer than its timeout, whatever the node does, and never reads more than 64 KiB.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+/// What a member says about its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// State of the disk.
+    pub state: DiskState,
+    /// Identity of the volume, made when it was first seen empty.
+    pub volume: String,
+    /// Identity of the member, once it is one.
+    #[serde(default)]
+    pub member_id: Option<i64>,
+    /// Identity of the cluster, once it is a member of one.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
+}
+
+/// State of a member's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskState {
+    /// Empty: it has no vote.
+    Blank,
+    /// It has read its permit.
+    Founding,
+    /// It belongs to a cluster.
+    Member,
+}
+
+/// What a member says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Identity of the member, once it is one.
+    #[serde(default)]
+    pub member_id: Option<i64>,
+    /// Its part.
+    pub role: Role,
+    /// The leader it follows.
+    #[serde(default)]
+    pub leader: Option<i64>,
+    /// Last slot applied.
+    #[serde(default)]
+    pub applied: u64,
+    /// Last slot known committed.
+    #[serde(default)]
+    pub committed: u64,
+    /// Whether it serves clients.
+    #[serde(default)]
+    pub serving: bool,
+    /// Version of its software.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+/// The part a member plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It leads.
+    Leader,
+    /// It follows.
+    Follower,
+    /// It has no leader.
+    Candidate,
+    /// Its disk is empty.
+    Blank,
+    /// It founds a cluster.
+    Founding,
+}
+
+impl Role {
+    /// The word of the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Blank => "blank",
+            Self::Founding => "founding",
+        }
+    }
+}
+
+/// What a worker says about its pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// What it does.
+    pub state: WorkerState,
+    /// Last committed checkpoint.
+    #[serde(default)]
+    pub epoch: Option<i64>,
+    /// Event time up to which results are complete.
+    #[serde(default)]
+    pub watermark: Option<String>,
+    /// Rows dropped as late.
+    #[serde(default)]
+    pub late_dropped: Option<i64>,
+    /// Windows closed.
+    #[serde(default)]
+    pub windows_closed: Option<i64>,
+    /// What it says, for people.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// SHA-256 of the document it runs.
+    #[serde(default)]
+    pub document_hash: Option<String>,
+    /// The run.
+    #[serde(default)]
+    pub run_id: Option<i64>,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// It connects, compiles or restores.
+    Starting,
+    /// It reads and writes.
+    Running,
+    /// It has read its input to the end, and its output is committed.
+    Completed,
+    /// It cannot go on.
+    Failed,
+    /// It holds its state and does nothing.
+    Suspended,
+}
+
+impl WorkerState {
+    /// The word of the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The node did not answer in time.
+    #[error("{url}: no answer within {} ms", timeout.as_millis())]
+    Timeout {
+        /// What was called.
+        url: String,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// The connection failed.
+    #[error("{url}: {source}")]
+    Connect {
+        /// What was called.
+        url: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The exchange failed.
+    #[error("{url}: {source}")]
+    Exchange {
+        /// What was called.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node refused.
+    #[error("{url}: answered {status}: {body}")]
+    Refused {
+        /// What was called.
+        url: String,
+        /// Status code.
+        status: u16,
+        /// Beginning of the answer.
+        body: String,
+    },
+}
+
+/// Calls the admin port of nodes.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    port: u16,
+    timeout: Duration,
+}
+
+impl AdminClient {
+    /// A client for nodes whose admin port is `port`.
+    #[must_use]
+    pub fn new(port: u16, timeout: Duration) -> Self {
+        Self { port, timeout }
+    }
+
+    /// Asks a member about its disk.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn identity(&self, host: &str) -> Result<Identity, AdminError> {
+        self.get(host, "/v1/identity").await
+    }
+
+    /// Asks a member about itself.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn status(&self, host: &str) -> Result<NodeStatus, AdminError> {
+        self.get(host, "/v1/status").await
+    }
+
+    /// Asks a worker about its pipeline.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn pipeline(&self, host: &str) -> Result<WorkerStatus, AdminError> {
+        self.get(host, "/v1/pipeline").await
+    }
+
+    /// Asks the leader to hand over to another member.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn transfer(&self, host: &str, to: i64, token: &str) -> Result<(), AdminError> {
+        let body = serde_json::json!({"to": to}).to_string();
+        self.call(host, "/v1/transfer", Method::POST, Some(token), body).await.map(|_| ())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, host: &str, path: &str) -> Result<T, AdminError> {
+        let body = self.call(host, path, Method::GET, None, String::new()).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| AdminError::Exchange { url: self.url(host, path), source: Box::new(error) })
+    }
+
+    async fn call(
+        &self,
+        host: &str,
+        path: &str,
+        method: Method,
+        token: Option<&str>,
+        body: String,
+    ) -> Result<Bytes, AdminError> {
+        let url = self.url(host, path);
+        let late = AdminError::Timeout { url: url.clone(), timeout: self.timeout };
+        let exchange = exchange(&url, (host, self.port), path, method, token, body);
+        let (status, bytes) = tokio::time::timeout(self.timeout, exchange).await.map_err(|_| late)??;
+        if (200..300).contains(&status) {
+            return Ok(bytes);
+        }
+        let body = String::from_utf8_lossy(&bytes).chars().take(200).collect();
+        Err(AdminError::Refused { url, status, body })
+    }
+
+    fn url(&self, host: &str, path: &str) -> String {
+        format!("http://{host}:{}{path}", self.port)
+    }
+}
+
+async fn exchange(
+    url: &str,
+    address: (&str, u16),
+    path: &str,
+    method: Method,
+    token: Option<&str>,
+    body: String,
+) -> Result<(u16, Bytes), AdminError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Exchange { url: url.into(), source };
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|source| AdminError::Connect { url: url.into(), source })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.into()))?;
+    let driver = tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, format!("{}:{}", address.0, address.1))
+        .header(header::CONNECTION, "close");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    if !body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| failed(error.into()))?;
+    let response = sender.send_request(request).await.map_err(|error| failed(error.into()))?;
+    let status = response.status().as_u16();
+    let bytes = Limited::new(response.into_body(), 64 * 1024).collect().await.map_err(failed)?.to_bytes();
+    driver.abort();
+    Ok((status, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{get, post};
+    use axum::{Json, Router};
+    use serde_json::json;
+
+    use super::*;
+
+    async fn serve(router: Router) -> AdminClient {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("a bound port").port();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        AdminClient::new(port, Duration::from_secs(5))
+    }
+
+    #[tokio::test]
+    async fn a_node_is_asked_and_answers_are_typed() {
+        let router = Router::new()
+            .route(
+                "/v1/identity",
+                get(|| async {
+                    Json(json!({"state": "blank", "volume": "aa", "memberId": null, "clusterId": null, "generation": 0}))
+                }),
+            )
+            .route(
+                "/v1/transfer",
+                post(|headers: axum::http::HeaderMap, body: String| async move {
+                    assert_eq!(body, r#"{"to":2}"#);
+                    if headers["authorization"] == "Bearer t" { Ok(()) } else { Err(axum::http::StatusCode::FORBIDDEN) }
+                }),
+            );
+        let client = serve(router).await;
+        let identity = client.identity("127.0.0.1").await.expect("an answer");
+        assert_eq!((identity.state, identity.volume.as_str(), identity.member_id), (DiskState::Blank, "aa", None));
+        client.transfer("127.0.0.1", 2, "t").await.expect("the right token");
+        let refused = client.transfer("127.0.0.1", 2, "x").await.expect_err("the wrong token");
+        assert!(matches!(refused, AdminError::Refused { status: 403, .. }), "{refused}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Owns the writing of objects: server-side apply under one field manager, strict, and never over what is not ours.
+//! Must not know which objects a kind is made of.
+//!
+//! Invariant: an object is written only if it does not exist, or is controlled by the resource it is written for.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Api, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::{Client, Resource, ResourceExt};
+use pharos_crds::names;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why an object was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// An object of this name belongs to someone else.
+    #[error("{kind} {name} exists and is not controlled by this resource: it is left untouched; rename one of the two")]
+    NameConflict {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+    },
+    /// The API server refused.
+    #[error("{kind} {name}: {source}")]
+    Api {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// A kind of object that the operator writes.
+pub trait Owned:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
+{
+}
+
+impl<K> Owned for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
+{
+}
+
+/// The writer of objects for one resource.
+#[derive(Clone)]
+pub struct Applier {
+    client: Client,
+    namespace: String,
+    owner: String,
+}
+
+impl Applier {
+    /// A writer for the resource with this UID.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, owner: &str) -> Self {
+        Self { client, namespace: namespace.to_owned(), owner: owner.to_owned() }
+    }
+
+    /// Fails if an object of this name exists that is not ours.
+    ///
+    /// # Errors
+    /// `NameConflict`, or what the API server says.
+    pub async fn claim<K: Owned>(&self, object: &K) -> Result<Option<ObjectMeta>, ApplyError> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = api.get_metadata_opt(&object.name_any()).await.map_err(|source| refused(object, source))?;
+        let metadata = found.map(|found| found.metadata);
+        match &metadata {
+            Some(found) if !is_controlled_by(found, &self.owner) => Err(conflict(object)),
+            _ => Ok(metadata),
+        }
+    }
+
+    /// Writes an object as it should be.
+    ///
+    /// # Errors
+    /// `NameConflict`, or what the API server says.
+    pub async fn apply<K: Owned>(&self, object: &K) -> Result<K, ApplyError> {
+        let found = self.claim(object).await?;
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut object = object.clone();
+        let mut params = PatchParams::apply(names::FIELD_MANAGER).validation(ValidationDirective::Strict);
+        match found {
+            // With the UID in it the server refuses if another object has taken the name meanwhile.
+            Some(found) => {
+                object.meta_mut().uid = found.uid;
+                params = params.force();
+            }
+            // Without force a foreign object made a moment ago is a conflict rather than ours.
+            None => params.force = false,
+        }
+        let written = api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await;
+        written.map_err(|source| refused(&object, source))
+    }
+
+    /// Writes an object once and leaves it as it is for ever after.
+    ///
+    /// # Errors
+    /// `NameConflict`, or what the API server says.
+    pub async fn create_once<K: Owned>(&self, object: &K) -> Result<(), ApplyError> {
+        if self.claim(object).await?.is_some() {
+            return Ok(());
+        }
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match api.create(&params, object).await {
+            Ok(_) => Ok(()),
+            // The next visit finds it and looks at its owner.
+            Err(source) => Err(refused(object, source)),
+        }
+    }
+}
+
+/// Whether the controller of an object is the resource with this UID.
+#[must_use]
+pub fn is_controlled_by(metadata: &ObjectMeta, owner: &str) -> bool {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|one| one.controller == Some(true) && one.uid == owner)
+}
+
+/// The reference by which everything of a resource goes with it.
+#[must_use]
+pub fn owner_reference<K: Resource<DynamicType = ()>>(name: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn conflict<K: Owned>(object: &K) -> ApplyError {
+    ApplyError::NameConflict { kind: K::kind(&()).into_owned(), name: object.name_any() }
+}
+
+fn refused<K: Owned>(object: &K, source: kube::Error) -> ApplyError {
+    ApplyError::Api { kind: K::kind(&()).into_owned(), name: object.name_any(), source: Box::new(source) }
+}

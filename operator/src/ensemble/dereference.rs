@@ -1,0 +1,210 @@
+//! Owns the reading: what exists of an Ensemble in the API server, and what its members say. Must not know what any of
+//! it means for the next step.
+//!
+//! Invariant: nothing is written here, and a member that does not answer delays a visit by one timeout at most.
+
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Secret};
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+use pharos_crds::{Ensemble, names};
+
+use super::permit::Permit;
+use super::plan::{Health, Member, Observed, RollNote};
+use crate::admin::AdminClient;
+use crate::apply::is_controlled_by;
+use crate::pods;
+
+/// What exists of an Ensemble in the API server.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// Its StatefulSet, if it is ours.
+    pub stateful_set: Option<StatefulSet>,
+    /// Its pods, by name.
+    pub pods: Vec<Pod>,
+    /// Its permit, if it is ours.
+    pub permit: Option<Permit>,
+    /// Its token, if it is ours.
+    pub token: Option<String>,
+}
+
+/// Why what exists could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DereferenceError {
+    /// The API server did not give it.
+    #[error("{what}: {source}")]
+    Read {
+        /// What was read.
+        what: String,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+    /// A permit that nobody can read must not be taken for none.
+    #[error("ConfigMap {name}: its permit cannot be read: {source}")]
+    Permit {
+        /// Name of the ConfigMap.
+        name: String,
+        /// Why not.
+        source: serde_json::Error,
+    },
+}
+
+/// Reads what exists of an Ensemble.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existing, DereferenceError> {
+    let (name, namespace) = (ensemble.name_any(), ensemble.namespace().unwrap_or_default());
+    let uid = ensemble.uid().unwrap_or_default();
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let selector = pods::selector(&name, names::COMPONENT_ENSEMBLE);
+    let selector = selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    let set_name = names::ensemble::object(&name);
+    let stateful_set = sets.get_opt(&set_name).await.map_err(read("StatefulSet", &set_name))?;
+    let permit_name = names::ensemble::permit(&name);
+    let permit = maps.get_opt(&permit_name).await.map_err(read("ConfigMap", &permit_name))?;
+    let token_name = names::ensemble::token(&name);
+    let token = secrets.get_opt(&token_name).await.map_err(read("Secret", &token_name))?;
+    let found = pods.list(&ListParams::default().labels(&selector)).await.map_err(read("pods of", &name))?;
+    Ok(Existing {
+        stateful_set: stateful_set.filter(|one| is_controlled_by(&one.metadata, &uid)),
+        pods: found.items,
+        permit: permit.filter(|one| is_controlled_by(&one.metadata, &uid)).map(|one| read_permit(&one)).transpose()?,
+        token: token.filter(|one| is_controlled_by(&one.metadata, &uid)).and_then(|one| read_token(&one)),
+    })
+}
+
+fn read(kind: &str, name: &str) -> impl FnOnce(kube::Error) -> DereferenceError {
+    let what = format!("{kind} {name}");
+    move |source| DereferenceError::Read { what, source: Box::new(source) }
+}
+
+fn read_permit(map: &ConfigMap) -> Result<Permit, DereferenceError> {
+    let text = map.data.as_ref().and_then(|data| data.get(names::KEY_PERMIT)).map_or("", String::as_str);
+    serde_json::from_str(text).map_err(|source| DereferenceError::Permit { name: map.name_any(), source })
+}
+
+fn read_token(secret: &Secret) -> Option<String> {
+    let bytes = &secret.data.as_ref()?.get(names::KEY_TOKEN)?.0;
+    String::from_utf8(bytes.clone()).ok()
+}
+
+/// Asks the members, and puts together what was seen.
+pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existing, replicas: u32) -> Observed {
+    let name = ensemble.name_any();
+    let set_uid = existing.stateful_set.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
+    let revision = latest_revision(existing.stateful_set.as_ref());
+    let members = (0..replicas).map(async |ordinal| {
+        let pod_name = names::ensemble::pod(&name, ordinal);
+        let ours = |pod: &&Pod| pod.name_any() == pod_name && is_controlled_by(&pod.metadata, &set_uid);
+        let pod = existing.pods.iter().find(ours)?;
+        Some(ask(nodes, pod, revision.as_deref()).await)
+    });
+    Observed {
+        revision_known: revision.is_some(),
+        members: join_all(members).await,
+        permit: existing.permit.clone(),
+        cluster_id: ensemble.status.as_ref().and_then(|status| status.cluster_id.clone()),
+        note: existing.stateful_set.as_ref().and_then(note),
+    }
+}
+
+/// The revision that new pods are made from, once the StatefulSet controller has seen the latest template.
+fn latest_revision(set: Option<&StatefulSet>) -> Option<String> {
+    let set = set?;
+    let status = set.status.as_ref()?;
+    let seen = status.observed_generation >= set.metadata.generation;
+    status.update_revision.clone().filter(|_| seen)
+}
+
+fn note(set: &StatefulSet) -> Option<RollNote> {
+    serde_json::from_str(set.annotations().get(names::ANNOTATION_ROLL)?).ok()
+}
+
+async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Member {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
+    let (identity, status) = match address.filter(|_| runs(pod)) {
+        Some(ip) => {
+            let (identity, status) = futures::join!(nodes.identity(&ip), nodes.status(&ip));
+            (identity.ok(), status.ok())
+        }
+        None => (None, None),
+    };
+    Member {
+        pod: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        up_to_date: revision.is_some() && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        serving: is_ready(pod) && status.as_ref().is_some_and(|status| status.serving),
+        health: health(pod),
+        identity,
+        status,
+    }
+}
+
+fn main_container(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|one| one.name == pods::CONTAINER)
+}
+
+fn runs(pod: &Pod) -> bool {
+    main_container(pod).and_then(|one| one.state.as_ref()).is_some_and(|state| state.running.is_some())
+}
+
+/// Whether the kubelet finds a pod ready.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+/// Why a container does not run, if it was tried and failed.
+#[must_use]
+pub fn crash(pod: &Pod) -> Option<String> {
+    let status = main_container(pod)?;
+    let state = status.state.as_ref()?;
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        // These two come before the first try.
+        let tried = !matches!(reason, "ContainerCreating" | "PodInitializing" | "");
+        let message = waiting.message.as_deref().unwrap_or_default();
+        return tried.then(|| format!("{reason}: {message}"));
+    }
+    let ended = state.terminated.as_ref()?;
+    Some(format!("{}, exit code {}", ended.reason.as_deref().unwrap_or("ended"), ended.exit_code))
+}
+
+/// Whether and how a pod fails to run.
+#[must_use]
+pub fn health(pod: &Pod) -> Health {
+    if crash(pod).is_some() {
+        return Health::Crashed;
+    }
+    if was_ready(pod) { Health::WasReady } else { Health::NeverReady }
+}
+
+/// The kubelet stamps the condition `Ready` when it accepts the pod, with status False, and again only when the status
+/// changes. So a pod whose stamp is not from its beginning was ready at some time.
+fn was_ready(pod: &Pod) -> bool {
+    if is_ready(pod) {
+        return true;
+    }
+    let Some(status) = &pod.status else { return false };
+    let ready = status.conditions.iter().flatten().find(|one| one.type_ == "Ready");
+    let changed = ready.and_then(|one| one.last_transition_time.as_ref()).map(|time| time.0);
+    let begun = main_container(pod)
+        .and_then(|one| one.state.as_ref())
+        .and_then(|state| state.running.as_ref())
+        .and_then(|running| running.started_at.as_ref())
+        .or(status.start_time.as_ref())
+        .map(|time| time.0);
+    match (changed, begun, status.start_time.as_ref().map(|time| time.0)) {
+        // Whole seconds: one second of grace for the first stamp.
+        (Some(changed), Some(_), Some(accepted)) => changed.duration_since(accepted).as_secs() > 2,
+        _ => false,
+    }
+}

@@ -1,0 +1,229 @@
+//! The controller of Ensembles: one visit is `dereference → validate → build → apply → plan → carry out → status`.
+//!
+//! Owns the order of these steps and what becomes of their errors. Must not know what any of them does.
+//!
+//! Invariant: every visit ends with a status, whatever failed, and asks for the next one.
+
+pub mod apply;
+pub mod build;
+pub mod dereference;
+pub mod permit;
+pub mod plan;
+pub mod status;
+pub mod validate;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::{Resource, ResourceExt};
+use pharos_crds::names::{condition, reason};
+use pharos_crds::{Ensemble, EnsembleStatus};
+
+use crate::apply::{Applier, ApplyError};
+use crate::context::{Context, requeue};
+use crate::status_writer;
+use permit::Permit;
+use plan::Step;
+use status::Blocked;
+
+/// Name of the controller in metrics and logs.
+pub const CONTROLLER: &str = "ensemble";
+
+/// Why a visit failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What exists could not be read.
+    #[error(transparent)]
+    Dereference(#[from] dereference::DereferenceError),
+    /// A step could not be carried out.
+    #[error(transparent)]
+    Step(#[from] apply::StepError),
+    /// The status could not be written.
+    #[error("status: {0}")]
+    Status(#[source] Box<kube::Error>),
+}
+
+impl Error {
+    /// Name of the error in metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Dereference(_) => "Dereference",
+            Self::Step(_) => "Step",
+            Self::Status(_) => "Status",
+        }
+    }
+}
+
+/// One visit to an Ensemble.
+///
+/// # Errors
+/// When the API server or a node does not do as asked; the next visit begins anew.
+pub async fn reconcile(guard: Arc<DeserializeGuard<Ensemble>>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = tokio::time::Instant::now();
+    let key = format!("{CONTROLLER} {}/{}", guard.meta().namespace.as_deref().unwrap_or(""), guard.name_any());
+    let visit = context.progress.begin(&key);
+    let outcome = if guard.meta().deletion_timestamp.is_some() {
+        // Everything goes by its owner reference; there is nothing to clean outside the API server.
+        context.progress.forget(&key);
+        Ok(Action::await_change())
+    } else {
+        match &guard.0 {
+            Ok(ensemble) => visit_one(ensemble, &context).await,
+            Err(invalid) => {
+                let blocked = stalled(reason::INVALID_SPEC, invalid.error.clone());
+                // Its status is read apart, or each visit would write a new transition time.
+                let old = status_writer::read::<Ensemble, EnsembleStatus>(&context.client, &invalid.metadata).await;
+                let old = old.map_err(|error| Error::Status(Box::new(error)))?;
+                conclude_blocked(&*guard, &old, &blocked, &context).await
+            }
+        }
+    };
+    drop(visit);
+    context.metrics.visited(CONTROLLER, started.elapsed().as_secs_f64());
+    outcome
+}
+
+async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Error> {
+    let old = ensemble.status.clone().unwrap_or_default();
+    let existing = dereference::dereference(&context.client, ensemble).await?;
+    let validated = match validate::validate(ensemble, existing.stateful_set.as_ref(), &context.default_image) {
+        Ok(validated) => validated,
+        Err(invalid) => {
+            let blocked = stalled(reason::INVALID_SPEC, invalid.to_string());
+            return conclude_blocked(ensemble, &old, &blocked, context).await;
+        }
+    };
+    let applier = Applier::new(context.client.clone(), &validated.namespace, &validated.uid);
+    let set = match write_objects(&applier, &validated, &existing, context).await {
+        Ok(set) => set,
+        Err(error) => return conclude_blocked(ensemble, &old, &blocked_by(&error), context).await,
+    };
+    // What was applied is newer than what was read: revisions are compared with that.
+    let existing = dereference::Existing { stateful_set: Some(set.clone()), ..existing };
+    let observed = dereference::observe(&context.nodes, ensemble, &existing, validated.replicas).await;
+    let step = plan::plan(&observed, |disks| {
+        Permit::new(&validated.name, &validated.namespace, crate::random::hex(16), disks)
+    });
+    let hands = apply::Hands {
+        client: &context.client,
+        nodes: &context.nodes,
+        applier: &applier,
+        leadership: &context.leadership,
+        ensemble: &validated,
+        pods: &existing.pods,
+        token: existing.token.as_deref(),
+    };
+    let mark = format!("{}", context.now().as_second() / 5);
+    apply::nudge(&context.client, &validated.namespace, &observed.unread(), &mark).await?;
+    let carried = apply::carry_out(&hands, step.clone()).await;
+    let (shown, failed) = match carried {
+        Ok(shown) => (shown, None),
+        Err(error) => (step, Some(error)),
+    };
+    let shown = &shown;
+    let new = status::status(&old, &validated, &observed, shown, &set, context.now());
+    announce(ensemble, &old, &new, shown, context).await;
+    let written = status_writer::write::<Ensemble, _>(&context.client, ensemble.meta(), &old, &new).await;
+    written.map_err(|error| Error::Status(Box::new(error)))?;
+    failed.map_or(Ok(()), Err)?;
+    Ok(Action::requeue(match shown {
+        Step::Done => requeue::STEADY,
+        Step::Stall { .. } => requeue::LATER,
+        _ => requeue::SOON,
+    }))
+}
+
+async fn write_objects(
+    applier: &Applier,
+    validated: &validate::Validated,
+    existing: &dereference::Existing,
+    context: &Context,
+) -> Result<StatefulSet, ApplyError> {
+    if existing.token.is_none() {
+        applier.create_once(&build::token(validated, crate::random::hex(32))).await?;
+    }
+    let set = apply::apply(applier, &build::build(validated)).await?;
+    apply::grow_volumes(&context.client, validated).await?;
+    Ok(set)
+}
+
+fn stalled(reason: &'static str, message: String) -> Blocked {
+    Blocked { reason, message, stalled: true }
+}
+
+fn blocked_by(error: &ApplyError) -> Blocked {
+    match error {
+        ApplyError::NameConflict { .. } => stalled(reason::NAME_CONFLICT, error.to_string()),
+        ApplyError::Api { source, .. } => {
+            // What the server finds invalid or forbidden stays so until a person changes it.
+            let lasting = matches!(&**source, kube::Error::Api(status) if status.is_invalid() || status.is_forbidden());
+            Blocked { reason: reason::APPLY_FAILED, message: error.to_string(), stalled: lasting }
+        }
+    }
+}
+
+async fn conclude_blocked<K>(
+    object: &K,
+    old: &EnsembleStatus,
+    blocked: &Blocked,
+    context: &Context,
+) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let new = status::blocked(old, blocked, object.meta().generation, context.now());
+    context.metrics.failed(CONTROLLER, blocked.reason);
+    if status_writer::changed(&old.conditions, &new.conditions) {
+        let about = object.object_ref(&());
+        context.event(&about, EventType::Warning, blocked.reason, "Reconcile", &blocked.message).await;
+    }
+    let written = status_writer::write::<Ensemble, _>(&context.client, object.meta(), old, &new).await;
+    written.map_err(|error| Error::Status(Box::new(error)))?;
+    Ok(Action::requeue(requeue::LATER))
+}
+
+/// One Event for each decision and each wait: none while nothing changes.
+async fn announce(ensemble: &Ensemble, old: &EnsembleStatus, new: &EnsembleStatus, step: &Step, context: &Context) {
+    let said = |status: &EnsembleStatus, wanted: &str| {
+        let found = status.conditions.iter().find(|one| one.type_ == wanted);
+        found.map(|one| (one.status.clone(), one.reason.clone(), one.message.clone()))
+    };
+    let about = ensemble.object_ref(&());
+    let shown = if matches!(step, Step::Stall { .. }) { condition::STALLED } else { condition::RECONCILING };
+    let (before, now) = (said(old, shown), said(new, shown));
+    if let (true, Some((_, reason, message))) = (before != now, &now) {
+        let kind = if shown == condition::STALLED { EventType::Warning } else { EventType::Normal };
+        context.event(&about, kind, reason, action(step), message).await;
+    }
+    let (before, now) = (said(old, condition::READY), said(new, condition::READY));
+    if before.as_ref().map(|one| &one.0) != now.as_ref().map(|one| &one.0)
+        && let Some((status, reason, message)) = now
+    {
+        let kind = if status == "True" { EventType::Normal } else { EventType::Warning };
+        context.event(&about, kind, &reason, "Observe", &message).await;
+    }
+}
+
+fn action(step: &Step) -> &'static str {
+    match step {
+        Step::Done => "Settle",
+        Step::Wait(_) => "Wait",
+        Step::WritePermit(_) => "Found",
+        Step::Stall { .. } => "Stall",
+        Step::Delete { .. } => "Replace",
+        Step::Transfer { .. } => "Transfer",
+        Step::Evict(_) => "Evict",
+    }
+}
+
+/// The Ensemble that a pod belongs to, by its labels.
+#[must_use]
+pub fn owner_of(pod: &Pod) -> Option<kube::runtime::reflector::ObjectRef<DeserializeGuard<Ensemble>>> {
+    let instance = crate::pods::instance_of(pod, pharos_crds::names::COMPONENT_ENSEMBLE)?;
+    Some(kube::runtime::reflector::ObjectRef::new(&instance).within(&pod.namespace()?))
+}

@@ -1,0 +1,225 @@
+//! Owns the status of an Ensemble: what was seen and decided, in the words of the API. Pure. Must not know how it is
+//! written.
+//!
+//! Invariant: every condition is there after the first visit; `Ready` stays while a quorum serves; `Reconciling` names
+//! what is waited for.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use pharos_crds::names::{self, condition, reason};
+use pharos_crds::{EnsembleStatus, MemberStatus};
+
+use super::plan::{Founding, Member, Observed, Predicate, Step, founding};
+use super::validate::Validated;
+use crate::admin::Role;
+use crate::conditions::{Truth, Verdict, is_true, merge};
+
+/// Why a visit ended before anything could be planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// Reason of the condition.
+    pub reason: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// Whether a person must act.
+    pub stalled: bool,
+}
+
+/// The status when a visit ended before anything could be planned: what was known stays, the conditions say why.
+#[must_use]
+pub fn blocked(old: &EnsembleStatus, blocked: &Blocked, generation: Option<i64>, now: Timestamp) -> EnsembleStatus {
+    let unknown = |condition| Verdict::new(condition, Truth::Unknown, blocked.reason, blocked.message.clone());
+    let serves = is_true(&old.conditions, condition::READY);
+    let ready = if serves {
+        Verdict::new(condition::READY, true, reason::SERVING, "the members run on as they were")
+    } else {
+        Verdict::new(condition::READY, false, blocked.reason, blocked.message.clone())
+    };
+    let (reconciling, stalled) = if blocked.stalled {
+        (
+            Verdict::new(condition::RECONCILING, false, blocked.reason, "nothing is done until this is repaired"),
+            Verdict::new(condition::STALLED, true, blocked.reason, blocked.message.clone()),
+        )
+    } else {
+        (
+            Verdict::new(condition::RECONCILING, true, blocked.reason, blocked.message.clone()),
+            Verdict::new(condition::STALLED, false, reason::NOT_STALLED, ""),
+        )
+    };
+    let keep = |wanted: &'static str| {
+        let before = old.conditions.iter().find(|one| one.type_ == wanted && one.status == "True");
+        match before {
+            Some(_) => Verdict::new(wanted, true, reason::AS_DESIRED, "as seen before"),
+            None => unknown(wanted),
+        }
+    };
+    let verdicts = vec![
+        ready,
+        reconciling,
+        stalled,
+        keep(condition::FOUNDED),
+        keep(condition::QUORUM_HEALTHY),
+        unknown(condition::UP_TO_DATE),
+    ];
+    EnsembleStatus {
+        observed_generation: generation,
+        conditions: merge(&old.conditions, verdicts, generation, now),
+        ..old.clone()
+    }
+}
+
+/// The status after a step.
+#[must_use]
+pub fn status(
+    old: &EnsembleStatus,
+    ensemble: &Validated,
+    observed: &Observed,
+    step: &Step,
+    set: &StatefulSet,
+    now: Timestamp,
+) -> EnsembleStatus {
+    let serving = observed.serving();
+    let cluster_id = match (&observed.permit, founding(observed), step) {
+        (Some(permit), _, _) | (None, _, Step::WritePermit(permit)) => Some(permit.cluster_id.clone()),
+        (None, Founding::Founded(cluster), _) => Some(cluster),
+        _ => old.cluster_id.clone(),
+    };
+    let present = observed.present().count();
+    let updated = observed.present().filter(|member| member.up_to_date).count();
+    let leader = observed.leader();
+    let verdicts = verdicts(old, observed, step, present, updated);
+    EnsembleStatus {
+        observed_generation: ensemble.generation,
+        conditions: merge(&old.conditions, verdicts, ensemble.generation, now),
+        endpoint: Some(names::ensemble::endpoint(&ensemble.name, &ensemble.namespace)),
+        cluster_id,
+        ready: Some(format!("{serving}/{}", ensemble.replicas)),
+        replicas: count(present),
+        ready_replicas: count(serving),
+        updated_replicas: count(updated),
+        leader: leader.map(|member| member.pod.clone()),
+        version: leader.and_then(|member| member.status.as_ref()?.version.clone()).or_else(|| old.version.clone()),
+        image: image(set),
+        members: observed.present().map(member).collect(),
+    }
+}
+
+fn count(number: usize) -> Option<i32> {
+    i32::try_from(number).ok()
+}
+
+fn image(set: &StatefulSet) -> Option<String> {
+    set.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.clone()
+}
+
+fn member(member: &Member) -> MemberStatus {
+    let status = member.status.as_ref();
+    MemberStatus {
+        pod: member.pod.clone(),
+        id: status.and_then(|status| status.member_id),
+        role: status.map_or("unreachable", |status| status.role.as_str()).to_owned(),
+        serving: member.serving,
+        version: status.and_then(|status| status.version.clone()),
+    }
+}
+
+fn verdicts(old: &EnsembleStatus, observed: &Observed, step: &Step, present: usize, updated: usize) -> Vec<Verdict> {
+    let (reconciling, stalled) = progress(step);
+    vec![
+        ready(old, observed),
+        reconciling,
+        stalled,
+        founded(observed, step),
+        quorum(observed),
+        up_to_date(observed, present, updated),
+    ]
+}
+
+/// At first all members must serve; from then on it is ready while a quorum serves.
+fn ready(old: &EnsembleStatus, observed: &Observed) -> Verdict {
+    let (serving, wanted) = (observed.serving(), observed.members.len());
+    let was_ready = is_true(&old.conditions, condition::READY);
+    let has_quorum = serving >= observed.quorum();
+    if serving == wanted || (was_ready && has_quorum) {
+        let detail = format!("{serving} of {wanted} members serve");
+        return Verdict::new(condition::READY, true, reason::SERVING, detail);
+    }
+    if has_quorum || !was_founded(observed) {
+        let detail = format!("{serving} of {wanted} members serve");
+        return Verdict::new(condition::READY, false, reason::MEMBERS_STARTING, detail);
+    }
+    let detail = format!("{serving} of {wanted} members serve, a quorum is {}", observed.quorum());
+    Verdict::new(condition::READY, false, reason::NO_QUORUM, detail)
+}
+
+fn was_founded(observed: &Observed) -> bool {
+    matches!(founding(observed), Founding::Founded(_))
+}
+
+fn progress(step: &Step) -> (Verdict, Verdict) {
+    let under_way = |reason, message: String| {
+        (
+            Verdict::new(condition::RECONCILING, true, reason, message),
+            Verdict::new(condition::STALLED, false, reason::NOT_STALLED, ""),
+        )
+    };
+    match step {
+        Step::Done => (
+            Verdict::new(condition::RECONCILING, false, reason::AS_DESIRED, "nothing is left to do"),
+            Verdict::new(condition::STALLED, false, reason::NOT_STALLED, ""),
+        ),
+        Step::Stall { reason, message } => (
+            Verdict::new(condition::RECONCILING, false, reason, "nothing is done until this is repaired"),
+            Verdict::new(condition::STALLED, true, reason, message.clone()),
+        ),
+        Step::Wait(wait) => under_way(wait.predicate.reason(), wait.to_string()),
+        Step::WritePermit(_) => under_way(reason::FOUNDING, "the founding permit is written".into()),
+        Step::Delete { pod, why, .. } => {
+            under_way(reason::ROLLING_UPDATE, format!("pod {pod} is replaced: {why}"))
+        }
+        Step::Transfer { to, .. } => {
+            under_way(reason::ROLLING_UPDATE, format!("the leader hands over to member {to}"))
+        }
+        Step::Evict(note) => under_way(reason::ROLLING_UPDATE, format!("pod {} is restarted", note.pod)),
+    }
+}
+
+fn founded(observed: &Observed, step: &Step) -> Verdict {
+    let is = |truth: bool, reason, message: String| Verdict::new(condition::FOUNDED, truth, reason, message);
+    match (founding(observed), step) {
+        (_, Step::WritePermit(_)) => is(false, reason::FOUNDING, "the founding permit is written".into()),
+        (Founding::Founded(cluster), _) => is(true, reason::FOUNDED, format!("cluster {cluster}")),
+        (Founding::UnderWay(detail), _) => is(false, reason::FOUNDING, detail),
+        (Founding::Reporting(detail), _) => is(false, reason::WAITING_FOR_FOUNDERS, detail),
+        (Founding::Ready, _) => is(false, reason::WAITING_FOR_FOUNDERS, "all founders have reported".into()),
+        (Founding::Broken { reason, message }, _) => {
+            Verdict::new(condition::FOUNDED, observed.cluster_id.is_some(), reason, message)
+        }
+    }
+}
+
+fn quorum(observed: &Observed) -> Verdict {
+    let (serving, quorum) = (observed.serving(), observed.quorum());
+    let detail = format!("{serving} members serve, a quorum is {quorum}");
+    let holds = serving >= quorum;
+    let leads = observed.present().any(|member| {
+        member.status.as_ref().is_some_and(|status| status.role == Role::Leader) && member.serving
+    });
+    let reason = match (holds, leads) {
+        (true, true) => reason::SERVING,
+        (true, false) => Predicate::LeaderKnown.reason(),
+        (false, _) => reason::NO_QUORUM,
+    };
+    Verdict::new(condition::QUORUM_HEALTHY, holds, reason, detail)
+}
+
+fn up_to_date(observed: &Observed, present: usize, updated: usize) -> Verdict {
+    if !observed.revision_known {
+        let reason = Predicate::StatefulSetObserved.reason();
+        return Verdict::new(condition::UP_TO_DATE, Truth::Unknown, reason, "the latest revision is not known yet");
+    }
+    let whole = present == observed.members.len() && updated == present;
+    let reason = if whole { reason::AS_DESIRED } else { reason::ROLLING_UPDATE };
+    let detail = format!("{updated} of {} pods are of the latest revision", observed.members.len());
+    Verdict::new(condition::UP_TO_DATE, whole, reason, detail)
+}
