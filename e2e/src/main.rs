@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use pharos_e2e::cluster::Cluster;
 use pharos_e2e::environment::Environment;
 use pharos_e2e::image;
+use pharos_e2e::install::{Images, Release};
 use pharos_e2e::kubebox::{self, KubeBox, Lifetime};
 
 #[derive(Parser)]
@@ -73,11 +75,14 @@ fn up(install: bool) -> anyhow::Result<()> {
         eprintln!("the box is up already");
         return Ok(());
     }
-    let kube_box = KubeBox::up(tools, Lifetime::Detached)?;
+    let kube_box = KubeBox::up(tools.clone(), Lifetime::Detached)?;
     kube_box.make_current()?;
     eprintln!("the box is up: ./x box exec kubectl get nodes");
     if install {
-        eprintln!("not yet");
+        let cluster = Cluster::of_box(kube_box, tools);
+        let images = Images::load(&cluster)?;
+        Release { cluster: &cluster, name: "pharos", namespace: "pharos-system" }.install(&images, &[])?;
+        eprintln!("the operator is installed: ./x box exec kubectl apply -f FILE");
     }
     Ok(())
 }
