@@ -130,7 +130,8 @@ impl DataDir {
     }
 }
 
-/// The log's directory. Segments stay open.
+/// The log's directory. Segments stay open. Spares may be created by a second value on another thread, so
+/// that filling them does not hold up the log.
 #[derive(Debug)]
 pub struct FileDisk {
     dir: PathBuf,
@@ -144,8 +145,8 @@ impl FileDisk {
         Ok(Self { dir: dir.to_owned(), open: BTreeMap::new() })
     }
 
-    /// Executes the operations in order. A sync with no write to the file after it but before the file's next
-    /// sync is left out. After an error the state of the files is unknown: the caller ends the process.
+    /// Executes the operations in order. Of two syncs of a file with nothing but syncs between, the
+    /// first is left out. After an error the state of the files is unknown: the caller ends the process.
     pub fn execute(&mut self, ops: &[DiskOp]) -> io::Result<()> {
         for (index, op) in ops.iter().enumerate() {
             if !is_repeated(op, &ops[index + 1..]) {
@@ -168,19 +169,14 @@ impl FileDisk {
         }
     }
 
-    /// Writing the zeros, instead of reserving the space, spares each later sync the change of an extent.
+    /// A file that cannot be filled is removed again, for on a full disk it is tried again and again.
     fn create(&mut self, name: FileName, size: u64) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(true).open(self.path(name))?;
-        let zeros = vec![0; CHUNK.min(size as usize)];
-        let mut left = size as usize;
-        while left > 0 {
-            let length = left.min(zeros.len());
-            file.write_all(&zeros[..length])?;
-            left -= length;
+        if let Err(error) = fill(&mut file, size).and_then(|()| sync_dir(&self.dir)) {
+            let _ = std::fs::remove_file(self.path(name));
+            return Err(error);
         }
-        file.sync_all()?;
-        sync_dir(&self.dir)?;
         self.open.insert(name, file);
         Ok(())
     }
@@ -214,14 +210,27 @@ impl DiskRead for FileDisk {
 
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let path = self.path(file);
-        match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path) {
-            Ok(file) => read_direct(&file, offset, buf),
+        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
+        match direct.and_then(|file| read_direct(&file, offset, buf)) {
+            Ok(()) => Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 read_dropping_cache(&path, offset, buf)
             }
             Err(error) => Err(error),
         }
     }
+}
+
+/// Writing the zeros, instead of reserving the space, spares each later sync the change of an extent.
+fn fill(file: &mut File, size: u64) -> io::Result<()> {
+    let zeros = vec![0; CHUNK];
+    let mut left = size as usize;
+    while left > 0 {
+        let length = left.min(zeros.len());
+        file.write_all(&zeros[..length])?;
+        left -= length;
+    }
+    file.sync_all()
 }
 
 /// Direct I/O wants memory, offset and length aligned; callers need not.

@@ -2,7 +2,8 @@
 //! chance. For tests and the simulator.
 //!
 //! A sector that was being written is, after the crash, the old one, the new one, or torn once at a word of
-//! eight bytes, from either side.
+//! eight bytes, from either side. After a sync that failed, sectors may be on no disk and yet be read, from a
+//! cache that holds them for clean, until the machine stops: the worst reader that recovery must stand.
 
 use crate::disk::{DiskOp, DiskRead, FileName, SECTOR};
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ struct File {
     durable: Vec<u8>,
     /// By sector number: what was written and not synced.
     unsynced: BTreeMap<usize, [u8; SECTOR]>,
+    /// By sector number: what is read, but on no disk and no longer to be written to it.
+    believed: BTreeMap<usize, [u8; SECTOR]>,
 }
 
 /// What a crash did to the sectors that were not synced.
@@ -50,8 +53,7 @@ impl MemDisk {
     pub fn execute_one(&mut self, op: &DiskOp) -> io::Result<()> {
         match op {
             DiskOp::Create { file, size } => {
-                self.files
-                    .insert(*file, File { durable: vec![0; *size as usize], unsynced: BTreeMap::new() });
+                self.files.insert(*file, File { durable: vec![0; *size as usize], ..File::default() });
             }
             DiskOp::Write { file, offset, data } => self.file_mut(*file)?.write(*offset as usize, data)?,
             DiskOp::Sync { file } => self.file_mut(*file)?.sync(),
@@ -89,6 +91,20 @@ impl MemDisk {
         Ok(self.crash(rng))
     }
 
+    /// A sync of the file fails: an arbitrary part of what was written gets to the disk, and the cache takes
+    /// all of it for clean. The process must end; the machine goes on.
+    pub fn fail_sync(&mut self, file: FileName, rng: &mut dyn FnMut() -> u64) -> io::Result<()> {
+        let file = self.file_mut(file)?;
+        for (no, sector) in std::mem::take(&mut file.unsynced) {
+            if rng().is_multiple_of(2) {
+                file.durable[no * SECTOR..(no + 1) * SECTOR].copy_from_slice(&sector);
+            } else {
+                file.believed.insert(no, sector);
+            }
+        }
+        Ok(())
+    }
+
     /// How many sectors are not synced.
     #[must_use]
     pub fn unsynced(&self) -> usize {
@@ -120,7 +136,8 @@ impl DiskRead for MemDisk {
         let file = self.files.get(&file).ok_or_else(not_found)?;
         let (from, to) = (offset as usize, offset as usize + buf.len());
         buf.copy_from_slice(file.durable.get(from..to).ok_or_else(out_of_range)?);
-        for (no, sector) in file.unsynced.range(from / SECTOR..to.div_ceil(SECTOR)) {
+        let range = from / SECTOR..to.div_ceil(SECTOR);
+        for (no, sector) in file.believed.range(range.clone()).chain(file.unsynced.range(range)) {
             for (at, byte) in (no * SECTOR..).zip(sector).filter(|(at, _)| (from..to).contains(at)) {
                 buf[at - from] = *byte;
             }
@@ -136,6 +153,7 @@ impl File {
             return Err(out_of_range());
         }
         for (no, sector) in (offset / SECTOR..).zip(data.chunks(SECTOR)) {
+            self.believed.remove(&no);
             self.unsynced.insert(no, sector.try_into().expect("a chunk of sector length"));
         }
         Ok(())
@@ -148,6 +166,7 @@ impl File {
     }
 
     fn crash(&mut self, rng: &mut dyn FnMut() -> u64, crash: &mut Crash) {
+        self.believed.clear();
         // Now and then all or nothing, else sector by sector.
         let mood = rng() % 8;
         for (no, sector) in std::mem::take(&mut self.unsynced) {

@@ -17,7 +17,7 @@ use crate::error::{LogError, SlotRange, Volume};
 use crate::group::{self, Record, Undecodable};
 use crate::header::{FORMAT, Found, Header};
 use crate::ledger::{Ledger, Segment};
-use crate::sector::{Chain, GroupNo, PAYLOAD, Sector, SegmentNo, Stamper, padded};
+use crate::sector::{Chain, GroupNo, PAYLOAD, Part, Sector, SegmentNo, Stamper, padded};
 use crate::wal::{Wal, WalConfig};
 use bytes::{Bytes, BytesMut};
 use pharos_paxos::{Entry, HardState, LogOp, Slot};
@@ -213,6 +213,9 @@ struct Damage {
     to: Option<Slot>,
 }
 
+const BAD_SECTOR: &str = "a sector does not match its checksum";
+const LATER_GROUP: &str = "a group is missing before a later one";
+
 /// What lies where a group is expected.
 enum Next {
     Group {
@@ -242,7 +245,7 @@ impl Reader<'_> {
         let bytes = read_all(self.disk, file, self.files.lengths[&file])?;
         let scan = Scan { stamper: Stamper::new(self.config.identity, no), bytes: &bytes };
         let mut at = BLOCK as u64;
-        let (mut group, mut chain) = (header.first, header.before);
+        let (mut group, mut chain, mut last) = (header.first, header.before, None);
         let mut parsed =
             Parsed { no, file, groups: Vec::new(), end: at, remains: 0, damage: None, last: None };
         while next.map(|next| next.first) != Some(group) {
@@ -250,7 +253,7 @@ impl Reader<'_> {
                 Next::Group { payload, length } => {
                     chain = chain.then(&payload);
                     group = GroupNo(group.0 + 1);
-                    parsed.last = Some((at, bytes.slice(at as usize..at as usize + length)));
+                    last = Some((at, length));
                     parsed.groups.push(Group { offset: at, payload });
                     at += length as u64;
                     continue;
@@ -270,6 +273,10 @@ impl Reader<'_> {
             break;
         }
         parsed.end = at;
+        parsed.last = last.map(|(at, length)| {
+            // A copy, so that it does not keep the whole segment in memory.
+            (at, Bytes::copy_from_slice(&bytes[at as usize..at as usize + length]))
+        });
         Ok(parsed)
     }
 
@@ -314,58 +321,58 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn group(&self, at: u64, group: GroupNo, before: Chain) -> Next {
-        let Some(count) = self.extent(at, group) else {
-            return match self.sector(at) {
-                Some(Sector::Damaged | Sector::Later) => {
-                    Next::Damaged("a sector does not match its checksum")
-                }
-                Some(Sector::Whole(_)) => Next::Damaged("a group stands where another one belongs"),
-                Some(Sector::Unwritten) | None => Next::Unwritten,
-            };
+        let first = match self.first_part(at, group) {
+            Ok(first) => first,
+            Err(next) => return next,
         };
+        let count = first.count as usize;
         if count == 0 || at + (count * SECTOR) as u64 > self.bytes.len() as u64 {
             return Next::Damaged("a group reaches beyond its segment");
         }
         let mut payload = BytesMut::with_capacity(count * PAYLOAD);
-        let (mut unwritten, mut damaged, mut foreign) = (false, false, false);
+        let (mut unwritten, mut damaged) = (false, false);
         for index in 0..count {
             match self.sector(at + (index * SECTOR) as u64) {
+                Some(Sector::Whole(part)) if part.group > group => return Next::Damaged(LATER_GROUP),
                 Some(Sector::Whole(part)) => {
-                    foreign |= part.group != group || part.index as usize != index;
-                    foreign |= part.count as usize != count || part.before != before;
+                    // Another write of this place, cut before: this group's never reached it.
+                    unwritten |= Part { index: index as u32, payload: part.payload, ..first } != part;
                     payload.extend_from_slice(part.payload);
                 }
                 Some(Sector::Unwritten) => unwritten = true,
                 Some(Sector::Damaged | Sector::Later) | None => damaged = true,
             }
         }
-        if foreign {
-            return Next::Damaged("a sector belongs to another group or another history");
-        }
         if unwritten {
             return Next::Unwritten;
         }
         if damaged {
-            return Next::Damaged("a sector does not match its checksum");
+            return Next::Damaged(BAD_SECTOR);
         }
         match group::unpad(payload.freeze(), count) {
-            Some(payload) => Next::Group { payload, length: padded(count) },
+            Some(payload) if first.before == before && first.after == before.then(&payload) => {
+                Next::Group { payload, length: padded(count) }
+            }
+            Some(_) => Next::Damaged("a group belongs to another history"),
             None => Next::Damaged("the length of a group is wrong"),
         }
     }
 
-    /// How many sectors the group at a place has, by its first intact sector.
-    fn extent(&self, at: u64, group: GroupNo) -> Option<usize> {
+    /// The first intact sector of the group at a place, from which the others are known.
+    fn first_part(&self, at: u64, group: GroupNo) -> Result<Part<'_>, Next> {
         let mut rest = sectors(self.bytes, at).map(|(offset, bytes)| self.stamper.classify(offset, bytes));
-        match rest.next()? {
-            Sector::Whole(part) => return (part.group == group).then_some(part.count as usize),
-            Sector::Unwritten => return None,
-            Sector::Damaged | Sector::Later => {}
+        match rest.next() {
+            Some(Sector::Whole(part)) if part.group == group => return Ok(part),
+            Some(Sector::Whole(part)) if part.group > group => return Err(Next::Damaged(LATER_GROUP)),
+            // The remains of a cut group.
+            Some(Sector::Whole(_) | Sector::Unwritten) | None => return Err(Next::Unwritten),
+            Some(Sector::Damaged | Sector::Later) => {}
         }
-        rest.find_map(|sector| match sector {
-            Sector::Whole(part) if part.group == group => Some(part.count as usize),
+        let part = rest.find_map(|sector| match sector {
+            Sector::Whole(part) if part.group == group => Some(part),
             _ => None,
-        })
+        });
+        part.ok_or(Next::Damaged(BAD_SECTOR))
     }
 
     /// What proves that the group at a place had been durable: a later group, or a later use of the file.
@@ -374,7 +381,7 @@ impl Scan<'_> {
         rest.find_map(|sector| match sector {
             Sector::Whole(part) if part.group > group => {
                 let to = (part.index == 0).then(|| group::end_before(part.payload));
-                Some(("a group is missing before a later one", to))
+                Some((LATER_GROUP, to))
             }
             Sector::Later => Some(("a sector was written by a later segment", None)),
             _ => None,

@@ -9,8 +9,8 @@
 //! damage to a byte that may have been acknowledged.
 //!
 //! ```text
-//! 0..8  stamp   8..12 crc of the rest   12..20 group   20..24 index   24..28 count   28..32 chain before
-//! 32..504 payload                       504..512 stamp again
+//! 0..8   stamp         8..12  crc of the rest   12..20 group   20..24 index   24..28 count
+//! 28..32 chain before  32..36 chain after       36..504 payload               504..512 stamp again
 //! ```
 
 use crate::disk::{BLOCK, SECTOR};
@@ -36,7 +36,7 @@ impl Chain {
 }
 
 const STAMP: usize = 8;
-const PAYLOAD_AT: usize = 32;
+const PAYLOAD_AT: usize = 36;
 const PAYLOAD_END: usize = SECTOR - STAMP;
 /// Payload bytes of one sector.
 pub(crate) const PAYLOAD: usize = PAYLOAD_END - PAYLOAD_AT;
@@ -78,6 +78,8 @@ pub(crate) struct Part<'a> {
     pub(crate) index: u32,
     pub(crate) count: u32,
     pub(crate) before: Chain,
+    /// Tells this group from another one of the same number, of which it may have been the remains.
+    pub(crate) after: Chain,
     pub(crate) payload: &'a [u8],
 }
 
@@ -100,6 +102,7 @@ impl Stamper {
     /// the block, so that a write never has to read a page first.
     pub(crate) fn seal(self, offset: u64, group: GroupNo, before: Chain, payload: &[u8]) -> Bytes {
         let count = sectors_for(payload.len());
+        let after = before.then(payload);
         let mut out = BytesMut::zeroed(padded(count));
         for (index, (sector, chunk)) in out.chunks_mut(SECTOR).zip(payload.chunks(PAYLOAD)).enumerate() {
             let stamp = self.word(sector_no(offset) + index as u32);
@@ -108,6 +111,7 @@ impl Stamper {
             sector[20..24].copy_from_slice(&(index as u32).to_le_bytes());
             sector[24..28].copy_from_slice(&(count as u32).to_le_bytes());
             sector[28..32].copy_from_slice(&before.0.to_le_bytes());
+            sector[32..36].copy_from_slice(&after.0.to_le_bytes());
             sector[PAYLOAD_AT..PAYLOAD_AT + chunk.len()].copy_from_slice(chunk);
             sector[PAYLOAD_END..].copy_from_slice(&stamp);
             let crc = self.crc(sector);
@@ -180,6 +184,7 @@ fn part(sector: &[u8]) -> Part<'_> {
         index: le32(&sector[20..24]),
         count: le32(&sector[24..28]),
         before: Chain(le32(&sector[28..32])),
+        after: Chain(le32(&sector[32..36])),
         payload: &sector[PAYLOAD_AT..PAYLOAD_END],
     }
 }

@@ -14,6 +14,7 @@ struct Coverage {
     kept_unsynced_groups: usize,
     recycled: usize,
     crashed_recoveries: usize,
+    failed_syncs: usize,
 }
 
 /// Random groups, trims and crashes in the middle of any operation, over several lives of one disk.
@@ -38,22 +39,29 @@ fn lives(seed: u64, config: WalConfig, coverage: &mut Coverage) {
                 pending = Some(next);
             }
             if chance.below(12) == 0 {
-                crash_within(&mut disk, &ops, &mut chance);
+                stop_within(&mut disk, &ops, &mut chance, coverage);
                 break;
             }
             disk.execute(&ops).unwrap();
             durable = pending.take().unwrap_or(durable);
         }
-        disk.crash(&mut || chance.next());
         (wal, durable) = restart(config, &mut disk, durable, pending, &mut chance, coverage);
     }
 }
 
-fn crash_within(disk: &mut MemDisk, ops: &[DiskOp], chance: &mut Chance) {
+/// The machine stops within the operations; or a sync fails, and the process ends.
+fn stop_within(disk: &mut MemDisk, ops: &[DiskOp], chance: &mut Chance, coverage: &mut Coverage) {
     let at = chance.below(ops.len() as u64 + 1) as usize;
     disk.execute(&ops[..at]).unwrap();
-    if let Some(op) = ops.get(at) {
-        disk.crash_in(op, &mut || chance.next()).unwrap();
+    match ops.get(at) {
+        Some(DiskOp::Sync { file }) if chance.below(2) == 0 => {
+            disk.fail_sync(*file, &mut || chance.next()).unwrap();
+            coverage.failed_syncs += 1;
+        }
+        Some(op) => {
+            disk.crash_in(op, &mut || chance.next()).unwrap();
+        }
+        None => {}
     }
 }
 
@@ -67,11 +75,9 @@ fn restart(
 ) -> (Wal, Model) {
     let mut recovery = Wal::recover(config, disk).unwrap();
     while chance.below(3) == 0 {
-        crash_within(disk, &recovery.ops, chance);
+        stop_within(disk, &recovery.ops, chance, coverage);
         coverage.crashed_recoveries += 1;
-        let again = Wal::recover(config, disk).unwrap();
-        assert_eq!((&again.entries, again.hard), (&recovery.entries, recovery.hard));
-        recovery = again;
+        recovery = Wal::recover(config, disk).unwrap();
     }
     coverage.torn_tails += usize::from(recovery.tail != Tail::Clean);
     let model = if durable.is(&recovery) {
@@ -84,8 +90,15 @@ fn restart(
         whole
     };
     disk.execute(&recovery.ops).unwrap();
+    assert_eq!(Wal::recover(config, disk).unwrap().tail, Tail::Clean);
+    if chance.below(2) == 0 {
+        disk.crash(&mut || chance.next());
+    }
     let again = Wal::recover(config, disk).unwrap();
-    assert_eq!((&again.entries, again.hard, again.tail), (&recovery.entries, recovery.hard, Tail::Clean));
+    assert!(
+        again.entries == recovery.entries && again.hard == recovery.hard,
+        "recovered twice, not the same"
+    );
     assert_eq!(again.wal.last_slot(), recovery.wal.last_slot());
     assert_eq!(again.wal.first_slot(), recovery.wal.first_slot());
     (recovery.wal, model)
@@ -116,6 +129,7 @@ fn the_crash_runs_meet_every_fault_they_are_about() {
     assert!(coverage.kept_unsynced_groups > 20, "{}", coverage.kept_unsynced_groups);
     assert!(coverage.recycled > 20, "{}", coverage.recycled);
     assert!(coverage.crashed_recoveries > 20, "{}", coverage.crashed_recoveries);
+    assert!(coverage.failed_syncs > 20, "{}", coverage.failed_syncs);
 }
 
 #[test]
@@ -152,4 +166,34 @@ fn a_log_whose_formatting_did_not_end_is_not_a_log() {
     let mut disk = MemDisk::new();
     disk.execute(&ops[..1]).unwrap();
     assert!(matches!(Wal::recover(CONFIG, &disk), Err(LogError::NoLog)));
+}
+
+#[test]
+fn two_groups_of_one_number_never_mix_even_if_the_remains_of_the_first_were_not_wiped() {
+    let (mut wal, mut disk) = formatted(CONFIG);
+    write(&mut wal, &mut disk, &[append(1, 10)]);
+    let (first, second) = (append(2, 3_000), LogOp::Append(crate::kit::entry(2, 8, 3_000)));
+    let writes = [first, second].map(|op| {
+        let mut out = Vec::new();
+        wal.clone().append(&[op], &mut out);
+        out
+    });
+    let [DiskOp::Write { file, offset, data: first }, _] = writes[0].as_slice() else { panic!("{writes:?}") };
+    let DiskOp::Write { data: second, .. } = &writes[1][0] else { panic!("{writes:?}") };
+    for mask in 0..128_usize {
+        let sectors = first.chunks(512).zip(second.chunks(512)).enumerate();
+        let mixed = sectors.flat_map(|(index, (a, b))| if mask >> index & 1 == 0 { a } else { b });
+        let data = mixed.copied().collect();
+        let mut disk = disk.clone();
+        disk.execute(&[DiskOp::Write { file: *file, offset: *offset, data }, DiskOp::Sync { file: *file }])
+            .unwrap();
+        let recovery = Wal::recover(CONFIG, &disk).unwrap();
+        let rounds: Vec<u64> = recovery.entries.iter().map(|entry| entry.ballot.round).collect();
+        let expected = match mask {
+            0 => vec![1, 1],
+            127 => vec![1, 8],
+            _ => vec![1],
+        };
+        assert_eq!(rounds, expected, "{mask}");
+    }
 }
