@@ -39,25 +39,27 @@ impl Batch {
 
     /// Reads a payload. Node data share its memory.
     pub fn decode(payload: &Bytes) -> Result<Self> {
-        let mut d = Decoder { payload, r: Reader::new(payload) };
-        match payload.first() {
-            None => return Err(BatchError::Empty),
-            Some(&VERSION) => d.r.u8("version")?,
-            Some(&other) => return Err(BatchError::Version(other)),
-        };
+        let mut d = Decoder::new(payload)?;
         let time_ms = d.r.i64("time")?;
         let commands = d.list("commands", Decoder::command)?;
-        match d.r.rest().len() {
-            0 => Ok(Self { time_ms, commands }),
-            trailing => Err(BatchError::Trailing(trailing)),
-        }
+        d.end()?;
+        Ok(Self { time_ms, commands })
     }
 }
 
 impl Command {
-    /// Appends the command as it stands in a batch.
+    /// Appends the command alone, as a follower forwards it.
     pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
         encode_command(self, out);
+    }
+
+    /// Reads a forwarded command. Node data share the payload's memory.
+    pub fn decode(payload: &Bytes) -> Result<Self> {
+        let mut d = Decoder::new(payload)?;
+        let command = d.command()?;
+        d.end()?;
+        Ok(command)
     }
 }
 
@@ -179,7 +181,23 @@ struct Decoder<'a> {
     r: Reader<'a>,
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
+    /// Starts after the version, which must be known.
+    fn new(payload: &'a Bytes) -> Result<Self> {
+        match payload.split_first() {
+            None => Err(BatchError::Empty),
+            Some((&VERSION, rest)) => Ok(Self { payload, r: Reader::new(rest) }),
+            Some((&other, _)) => Err(BatchError::Version(other)),
+        }
+    }
+
+    fn end(&self) -> Result<()> {
+        match self.r.rest().len() {
+            0 => Ok(()),
+            trailing => Err(BatchError::Trailing(trailing)),
+        }
+    }
+
     fn command(&mut self) -> Result<Command> {
         Ok(Command {
             origin: self.u32("origin")?,

@@ -27,9 +27,6 @@ mod tree;
 mod undo;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 pub use acl::{allowed, digest_auth, is_super, redacted, user_name};
 pub use applied::{Applied, Event, PathSpan, Reply, SessionEvent, TreeEvent};
 pub use batch::Batch;

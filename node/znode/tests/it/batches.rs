@@ -1,0 +1,64 @@
+//! The log's form of commands.
+
+use bytes::{BufMut, Bytes};
+use pharos_znode::{Batch, BatchError, Command, Zxid};
+use proptest::prelude::*;
+
+use crate::random::command;
+
+fn encoded(batch: &Batch) -> Bytes {
+    let mut bytes = Vec::new();
+    batch.encode(&mut bytes);
+    bytes.into()
+}
+
+proptest! {
+    #[test]
+    fn batches_read_back_as_written(
+        time_ms in any::<i64>(),
+        mut commands in prop::collection::vec(command(), 0..5),
+        zxid in any::<Option<i64>>(),
+    ) {
+        if let Some(command) = commands.first_mut() {
+            command.zxid = zxid.map(Zxid);
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            prop_assert_eq!(&Command::decode(&bytes.into()).unwrap(), &*command);
+        }
+        let batch = Batch { time_ms, commands };
+        prop_assert_eq!(Batch::decode(&encoded(&batch)), Ok(batch));
+    }
+
+    #[test]
+    fn damaged_batches_are_read_or_refused(
+        commands in prop::collection::vec(command(), 1..3),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = encoded(&Batch { time_ms: 1, commands }).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let _ = Batch::decode(&bytes.clone().into());
+        bytes.truncate(cut.index(bytes.len()));
+        prop_assert!(Batch::decode(&bytes.into()).is_err(), "a cut batch is never whole");
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Batch::decode(&bytes.clone().into());
+        let mut versioned = vec![1];
+        versioned.put_slice(&bytes);
+        let _ = Batch::decode(&versioned.clone().into());
+        let _ = Command::decode(&versioned.into());
+    }
+}
+
+#[test]
+fn batches_of_unknown_versions_kinds_and_shapes_are_refused_by_name() {
+    let empty = encoded(&Batch::default());
+    let refused = |bytes: &[u8]| Batch::decode(&Bytes::copy_from_slice(bytes)).unwrap_err();
+    assert_eq!(refused(b""), BatchError::Empty);
+    assert_eq!(refused(b"\x02rest").to_string(), "batch has version 2, this member knows up to 1");
+    assert_eq!(refused(&[&empty[..], b"x"].concat()), BatchError::Trailing(1));
+}

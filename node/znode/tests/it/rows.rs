@@ -1,0 +1,255 @@
+//! Rows: what the store is told, and the state read back from it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pharos_znode::{Applied, CreateMode, Op, RowBatch, RowError, SessionId, State};
+use proptest::prelude::*;
+
+use crate::random::commands;
+use crate::world::{ALICE, World, create, create_data, create_mode, delete, set, super_user};
+
+/// An ordered store in memory.
+#[derive(Default, Clone)]
+struct Store(BTreeMap<Bytes, Bytes>);
+
+impl Store {
+    fn write(&mut self, batch: &RowBatch) {
+        for (key, value) in batch.to_pairs() {
+            match value {
+                Some(value) => self.0.insert(key, value),
+                None => self.0.remove(&key),
+            };
+        }
+    }
+
+    fn read(&self) -> Result<State, RowError> {
+        State::from_rows(self.0.clone())
+    }
+}
+
+/// All that can be read of a state.
+fn picture(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
+    let auth = super_user();
+    let mut nodes = BTreeMap::new();
+    let mut paths = vec!["/".to_owned()];
+    while let Some(path) = paths.pop() {
+        let children = state.children(&path, &auth).unwrap();
+        let prefix = if path == "/" { "" } else { &path };
+        paths.extend(children.names.map(|name| format!("{prefix}/{name}")));
+        let data = state.get_data(&path, &auth).unwrap();
+        let acl = state.get_acl(&path, &auth).unwrap();
+        nodes.insert(path, (data.stat, data.data.map(<[u8]>::to_vec), acl.acl));
+    }
+    let sessions: Vec<_> = state.sessions().map(|(id, s)| (id, *s, state.ephemerals(id, None))).collect();
+    let numbers = (state.zxid(), state.time_ms(), state.settings(), state.digest(), state.data_bytes());
+    (nodes, sessions, numbers, state.expendable_containers())
+}
+
+proptest! {
+    #[test]
+    fn a_state_read_back_from_its_rows_is_the_state_that_wrote_them(
+        commands in commands(60),
+        every in 1..9_usize,
+    ) {
+        let (mut state, mut out, mut store) = (State::new(), Applied::new(), Store::default());
+        for (i, (command, time)) in commands.iter().enumerate() {
+            state.apply(command, *time, &mut out);
+            if i % every == 0 {
+                store.write(&state.take_dirty());
+                let read = store.read().unwrap();
+                prop_assert_eq!(picture(&read), picture(&state));
+            }
+        }
+        store.write(&state.take_dirty());
+        let mut read = store.read().unwrap();
+        prop_assert_eq!(picture(&read), picture(&state));
+        prop_assert!(read.take_dirty().is_empty(), "what was read needs no writing");
+
+        // The two go on alike.
+        let mut other = Applied::new();
+        let mut store_of_read = store.clone();
+        for (command, time) in &commands {
+            state.apply(command, *time, &mut out);
+            read.apply(command, *time, &mut other);
+            prop_assert_eq!(&out, &other);
+        }
+        prop_assert_eq!(picture(&read), picture(&state));
+        store_of_read.write(&read.take_dirty());
+        prop_assert_eq!(picture(&store_of_read.read().unwrap()), picture(&state));
+    }
+
+    #[test]
+    fn damaged_rows_are_refused(commands in commands(20), at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
+        let (mut state, mut out, mut store) = (State::new(), Applied::new(), Store::default());
+        for (command, time) in &commands {
+            state.apply(command, *time, &mut out);
+        }
+        store.write(&state.take_dirty());
+        let lengths: usize = store.0.values().map(Bytes::len).sum();
+        let mut at = at.index(lengths);
+        for value in store.0.values_mut() {
+            if at < value.len() {
+                let mut damaged = value.to_vec();
+                damaged[at] ^= flip;
+                *value = damaged.into();
+                break;
+            }
+            at -= value.len();
+        }
+        prop_assert!(store.read().is_err());
+    }
+
+    #[test]
+    fn any_rows_are_read_or_refused(
+        mut rows in prop::collection::btree_map(
+            prop::collection::vec(prop_oneof![0..6_u8, Just(b'/'), any::<u8>()], 0..8),
+            prop::collection::vec(prop_oneof![Just(1_u8), any::<u8>()], 0..80),
+            0..9,
+        ),
+        keep in any::<bool>(),
+    ) {
+        if keep {
+            let mut store = Store::default();
+            store.write(&State::new().take_dirty());
+            rows.extend(store.0.into_iter().map(|(k, v)| (k.to_vec(), v.to_vec())));
+        }
+        let _ = State::from_rows(rows.into_iter().map(|(k, v)| (k.into(), v.into())));
+    }
+}
+
+#[test]
+fn a_new_states_first_rows_are_all_of_it() {
+    let (mut state, mut store) = (State::new(), Store::default());
+    store.write(&state.take_dirty());
+    assert_eq!(picture(&store.read().unwrap()), picture(&state));
+    assert!(state.take_dirty().is_empty());
+}
+
+#[test]
+fn a_batch_holds_what_changed_and_no_more() {
+    let mut world = World::new();
+    world.run(create_data("/parent", Some(b"large"))).unwrap();
+    world.make(&["/other"]);
+    world.state.take_dirty();
+    world.make(&["/parent/x"]);
+    let batch = world.state.take_dirty();
+    let keys = |batch: &RowBatch| -> Vec<(String, bool)> {
+        let name =
+            |key: &Bytes| format!("{}{}", key[0], String::from_utf8_lossy(key.get(3..).unwrap_or_default()));
+        let mut keys: Vec<_> =
+            batch.to_pairs().iter().map(|(key, value)| (name(key), value.is_some())).collect();
+        keys.sort();
+        keys
+    };
+    let expected = [("1", true), ("4/parent", true), ("4/parent/x", true), ("5/parent/x", true)];
+    assert_eq!(keys(&batch), expected.map(|(key, put)| (key.to_owned(), put)));
+    assert_eq!((batch.zxid(), batch.digest()), (world.state.zxid(), world.state.digest()));
+
+    world.run(delete("/parent/x")).unwrap();
+    world.run(create_mode("/gone-at-once", CreateMode::Ephemeral)).unwrap();
+    world.run(delete("/gone-at-once")).unwrap();
+    let expected =
+        [("1", true), ("4/", true), ("4/parent", true), ("4/parent/x", false), ("5/parent/x", false)];
+    assert_eq!(keys(&world.state.take_dirty()), expected.map(|(key, put)| (key.to_owned(), put)));
+}
+
+#[test]
+fn a_batch_keeps_the_values_it_was_taken_with() {
+    let mut world = World::new();
+    world.run(create_data("/n", Some(b"old"))).unwrap();
+    let batch = world.state.take_dirty();
+    world.run(set("/n", b"new", -1)).unwrap();
+    let mut store = Store::default();
+    store.write(&batch);
+    let read = store.read().unwrap();
+    assert_eq!(read.get_data("/n", &[]).unwrap().data, Some(&b"old"[..]));
+}
+
+#[test]
+fn a_node_deleted_and_created_anew_with_null_data_loses_its_old_data() {
+    let mut world = World::new();
+    world.run(create_data("/n", Some(b"old"))).unwrap();
+    let mut store = Store::default();
+    store.write(&world.state.take_dirty());
+    world.run(Op::Multi(vec![delete("/n"), create_data("/n", None)])).unwrap();
+    store.write(&world.state.take_dirty());
+    assert_eq!(picture(&store.read().unwrap()), picture(&world.state));
+}
+
+#[test]
+fn the_roots_data_may_be_null() {
+    let mut world = World::new();
+    world.run(Op::SetData { path: "/".into(), data: None, version: -1 }).unwrap();
+    let mut store = Store::default();
+    store.write(&world.state.take_dirty());
+    assert_eq!(store.read().unwrap().get_data("/", &[]).unwrap().data, None);
+}
+
+fn store() -> Store {
+    let mut world = World::new();
+    world.make(&["/n"]);
+    world.run_as(ALICE, create("/n/x")).unwrap();
+    let mut store = Store::default();
+    store.write(&world.state.take_dirty());
+    store
+}
+
+#[test]
+fn rows_that_are_not_understood_are_refused_by_name() {
+    let refused = |key: &[u8], value: Option<&[u8]>| {
+        let mut store = store();
+        match value {
+            Some(value) => store.0.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
+            None => store.0.remove(key),
+        };
+        store.read().unwrap_err().to_string()
+    };
+    assert_eq!(refused(b"\x09x", Some(b"")), r#"row b"\tx" is of no known table"#);
+    assert_eq!(refused(b"\x01", None), "there is no meta row");
+    assert_eq!(
+        refused(b"\x01", Some(b"\x02")),
+        r#"row b"\x01" of table `meta` has version 2, this member knows 1"#
+    );
+    assert_eq!(
+        refused(b"\x01", Some(b"\x01")),
+        r#"value of row b"\x01" of table `meta`: record ends inside `zxid`"#
+    );
+    assert_eq!(refused(b"\x03x", Some(b"\x01")), r#"key b"\x03x" of table `session` is malformed"#);
+    assert_eq!(
+        refused(b"\x04\0\x01/n", None),
+        r#"row b"\x04\0\x02/n/x" refers to its parent, which is missing"#
+    );
+    assert_eq!(
+        refused(b"\x04\0\x02/n/x", None),
+        r#"row b"\x05\0\x02/n/x" refers to its node, which is missing"#
+    );
+    assert_eq!(refused(b"\x04\0\0/", None), r#"row b"\x04\0\x01/n" refers to the root, which is missing"#);
+    assert_eq!(
+        refused(b"\x05\0\x07/n", Some(b"\x01")),
+        r#"key b"\x05\0\x07/n" of table `data` is malformed"#
+    );
+    assert!(refused(b"\x05\0\x01/n", Some(b"\x01other")).starts_with("rows have digest"));
+    assert_eq!(State::from_rows([]).unwrap_err(), RowError::Absent("meta"));
+}
+
+#[test]
+fn rows_out_of_order_are_refused() {
+    let mut rows: Vec<_> = store().0.into_iter().collect();
+    rows.swap(1, 2);
+    assert!(matches!(State::from_rows(rows), Err(RowError::Order(_))));
+}
+
+#[test]
+fn sessions_survive_with_their_attachment() {
+    let mut world = World::new();
+    let op = Op::AttachSession { timeout_ms: 9000 };
+    world.apply(&world.command(ALICE, 0, op)).unwrap();
+    let mut store = Store::default();
+    store.write(&world.state.take_dirty());
+    assert_eq!(store.read().unwrap().session(ALICE), world.state.session(ALICE));
+    world.run(Op::CloseSession).unwrap();
+    store.write(&world.state.take_dirty());
+    assert_eq!(store.read().unwrap().session(ALICE), None);
+    assert_eq!(store.read().unwrap().session(SessionId(0x200)), world.state.session(SessionId(0x200)));
+}
