@@ -4,12 +4,14 @@ use proptest::prelude::*;
 
 use crate::*;
 
+type AclParts = (i32, Option<String>, Option<String>);
+
 /// Parts from which one record of each kind is made.
 #[derive(Debug, Clone)]
 struct Parts {
     path: Option<String>,
     data: Option<Vec<u8>>,
-    acl: Option<Vec<(i32, Option<String>, Option<String>)>>,
+    acl: Option<Vec<AclParts>>,
     names: Vec<String>,
     number: i32,
     long: i64,
