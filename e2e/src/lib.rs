@@ -10,4 +10,5 @@ pub mod image;
 pub mod install;
 pub mod kubebox;
 pub mod sandbox;
+pub mod watch;
 pub mod zookeeper;

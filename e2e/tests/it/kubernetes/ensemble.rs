@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pharos_e2e::sandbox::Sandbox;
+use pharos_e2e::watch::{PodWatch, most_down_at_once, order_of_leaving};
 use pharos_e2e::zookeeper::{self, Member, Writer};
+use serde_json::json;
 
-use super::installed;
+use super::{installed, operator};
 
 /// How long an Ensemble may take to become ready: seconds on an idle machine.
 const READY: Duration = Duration::from_secs(180);
@@ -28,6 +30,39 @@ fn ready_ensemble(name: &str) -> Sandbox<'static> {
     sandbox.apply(&manifest(name, 3, "")).unwrap();
     sandbox.wait_for(&format!("ensemble/{name}"), "condition=Ready", READY).unwrap();
     sandbox
+}
+
+fn selector(name: &str) -> String {
+    format!("app.kubernetes.io/component=ensemble,app.kubernetes.io/instance={name}")
+}
+
+fn patch(sandbox: &Sandbox<'_>, name: &str, patch: &serde_json::Value) {
+    sandbox.kubectl(["patch", "ensemble", name, "--type=merge", "--patch", &patch.to_string()]).unwrap();
+}
+
+/// Waits until the operator has seen the latest spec and has nothing left to do.
+fn settled(sandbox: &Sandbox<'_>, name: &str) {
+    sandbox
+        .wait_until("a roll-out that ends", Duration::from_secs(300), || {
+            let ensemble = sandbox.get(&format!("ensemble/{name}"))?;
+            let seen = ensemble["metadata"]["generation"] == ensemble["status"]["observedGeneration"];
+            let is = |kind, wanted: &str| {
+                let conditions = ensemble["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|condition| condition["type"] == kind && condition["status"] == wanted)
+            };
+            Ok((seen && is("Ready", "True") && is("Reconciling", "False") && is("UpToDate", "True"))
+                .then_some(()))
+        })
+        .unwrap();
+}
+
+/// The pods' annotation that the roll-out tests change.
+fn marks(sandbox: &Sandbox<'_>, name: &str) -> anyhow::Result<Vec<String>> {
+    let pods = sandbox.list("pods", &selector(name))?;
+    let mark = |pod: &serde_json::Value| {
+        pod["metadata"]["annotations"]["mark"].as_str().unwrap_or("none").to_owned()
+    };
+    Ok(pods.iter().map(mark).collect())
 }
 
 fn all(members: &[Member]) -> Vec<&Member> {
@@ -97,4 +132,187 @@ fn the_data_is_back_after_all_pods_were_deleted_at_once() {
     for member in &members {
         assert_eq!(zookeeper::get(&sandbox, &[member], "/kept").unwrap(), "light");
     }
+}
+
+#[test]
+fn a_roll_out_takes_followers_first_and_the_leader_last_and_never_two_at_once() {
+    let sandbox = ready_ensemble("roll");
+    let leader = leader(&sandbox, "roll");
+    let watch = PodWatch::start(&sandbox, &selector("roll")).unwrap();
+    patch(&sandbox, "roll", &json!({"spec": {"pods": {"annotations": {"mark": "new"}}}}));
+    settled(&sandbox, "roll");
+    assert_eq!(marks(&sandbox, "roll").unwrap(), ["new", "new", "new"]);
+    let events = watch.so_far();
+    let order = order_of_leaving(&events);
+    assert_eq!(order.len(), 3, "{order:?}");
+    assert_eq!(order.last(), Some(&leader), "{order:?}");
+    assert_eq!(most_down_at_once(&events, 3), 1, "{events:?}");
+}
+
+#[test]
+fn a_roll_out_waits_while_a_follower_is_held_back() {
+    let sandbox = ready_ensemble("held");
+    let leader = leader(&sandbox, "held");
+    let nodes = || sandbox.cluster.kubectl(["get", "nodes", "--output=name"]).unwrap();
+    let each = |verb: &str| {
+        for node in nodes().lines() {
+            sandbox.cluster.kubectl([verb, node.trim_start_matches("node/")]).unwrap();
+        }
+    };
+    // A replaced pod finds no node to run on.
+    each("cordon");
+    patch(&sandbox, "held", &json!({"spec": {"pods": {"annotations": {"mark": "new"}}}}));
+    let waiting = sandbox.wait_until("one pod replaced and held", READY, || {
+        let pods = sandbox.list("pods", &selector("held"))?;
+        let pending = pods.iter().filter(|pod| pod["status"]["phase"] == "Pending").count();
+        let explained = sandbox.condition("ensemble/held", "Reconciling")?;
+        Ok((pending == 1 && explained.is_some_and(|(status, _)| status == "True")).then_some(()))
+    });
+    // Longer than a roll-out of a healthy member takes: the others are left alone.
+    let watch = PodWatch::start(&sandbox, &selector("held")).unwrap();
+    let others = sandbox.kubectl(["wait", "ensemble/held", "--for=condition=UpToDate", "--timeout=20s"]);
+    let events = watch.so_far();
+    each("uncordon");
+    waiting.unwrap();
+    assert!(others.is_err(), "the roll-out ended with a pod that cannot run");
+    assert_eq!(order_of_leaving(&events), Vec::<String>::new(), "{events:?}");
+    settled(&sandbox, "held");
+    assert_eq!(marks(&sandbox, "held").unwrap(), ["new", "new", "new"]);
+    assert!(!leader.is_empty());
+}
+
+#[test]
+fn a_roll_out_recovers_from_a_bad_image_that_is_reverted() {
+    let good = &installed().images.node;
+    let image = |tag: &str| json!({"repository": good.repository, "tag": tag, "pullPolicy": "Never"});
+    let sandbox = ready_ensemble("image");
+    let members = zookeeper::members(&sandbox, "image").unwrap();
+    zookeeper::put(&sandbox, &all(&members), "/kept", "light").unwrap();
+    patch(&sandbox, "image", &json!({"spec": {"image": image("no-such-tag")}}));
+    let stuck = sandbox
+        .wait_until("a pod that cannot start", READY, || {
+            let pods = sandbox.list("pods", &selector("image"))?;
+            Ok(pods.into_iter().find(|pod| {
+                pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull"
+            }))
+        })
+        .unwrap();
+    let stuck = stuck["metadata"]["name"].as_str().unwrap();
+    // The others serve on.
+    let serving: Vec<_> = members.iter().filter(|member| member.pod != stuck).collect();
+    assert_eq!(zookeeper::get(&sandbox, &serving, "/kept").unwrap(), "light");
+    patch(&sandbox, "image", &json!({"spec": {"image": image(&good.tag)}}));
+    settled(&sandbox, "image");
+    let members = zookeeper::members(&sandbox, "image").unwrap();
+    for member in &members {
+        assert_eq!(zookeeper::get(&sandbox, &[member], "/kept").unwrap(), "light");
+    }
+}
+
+#[test]
+fn a_roll_out_ends_right_although_the_operator_is_killed_in_the_middle() {
+    let sandbox = ready_ensemble("killed");
+    let leader = leader(&sandbox, "killed");
+    let watch = PodWatch::start(&sandbox, &selector("killed")).unwrap();
+    patch(&sandbox, "killed", &json!({"spec": {"pods": {"annotations": {"mark": "new"}}}}));
+    sandbox
+        .wait_until("the first pod to be replaced", READY, || {
+            Ok(marks(&sandbox, "killed")?.contains(&"new".to_owned()).then_some(()))
+        })
+        .unwrap();
+    operator::kill();
+    settled(&sandbox, "killed");
+    assert_eq!(marks(&sandbox, "killed").unwrap(), ["new", "new", "new"]);
+    let events = watch.so_far();
+    assert_eq!(order_of_leaving(&events).last(), Some(&leader), "{events:?}");
+    assert_eq!(most_down_at_once(&events, 3), 1, "{events:?}");
+}
+
+#[test]
+fn the_same_manifest_applied_again_changes_nothing() {
+    let sandbox = ready_ensemble("again");
+    settled(&sandbox, "again");
+    let text = manifest("again", 3, "");
+    let before = sandbox.get("ensemble/again").unwrap();
+    let diff = sandbox.cluster.kubectl_with_input(["--namespace", &sandbox.name, "diff", "-f", "-"], &text);
+    assert_eq!(diff.unwrap(), "");
+    assert!(sandbox.apply(&text).unwrap().contains("unchanged"));
+    let after = sandbox
+        .cluster
+        .get(["--namespace", &sandbox.name, "ensemble/again", "--show-managed-fields"])
+        .unwrap();
+    assert_eq!(after["metadata"]["generation"], before["metadata"]["generation"]);
+    assert_eq!(after["spec"], before["spec"]);
+    let managers: BTreeSet<_> = after["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["fieldsV1"]["f:spec"].is_object())
+        .map(|entry| entry["manager"].as_str().unwrap())
+        .collect();
+    assert_eq!(managers, BTreeSet::from(["kubectl-client-side-apply"]));
+}
+
+#[test]
+fn a_service_of_our_name_that_is_not_ours_is_not_touched() {
+    let sandbox = Sandbox::new(&installed().cluster, "conflict").unwrap();
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: conflict-ensemble}, \
+                   spec: {selector: {app: other}, ports: [{port: 80}]}}";
+    sandbox.apply(service).unwrap();
+    let before = sandbox.get("service/conflict-ensemble").unwrap();
+    sandbox.apply(&manifest("conflict", 3, "")).unwrap();
+    sandbox.wait_for("ensemble/conflict", "condition=Stalled", READY).unwrap();
+    let (_, reason) = sandbox.condition("ensemble/conflict", "Stalled").unwrap().unwrap();
+    assert_eq!(reason, "NameConflict");
+    assert_eq!(sandbox.get("service/conflict-ensemble").unwrap(), before);
+}
+
+#[test]
+fn deletion_leaves_the_volumes_and_the_same_ensemble_applied_again_finds_its_data() {
+    let sandbox = ready_ensemble("keep");
+    let members = zookeeper::members(&sandbox, "keep").unwrap();
+    zookeeper::put(&sandbox, &all(&members), "/kept", "light").unwrap();
+    sandbox.kubectl(["delete", "ensemble", "keep"]).unwrap();
+    assert_eq!(
+        leftovers(&sandbox, "keep"),
+        ["PersistentVolumeClaim", "PersistentVolumeClaim", "PersistentVolumeClaim"]
+    );
+    sandbox.apply(&manifest("keep", 3, "")).unwrap();
+    sandbox.wait_for("ensemble/keep", "condition=Ready", READY).unwrap();
+    let members = zookeeper::members(&sandbox, "keep").unwrap();
+    assert_eq!(zookeeper::get(&sandbox, &all(&members), "/kept").unwrap(), "light");
+}
+
+#[test]
+fn deletion_leaves_nothing_if_the_volumes_are_to_go_too() {
+    let sandbox = Sandbox::new(&installed().cluster, "gone").unwrap();
+    let text =
+        manifest("gone", 1, "").replace("{size: 1Gi}", "{size: 1Gi, retention: {whenDeleted: Delete}}");
+    sandbox.apply(&text).unwrap();
+    sandbox.wait_for("ensemble/gone", "condition=Ready", READY).unwrap();
+    sandbox.kubectl(["delete", "ensemble", "gone"]).unwrap();
+    assert_eq!(leftovers(&sandbox, "gone"), [""; 0]);
+}
+
+/// The kinds of what remains of an Ensemble once the garbage collector has had its time.
+fn leftovers(sandbox: &Sandbox<'_>, name: &str) -> Vec<String> {
+    let kinds = "statefulsets,pods,services,endpointslices,configmaps,secrets,serviceaccounts,persistentvolumeclaims,\
+                 poddisruptionbudgets.policy,networkpolicies.networking.k8s.io";
+    let list = || -> anyhow::Result<Vec<String>> {
+        let objects = sandbox.list(kinds, "")?;
+        let ours = objects.iter().filter(|object| {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let instance = &object["metadata"]["labels"]["app.kubernetes.io/instance"];
+            text(instance) == name || text(&object["metadata"]["name"]).contains(&format!("{name}-ensemble"))
+        });
+        Ok(ours.map(|object| object["kind"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let gone = sandbox.wait_until("the end of what was deleted", READY, || {
+        let left = list()?;
+        let pending = left.iter().any(|kind| kind != "PersistentVolumeClaim");
+        let claims_going = sandbox.list("persistentvolumeclaims", "")?;
+        let going = claims_going.iter().any(|claim| claim["metadata"]["deletionTimestamp"].is_string());
+        Ok((!pending && !going).then_some(left))
+    });
+    gone.unwrap()
 }
