@@ -1,0 +1,79 @@
+//! What other threads tell the reactor.
+//!
+//! Owns the channel and the wake-up. Must not know what the reactor does with a command.
+
+use mio::Waker;
+use pharos_log::DiskOp;
+use pharos_paxos::{IoId, MemberId, Slot};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+
+/// What another thread wants of the reactor.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The log has carried out a request, and with it all before.
+    LogDone(IoId),
+    /// A spare segment exists.
+    SpareCreated(DiskOp),
+    /// A spare segment could not be created; to be tried again.
+    SpareFailed(DiskOp),
+    /// The store has flushed a cut.
+    Persisted(Slot),
+    /// A dialler has both connections to a peer.
+    Dialled {
+        /// Whose.
+        peer: MemberId,
+        /// Which attempt.
+        link: u64,
+        /// The control lane.
+        control: TcpStream,
+        /// The bulk lane.
+        bulk: TcpStream,
+    },
+    /// Hand leadership to a member.
+    Transfer {
+        /// To whom.
+        to: MemberId,
+        /// What came of it.
+        reply: oneshot::Sender<TransferReply>,
+    },
+    /// A thread that the member cannot do without has failed.
+    Failed(String),
+    /// End in good order.
+    Shutdown,
+}
+
+/// The outcome of [`Command::Transfer`].
+#[derive(Debug)]
+pub(crate) enum TransferReply {
+    /// It is under way.
+    Started,
+    /// And why not.
+    Refused(String),
+}
+
+/// The sending end. A command to a reactor that is gone is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Commands {
+    sender: Sender<Command>,
+    waker: Arc<Waker>,
+}
+
+impl Commands {
+    /// A channel that wakes the reactor's poll.
+    pub(crate) fn new(waker: Waker) -> (Self, Receiver<Command>) {
+        let (sender, receiver) = channel();
+        (Self { sender, waker: Arc::new(waker) }, receiver)
+    }
+
+    /// Hands over a command and wakes the reactor.
+    pub(crate) fn send(&self, command: Command) {
+        if self.sender.send(command).is_ok()
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::warn!(%error, "cannot wake the reactor; it wakes by itself within 10 ms");
+        }
+    }
+}

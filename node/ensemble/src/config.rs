@@ -1,0 +1,191 @@
+//! What a server is told at its start, and why it may not start.
+//!
+//! Owns the embedding API's vocabulary. Must not know flags: the binary translates.
+
+use crate::frames::DEFAULT_MAX_CLIENT_FRAME;
+use crate::hello::Id128;
+use crate::permit::PermitError;
+use pharos_log::LogError;
+use pharos_log::file::DataDirError;
+use pharos_paxos::MemberId;
+use pharos_replica::StartError;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One member, or one member to be.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where its volume is.
+    pub data_dir: PathBuf,
+    /// Where clients connect; port 0 takes a free one.
+    pub client_addr: SocketAddr,
+    /// Where peers connect.
+    pub peer_addr: SocketAddr,
+    /// Where the admin endpoints are.
+    pub admin_addr: SocketAddr,
+    /// Where the metrics are, beside the admin address.
+    pub metrics_addr: Option<SocketAddr>,
+    /// How a blank volume becomes a member.
+    pub admission: Admission,
+    /// The token that admin commands and, on founders, the session secret need.
+    pub token_file: Option<PathBuf>,
+    /// Where else members may be reached: the operator's `ensemble.json`.
+    pub peers_file: Option<PathBuf>,
+    /// What can be tuned.
+    pub tuning: Tuning,
+}
+
+/// How a blank volume becomes a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It does not: only a volume that is a member already will do.
+    MemberOnly,
+    /// A permit that names it appears in this file.
+    PermitFile(PathBuf),
+    /// It founds an ensemble of one at once.
+    Alone,
+}
+
+/// What can be tuned. The defaults are those of the flags.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// `ZooKeeper`'s tickTime: session timeouts are kept within 2 to 20 of it.
+    pub tick_ms: u32,
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// Without a leader for so long, a member stands for election.
+    pub election: Duration,
+    /// The longest request of a client, in bytes.
+    pub max_frame: usize,
+    /// Connections of one address, 0 for no limit.
+    pub max_per_ip: u32,
+    /// Connections in all, 0 for no limit but the descriptors.
+    pub max_connections: u32,
+    /// The length of a log segment: whole blocks of 4 KiB.
+    pub segment_bytes: u64,
+    /// Unused segments kept ready.
+    pub spare_segments: usize,
+    /// Log kept for members that were away briefly, in bytes.
+    pub log_tail_bytes: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            tick_ms: 2000,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(500),
+            max_frame: DEFAULT_MAX_CLIENT_FRAME,
+            max_per_ip: 0,
+            max_connections: 0,
+            segment_bytes: 32 << 20,
+            spare_segments: 2,
+            log_tail_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Why a server does not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// There is a log but nothing says whose.
+    #[error("data directory {0} has a log but no superblock: it is damaged, or not a data directory")]
+    NoSuperblock(PathBuf),
+    /// Blank, and nothing to wait for.
+    #[error("data directory {0} is blank, and no permit file is given that could make it a member")]
+    Blank(PathBuf),
+    /// The volume is a member of something else than the permit is for.
+    #[error("data directory {dir} belongs to {found}, but the permit {permit} is for {expected}")]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// The permit.
+        permit: PathBuf,
+        /// What the superblock says.
+        found: String,
+        /// What the permit says.
+        expected: String,
+    },
+    /// An address cannot be used.
+    #[error("cannot listen for {what} on {address}")]
+    Listen {
+        /// For whom.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The permit names this volume but cannot be used.
+    #[error("the permit that names this volume: {0}")]
+    Permit(#[from] PermitError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log cannot be written at the start.
+    #[error("cannot write the log in {dir}")]
+    LogWrite {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened or read.
+    #[error("cannot read the store in {dir}: {why}")]
+    Store {
+        /// The store's directory.
+        dir: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// What is on the disk does not make a member.
+    #[error("the member cannot start: {0}")]
+    Start(#[from] StartError),
+    /// The log was founded otherwise than the superblock says.
+    #[error("the superblock names member {superblock} of {cluster}, but the log was founded for {founded}")]
+    Mismatch {
+        /// What the superblock says.
+        superblock: MemberId,
+        /// What the superblock says.
+        cluster: Id128,
+        /// What the founding entry says.
+        founded: Id128,
+    },
+    /// The operating system refuses something that the server cannot do without.
+    #[error("cannot {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The member ran and cannot go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ServerError {
+    /// Whether whoever started the server can put it right: exit code 2, otherwise 1.
+    #[must_use]
+    pub fn is_users_fault(&self) -> bool {
+        match self {
+            Self::DataDir(_)
+            | Self::NoSuperblock(_)
+            | Self::Blank(_)
+            | Self::Foreign { .. }
+            | Self::Listen { .. }
+            | Self::LogWrite { .. }
+            | Self::Permit(_)
+            | Self::Mismatch { .. }
+            | Self::Log(LogError::ForeignVolume { .. } | LogError::UnknownFormat { .. }) => true,
+            Self::Log(_) | Self::Store { .. } | Self::Start(_) | Self::System { .. } | Self::Failed(_) => {
+                false
+            }
+        }
+    }
+}

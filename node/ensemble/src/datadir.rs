@@ -1,0 +1,253 @@
+//! The life of a data directory: blank, founding, member.
+//!
+//! Owns the steps between them and their order on disk. Must not know sockets.
+//!
+//! Invariant: a volume gets its home, for ever, only after its log holds the founding entry, durably; a
+//! volume without a home has never voted, so founding it again from the start is safe.
+
+use crate::config::{Admission, ServerError};
+use crate::disks::describe;
+use crate::hello::Id128;
+use crate::os;
+use crate::permit::Permit;
+use crate::status::{HexText, Identity, Life};
+use pharos_log::file::{DataDir, FileDisk};
+use pharos_log::{DiskRead, Home, Superblock, Wal, WalConfig};
+use pharos_paxos::MemberId;
+use pharos_replica::Founding;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A data directory that this process has for itself.
+#[derive(Debug)]
+pub struct Volume {
+    dir: DataDir,
+    superblock: Superblock,
+}
+
+impl Volume {
+    /// Opens the directory, and formats it if it is new.
+    pub fn open(path: &Path) -> Result<Self, ServerError> {
+        let dir = DataDir::open(path)?;
+        let superblock = match dir.superblock()? {
+            Some(superblock) => superblock,
+            None => {
+                if has_log(&dir)? {
+                    return Err(ServerError::NoSuperblock(path.to_owned()));
+                }
+                let volume = os::random();
+                let volume =
+                    volume.map_err(|source| ServerError::System { what: "read randomness", source })?;
+                let superblock = Superblock { volume, home: None };
+                dir.write_superblock(&superblock)?;
+                superblock
+            }
+        };
+        Ok(Self { dir, superblock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The volume's id.
+    #[must_use]
+    pub fn id(&self) -> Id128 {
+        Id128(self.superblock.volume)
+    }
+
+    /// Where the volume belongs, once it does.
+    #[must_use]
+    pub fn home(&self) -> Option<Home> {
+        self.superblock.home
+    }
+
+    /// What the admin endpoint says of it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let home = self.home();
+        Identity {
+            state: if home.is_some() { Life::Member } else { Life::Blank },
+            volume: HexText(self.id()),
+            member_id: home.map(|home| home.member.0),
+            cluster_id: home.map(|home| HexText(Id128(home.cluster))),
+            generation: home.and_then(|home| u32::try_from(home.generation).ok()),
+        }
+    }
+
+    /// The log's files.
+    pub fn log_disk(&self) -> Result<FileDisk, ServerError> {
+        Ok(self.dir.log_disk()?)
+    }
+
+    /// Where the store is.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// Refuses to go on when the permit beside the volume is for another ensemble or member. A permit
+    /// that is not there or cannot be read says nothing.
+    pub fn check_permit(&self, admission: &Admission) -> Result<(), ServerError> {
+        let (Some(home), Admission::PermitFile(file)) = (self.home(), admission) else { return Ok(()) };
+        let Some(permit) = std::fs::read(file).ok().and_then(|text| Permit::parse(&text).ok()) else {
+            return Ok(());
+        };
+        let member = permit.member_of(self.id()).unwrap_or(home.member);
+        let expected =
+            Home { cluster: permit.cluster_id.0.0, generation: u64::from(permit.generation), member };
+        if expected == home {
+            return Ok(());
+        }
+        Err(ServerError::Foreign {
+            dir: self.path().to_owned(),
+            permit: file.clone(),
+            found: name(home),
+            expected: name(expected),
+        })
+    }
+
+    /// Makes the volume a founding member.
+    pub fn found(
+        &mut self,
+        member: MemberId,
+        founding: &Founding,
+        config: WalConfig,
+    ) -> Result<(), ServerError> {
+        assert!(self.superblock.home.is_none(), "a volume is founded once");
+        let mut disk = self.dir.log_disk()?;
+        let (mut wal, mut ops) = Wal::format(config);
+        wal.append(&founding.first_group(), &mut ops);
+        for op in &ops {
+            disk.execute(std::slice::from_ref(op))
+                .map_err(|error| self.write_error(&describe(op), &error))?;
+        }
+        let home = Home { cluster: founding.cluster, generation: u64::from(founding.generation), member };
+        let superblock = Superblock { home: Some(home), ..self.superblock };
+        self.dir.write_superblock(&superblock)?;
+        self.superblock = superblock;
+        Ok(())
+    }
+
+    fn write_error(&self, what: &str, error: &io::Error) -> ServerError {
+        let source = io::Error::new(error.kind(), format!("cannot {what}: {error}"));
+        ServerError::LogWrite { dir: self.path().to_owned(), source }
+    }
+}
+
+fn has_log(dir: &DataDir) -> Result<bool, ServerError> {
+    if !dir.path().join("log").exists() {
+        return Ok(false);
+    }
+    let files = dir.log_disk()?.list().map_err(pharos_log::LogError::List)?;
+    Ok(!files.is_empty())
+}
+
+fn name(home: Home) -> String {
+    format!("member {} of the ensemble {}, generation {}", home.member, Id128(home.cluster), home.generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hello::Id128;
+
+    const SMALL: u64 = 64 << 10;
+
+    fn wal_config(volume: Id128) -> WalConfig {
+        WalConfig { segment_bytes: SMALL, spare_segments: 1, identity: volume.0 }
+    }
+
+    fn permit(cluster: u8, volume: Id128) -> Permit {
+        Permit::alone(Id128([cluster; 16]), volume, Id128([3; 16]), 2888, 2181)
+    }
+
+    fn found(volume: &mut Volume) {
+        let founding = permit(7, volume.id()).founding(None).unwrap();
+        let config = wal_config(volume.id());
+        volume.found(MemberId(1), &founding, config).unwrap();
+    }
+
+    #[test]
+    fn a_new_volume_is_blank_and_keeps_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Volume::open(dir.path()).unwrap();
+        let (id, identity) = (first.id(), first.identity());
+        drop(first);
+        assert_eq!((identity.state, identity.member_id), (Life::Blank, None));
+        assert_eq!(Volume::open(dir.path()).unwrap().id(), id);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Volume::open(other.path()).unwrap().id(), id);
+    }
+
+    #[test]
+    fn a_founded_volume_is_a_member_whose_log_holds_the_founding_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        found(&mut Volume::open(dir.path()).unwrap());
+        let volume = Volume::open(dir.path()).unwrap();
+        let identity = volume.identity();
+        assert_eq!(
+            (identity.state, identity.member_id, identity.generation),
+            (Life::Member, Some(1), Some(1))
+        );
+        let log = Wal::recover(wal_config(volume.id()), &volume.log_disk().unwrap()).unwrap();
+        let founding = permit(7, volume.id()).founding(None).unwrap();
+        assert_eq!(log.entries[0].payload, founding.encode());
+    }
+
+    #[test]
+    fn founding_that_was_cut_short_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut volume = Volume::open(dir.path()).unwrap();
+        let (_, ops) = Wal::format(wal_config(volume.id()));
+        volume.log_disk().unwrap().execute(&ops[..1]).unwrap();
+        drop(volume);
+        volume = Volume::open(dir.path()).unwrap();
+        assert_eq!(volume.identity().state, Life::Blank);
+        found(&mut volume);
+        assert_eq!(volume.identity().state, Life::Member);
+    }
+
+    #[test]
+    fn a_second_process_on_one_data_directory_is_turned_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Volume::open(dir.path()).unwrap();
+        let error = Volume::open(dir.path()).unwrap_err();
+        assert!(error.is_users_fault() && error.to_string().contains("in use by another process"), "{error}");
+        assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_log_without_a_superblock_is_not_taken_for_a_new_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        found(&mut Volume::open(dir.path()).unwrap());
+        std::fs::remove_file(dir.path().join("pharos.superblock")).unwrap();
+        let error = Volume::open(dir.path()).unwrap_err();
+        assert!(matches!(error, ServerError::NoSuperblock(_)), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_another_ensemble_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut volume = Volume::open(dir.path()).unwrap();
+        found(&mut volume);
+        let file = dir.path().join("permit.json");
+        let admission = Admission::PermitFile(file.clone());
+        volume.check_permit(&admission).unwrap();
+        std::fs::write(&file, serde_json::to_vec(&permit(7, volume.id())).unwrap()).unwrap();
+        volume.check_permit(&admission).unwrap();
+        std::fs::write(&file, serde_json::to_vec(&permit(8, volume.id())).unwrap()).unwrap();
+        let error = volume.check_permit(&admission).unwrap_err();
+        assert!(error.is_users_fault(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&"07".repeat(16)) && text.contains(&"08".repeat(16)), "{text}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let error = Volume::open(Path::new("/proc/none/data")).unwrap_err();
+        assert!(error.is_users_fault() && error.to_string().contains("/proc/none/data"), "{error}");
+    }
+}

@@ -1,0 +1,152 @@
+//! The threads that write to the disk: the log's, the spare segments', the store's.
+//!
+//! Owns what is reported when, and what a failure means. Must not know what is in a group or a row.
+//!
+//! Invariants: a log request is reported done only after all of its operations, and those of every request
+//! before it, have returned; a failed operation is never tried again, nothing after it is reported, and
+//! the server ends (DESIGN 3.2). A cut of the state is reported only when the store has flushed it whole.
+
+use crate::command::{Command, Commands};
+use crate::os;
+use crate::worker::Worker;
+use pharos_log::DiskOp;
+use pharos_paxos::IoId;
+use pharos_replica::PersistBatch;
+use std::io;
+use std::ops::ControlFlow;
+
+/// What the persister leaves to the other threads.
+const NICE: i32 = 10;
+
+/// What executes the log's operations: files, or a test's memory.
+pub(crate) trait LogDisk: Send + 'static {
+    /// Carries out one operation, synchronously.
+    fn execute(&mut self, op: &DiskOp) -> io::Result<()>;
+}
+
+impl LogDisk for pharos_log::file::FileDisk {
+    fn execute(&mut self, op: &DiskOp) -> io::Result<()> {
+        Self::execute(self, std::slice::from_ref(op))
+    }
+}
+
+/// Where cuts of the state go.
+pub(crate) trait Sink: Send + 'static {
+    /// Writes and flushes.
+    fn persist(&mut self, batch: PersistBatch) -> Result<(), String>;
+}
+
+/// Groups of the log, with what to report for each.
+pub(crate) type LogWorker = Worker<(IoId, Vec<DiskOp>)>;
+/// Segments to create ahead of need.
+pub(crate) type SpareWorker = Worker<DiskOp>;
+/// Cuts of the state.
+pub(crate) type Persister = Worker<PersistBatch>;
+
+/// Starts the log's thread.
+pub(crate) fn log_worker(mut disk: impl LogDisk, commands: Commands) -> io::Result<LogWorker> {
+    Worker::start("pharos-log", commands.clone(), move |(io, ops): (IoId, Vec<DiskOp>)| {
+        for op in &ops {
+            if let Err(error) = disk.execute(op) {
+                commands.send(Command::Failed(format!("the log cannot {}: {error}", describe(op))));
+                return ControlFlow::Break(());
+            }
+        }
+        commands.send(Command::LogDone(io));
+        ControlFlow::Continue(())
+    })
+}
+
+/// Starts the thread that zero-fills segments. A full disk is met here, and waited for.
+pub(crate) fn spare_worker(mut disk: impl LogDisk, commands: Commands) -> io::Result<SpareWorker> {
+    Worker::start("pharos-spare", commands.clone(), move |op| {
+        match disk.execute(&op) {
+            Ok(()) => commands.send(Command::SpareCreated(op)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot {}, trying again in 1 s", describe(&op));
+                commands.send(Command::SpareFailed(op));
+            }
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// Starts the thread that writes to the store. It ends the server when it fails, since the log would grow
+/// without end.
+pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<Persister> {
+    let mut polite = false;
+    Worker::start("pharos-persist", commands.clone(), move |batch: PersistBatch| {
+        if !polite && let Err(error) = os::lower_thread_priority(NICE) {
+            tracing::warn!(%error, "the persister runs at full priority");
+        }
+        polite = true;
+        let applied = batch.applied;
+        if let Err(error) = sink.persist(batch) {
+            commands.send(Command::Failed(format!("cannot write the state to the store: {error}")));
+            return ControlFlow::Break(());
+        }
+        commands.send(Command::Persisted(applied));
+        ControlFlow::Continue(())
+    })
+}
+
+/// The operation in an error's words.
+pub(crate) fn describe(op: &DiskOp) -> String {
+    match op {
+        DiskOp::Create { file, size } => format!("create {file} of {size} bytes"),
+        DiskOp::Write { file, offset, data } => {
+            format!("write {} bytes to {file} at {offset}", data.len())
+        }
+        DiskOp::Sync { file } => format!("sync {file}"),
+        DiskOp::Remove { file } => format!("remove {file}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pharos_log::FileName;
+    use std::sync::mpsc::Receiver;
+
+    struct FailsAfter(usize);
+
+    impl LogDisk for FailsAfter {
+        fn execute(&mut self, _: &DiskOp) -> io::Result<()> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::from(io::ErrorKind::StorageFull))?;
+            Ok(())
+        }
+    }
+
+    fn commands() -> (mio::Poll, Commands, Receiver<Command>) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let (commands, received) = Commands::new(waker);
+        (poll, commands, received)
+    }
+
+    #[test]
+    fn after_a_failed_operation_nothing_is_reported_done_any_more() {
+        let (_poll, commands, received) = commands();
+        let log = log_worker(FailsAfter(2), commands).unwrap();
+        let sync = || DiskOp::Sync { file: FileName(7) };
+        log.submit((IoId(1), vec![sync()]));
+        log.submit((IoId(2), vec![sync(), sync()]));
+        log.submit((IoId(3), vec![sync()]));
+        drop(log);
+        let seen: Vec<_> = received.try_iter().collect();
+        let [Command::LogDone(IoId(1)), Command::Failed(why)] = &seen[..] else { panic!("{seen:?}") };
+        assert!(why.starts_with("the log cannot sync 0000000007.wal: "), "{why}");
+    }
+
+    #[test]
+    fn a_spare_that_does_not_fit_is_handed_back() {
+        let (_poll, commands, received) = commands();
+        let spares = spare_worker(FailsAfter(0), commands).unwrap();
+        let create = DiskOp::Create { file: FileName(3), size: 8192 };
+        spares.submit(create.clone());
+        drop(spares);
+        let seen: Vec<_> = received.try_iter().collect();
+        let [Command::SpareFailed(op)] = &seen[..] else { panic!("{seen:?}") };
+        assert_eq!(op, &create);
+    }
+}

@@ -1,0 +1,390 @@
+//! The first frame on every connection between two members, and whether to believe it.
+//!
+//! Owns the greeting's bytes and the pure check. Must not know sockets or who dialled.
+//!
+//! Invariant: no frame of the protocol is read from a connection whose hello did not pass [`Roster::check`].
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use pharos_paxos::{ConfigNo, MemberId};
+use pharos_replica::Lane;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The layout of the greeting itself. Fields may be added at its end under the same number; a reader
+/// ignores what follows the fields that it knows.
+const FORMAT: u8 = 1;
+/// The first byte of a refusal, which takes the place of the answering hello.
+const REFUSED: u8 = 0;
+/// The fields of format 1.
+const HELLO_BYTES: usize = 1 + 2 + 2 + 16 + 4 + 16 + 4 + 4 + 16 + 8 + 8 + 1;
+/// The longest refusal that is sent.
+const MAX_REFUSAL_BYTES: usize = 512;
+
+/// The protocol versions between members that this build speaks.
+pub(crate) const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+
+/// The versions of the protocol that a member speaks, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VersionRange {
+    /// The oldest.
+    pub min: u16,
+    /// The newest.
+    pub max: u16,
+}
+
+impl VersionRange {
+    /// The newest version that both speak.
+    #[must_use]
+    pub(crate) fn common(self, other: Self) -> Option<u16> {
+        let newest = self.max.min(other.max);
+        (newest >= self.min.max(other.min)).then_some(newest)
+    }
+}
+
+impl fmt::Display for VersionRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.min, self.max)
+    }
+}
+
+/// A random 128-bit name: of a cluster or of a volume. Shown as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id128(pub [u8; 16]);
+
+impl fmt::Display for Id128 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// What a member says of itself before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// The protocol versions it speaks.
+    pub versions: VersionRange,
+    /// Its ensemble.
+    pub cluster: Id128,
+    /// The ensemble's generation: forced recovery starts a new one.
+    pub generation: u32,
+    /// A digest of the founding entry, so that founders that read different permits find out.
+    pub founding: Id128,
+    /// The newest configuration it knows. Members may differ in it for a while.
+    pub config: ConfigNo,
+    /// Its id.
+    pub member: MemberId,
+    /// Its disk.
+    pub volume: Id128,
+    /// Random, new with every start of the process.
+    pub boot: u64,
+    /// Chosen by the dialling side, the same on both lanes of one link.
+    pub link: u64,
+    /// What this connection is for.
+    pub lane: Lane,
+}
+
+/// The first frame in either direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// Who speaks.
+    Hello(Hello),
+    /// The other side does not believe our hello, and why.
+    Refused(String),
+}
+
+/// Why a greeting cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GreetingError {
+    /// It ends too early.
+    #[error("the greeting has {0} bytes, fewer than it needs")]
+    Short(usize),
+    /// Written by a version that this one does not know.
+    #[error("the greeting has format {0}, which this version does not know (it knows {FORMAT})")]
+    UnknownFormat(u8),
+    /// A lane that this version does not have.
+    #[error("the greeting names lane {0}, which does not exist")]
+    UnknownLane(u8),
+}
+
+impl Greeting {
+    /// The frame's body.
+    #[must_use]
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(HELLO_BYTES);
+        match self {
+            Self::Hello(hello) => hello.put(&mut out),
+            Self::Refused(why) => {
+                out.put_u8(REFUSED);
+                out.put_slice(&why.as_bytes()[..why.len().min(MAX_REFUSAL_BYTES)]);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads a frame's body.
+    pub(crate) fn decode(mut body: &[u8]) -> Result<Self, GreetingError> {
+        match body.first() {
+            None => Err(GreetingError::Short(0)),
+            Some(&REFUSED) => {
+                body.advance(1);
+                Ok(Self::Refused(String::from_utf8_lossy(&body[..body.len().min(MAX_REFUSAL_BYTES)]).into()))
+            }
+            Some(&FORMAT) => Hello::get(body).map(Self::Hello),
+            Some(&other) => Err(GreetingError::UnknownFormat(other)),
+        }
+    }
+}
+
+impl Hello {
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u8(FORMAT);
+        out.put_u16(self.versions.min);
+        out.put_u16(self.versions.max);
+        out.put_slice(&self.cluster.0);
+        out.put_u32(self.generation);
+        out.put_slice(&self.founding.0);
+        out.put_u32(self.config.0);
+        out.put_u32(self.member.0);
+        out.put_slice(&self.volume.0);
+        out.put_u64(self.boot);
+        out.put_u64(self.link);
+        out.put_u8(lane_number(self.lane));
+    }
+
+    fn get(mut body: &[u8]) -> Result<Self, GreetingError> {
+        if body.len() < HELLO_BYTES {
+            return Err(GreetingError::Short(body.len()));
+        }
+        body.advance(1);
+        Ok(Self {
+            versions: VersionRange { min: body.get_u16(), max: body.get_u16() },
+            cluster: get_id(&mut body),
+            generation: body.get_u32(),
+            founding: get_id(&mut body),
+            config: ConfigNo(body.get_u32()),
+            member: MemberId(body.get_u32()),
+            volume: get_id(&mut body),
+            boot: body.get_u64(),
+            link: body.get_u64(),
+            lane: lane_of(body.get_u8())?,
+        })
+    }
+}
+
+fn get_id(body: &mut &[u8]) -> Id128 {
+    let mut id = [0; 16];
+    body.copy_to_slice(&mut id);
+    Id128(id)
+}
+
+fn lane_number(lane: Lane) -> u8 {
+    match lane {
+        Lane::Control => 1,
+        Lane::Bulk => 2,
+    }
+}
+
+fn lane_of(number: u8) -> Result<Lane, GreetingError> {
+    match number {
+        1 => Ok(Lane::Control),
+        2 => Ok(Lane::Bulk),
+        other => Err(GreetingError::UnknownLane(other)),
+    }
+}
+
+/// Why a member is turned away. The text names both sides' view, for the one who has to repair it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Nothing in common.
+    #[error("member {member} speaks protocol versions {theirs}, this member {ours}")]
+    VersionsDisjoint {
+        /// Who asked.
+        member: MemberId,
+        /// What it speaks.
+        theirs: VersionRange,
+        /// What this member speaks.
+        ours: VersionRange,
+    },
+    /// A member of something else.
+    #[error("member {member} belongs to the ensemble {theirs}, this member to {ours}")]
+    WrongCluster {
+        /// Who asked.
+        member: MemberId,
+        /// Its ensemble.
+        theirs: Id128,
+        /// Ours.
+        ours: Id128,
+    },
+    /// A member from before or after a forced recovery.
+    #[error("member {member} is of generation {theirs} of the ensemble, this member of {ours}")]
+    WrongGeneration {
+        /// Who asked.
+        member: MemberId,
+        /// Its generation.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// Not in the configuration.
+    #[error("member {0} is not a member of this ensemble")]
+    UnknownMember(MemberId),
+    /// This member's own id, from another process.
+    #[error("member {0} has this member's own id")]
+    OwnId(MemberId),
+    /// An id on a disk that it was not given to.
+    #[error("member {member} speaks from the volume {theirs}, but its volume is {ours}")]
+    WrongVolume {
+        /// Who asked.
+        member: MemberId,
+        /// The disk it has.
+        theirs: Id128,
+        /// The disk that the id belongs to.
+        ours: Id128,
+    },
+    /// The founders did not read the same permit or secret.
+    #[error("member {0} was founded by a different permit or secret")]
+    FoundingDiffers(MemberId),
+    /// Another member answered than the one that was dialled.
+    #[error("member {answered} answered at the address of member {dialled}")]
+    NotTheDialled {
+        /// Who answered.
+        answered: MemberId,
+        /// Who was meant.
+        dialled: MemberId,
+    },
+}
+
+/// What this member knows of its ensemble.
+#[derive(Clone, Debug)]
+pub(crate) struct Roster {
+    /// What this member says of itself; lane and link are filled in per connection.
+    pub own: Hello,
+    /// Every member's volume.
+    pub volumes: BTreeMap<MemberId, Id128>,
+}
+
+impl Roster {
+    /// This member's hello for one connection.
+    #[must_use]
+    pub(crate) fn hello(&self, lane: Lane, link: u64) -> Hello {
+        Hello { lane, link, ..self.own }
+    }
+
+    /// The protocol version to speak with the sender of `theirs`, or why not at all.
+    pub(crate) fn check(&self, theirs: &Hello) -> Result<u16, Refusal> {
+        let (own, member) = (&self.own, theirs.member);
+        let version = own.versions.common(theirs.versions).ok_or(Refusal::VersionsDisjoint {
+            member,
+            theirs: theirs.versions,
+            ours: own.versions,
+        })?;
+        if theirs.cluster != own.cluster {
+            return Err(Refusal::WrongCluster { member, theirs: theirs.cluster, ours: own.cluster });
+        }
+        if theirs.generation != own.generation {
+            return Err(Refusal::WrongGeneration { member, theirs: theirs.generation, ours: own.generation });
+        }
+        if member == own.member {
+            return Err(Refusal::OwnId(member));
+        }
+        let ours = *self.volumes.get(&member).ok_or(Refusal::UnknownMember(member))?;
+        if theirs.volume != ours {
+            return Err(Refusal::WrongVolume { member, theirs: theirs.volume, ours });
+        }
+        if theirs.founding != own.founding {
+            return Err(Refusal::FoundingDiffers(member));
+        }
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hello(member: u32) -> Hello {
+        Hello {
+            versions: VersionRange { min: 1, max: 3 },
+            cluster: Id128([7; 16]),
+            generation: 2,
+            founding: Id128([9; 16]),
+            config: ConfigNo(1),
+            member: MemberId(member),
+            volume: Id128([member as u8; 16]),
+            boot: 11,
+            link: 12,
+            lane: Lane::Bulk,
+        }
+    }
+
+    fn roster() -> Roster {
+        let volumes = (1..=3).map(|id| (MemberId(id), Id128([id as u8; 16]))).collect();
+        Roster { own: hello(1), volumes }
+    }
+
+    #[test]
+    fn a_greeting_survives_the_wire_and_ignores_fields_added_later() {
+        for greeting in [Greeting::Hello(hello(2)), Greeting::Refused("member 9 is not a member".into())] {
+            assert_eq!(Greeting::decode(&greeting.encode()), Ok(greeting));
+        }
+        let mut longer = BytesMut::from(&Greeting::Hello(hello(2)).encode()[..]);
+        longer.put_u64(99);
+        assert_eq!(Greeting::decode(&longer), Ok(Greeting::Hello(hello(2))));
+    }
+
+    #[test]
+    fn a_greeting_of_another_format_is_refused_by_number() {
+        let mut bytes = BytesMut::from(&Greeting::Hello(hello(2)).encode()[..]);
+        bytes[0] = 77;
+        assert_eq!(Greeting::decode(&bytes), Err(GreetingError::UnknownFormat(77)));
+        bytes[0] = FORMAT;
+        bytes[HELLO_BYTES - 1] = 5;
+        assert_eq!(Greeting::decode(&bytes), Err(GreetingError::UnknownLane(5)));
+        assert_eq!(Greeting::decode(&bytes[..20]), Err(GreetingError::Short(20)));
+        assert_eq!(Greeting::decode(&[]), Err(GreetingError::Short(0)));
+    }
+
+    #[test]
+    fn a_member_of_the_same_ensemble_is_believed() {
+        assert_eq!(roster().check(&hello(2)), Ok(3));
+        let older = Hello { versions: VersionRange { min: 0, max: 1 }, ..hello(3) };
+        assert_eq!(roster().check(&older), Ok(1));
+        let ahead = Hello { config: ConfigNo(9), boot: 5, ..hello(3) };
+        assert_eq!(roster().check(&ahead), Ok(3));
+    }
+
+    #[test]
+    fn every_stranger_is_refused_by_name() {
+        let member = MemberId(2);
+        let versions = VersionRange { min: 4, max: 5 };
+        let (other, ours) = (Id128([1; 16]), hello(2));
+        let matrix = [
+            (
+                Hello { versions, ..ours },
+                Refusal::VersionsDisjoint { member, theirs: versions, ours: ours.versions },
+            ),
+            (
+                Hello { cluster: other, ..ours },
+                Refusal::WrongCluster { member, theirs: other, ours: ours.cluster },
+            ),
+            (Hello { generation: 1, ..ours }, Refusal::WrongGeneration { member, theirs: 1, ours: 2 }),
+            (Hello { member: MemberId(1), ..ours }, Refusal::OwnId(MemberId(1))),
+            (Hello { member: MemberId(4), ..ours }, Refusal::UnknownMember(MemberId(4))),
+            (
+                Hello { volume: other, ..ours },
+                Refusal::WrongVolume { member, theirs: other, ours: ours.volume },
+            ),
+            (Hello { founding: other, ..ours }, Refusal::FoundingDiffers(member)),
+        ];
+        for (hello, refusal) in matrix {
+            assert_eq!(roster().check(&hello), Err(refusal));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = Greeting::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The one-time permit that turns blank disks into an ensemble.
+//!
+//! Owns the permit's JSON and what a founder makes of it. Must not know how the file arrives.
+//!
+//! Invariant: two founders that read the same permit and the same secret write the same founding entry,
+//! byte for byte; a permit that does not name this member's volume is no permit (DESIGN 3.1).
+
+use crate::hello::Id128;
+use pharos_paxos::MemberId;
+use pharos_replica::{Founder, Founding};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+
+/// The version of the permit's layout.
+const VERSION: u32 = 1;
+/// The most founders an ensemble can have.
+const MAX_FOUNDERS: usize = 7;
+/// Separates this use of the token from every other.
+const SECRET_CONTEXT: &[u8] = b"pharos session passwords v1\0";
+
+/// The file that the operator, or `pharos-node permit`, writes once every founder's disk is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Permit {
+    /// 1.
+    pub version: u32,
+    /// The new ensemble's id.
+    pub cluster_id: HexId,
+    /// 1 for an ensemble that was never recovered by force.
+    pub generation: u32,
+    /// The key of session passwords, for members that have no token file to derive it from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<HexId>,
+    /// The voters.
+    pub founders: Vec<PermitFounder>,
+}
+
+/// One founder in a permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PermitFounder {
+    /// The id it gets, never used again for another disk.
+    pub member_id: u32,
+    /// The volume that it reported while blank.
+    pub volume: HexId,
+    /// The name or address that its peers dial.
+    pub host: String,
+    /// The port that its peers dial.
+    pub peer_port: u16,
+    /// The port that its clients dial.
+    pub client_port: u16,
+}
+
+/// An [`Id128`] as 32 hexadecimal digits in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HexId(pub Id128);
+
+impl TryFrom<String> for HexId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(&text, &mut id).map_err(|_| format!("{text:?} is not 32 hexadecimal digits"))?;
+        Ok(Self(Id128(id)))
+    }
+}
+
+impl From<HexId> for String {
+    fn from(id: HexId) -> Self {
+        id.0.to_string()
+    }
+}
+
+/// Why a permit cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PermitError {
+    /// Not the permit's JSON.
+    #[error("the permit is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Written for a later build.
+    #[error("the permit has version {0}, which this version does not know (it knows {VERSION})")]
+    UnknownVersion(u32),
+    /// Names no founders, or too many.
+    #[error("the permit names {0} founders, outside 1 to {MAX_FOUNDERS}")]
+    Founders(usize),
+    /// Two founders share what must be theirs alone.
+    #[error("the permit names {0} twice")]
+    Twice(String),
+    /// Id 0 stands for nobody.
+    #[error("the permit gives a founder the id 0")]
+    IdZero,
+    /// Neither source of the session secret is there.
+    #[error("the permit has no secret and this member has no admin token file to derive one from")]
+    NoSecret,
+}
+
+impl Permit {
+    /// Reads and checks a permit.
+    pub fn parse(text: &[u8]) -> Result<Self, PermitError> {
+        let mut permit: Self = serde_json::from_slice(text)?;
+        if permit.version != VERSION {
+            return Err(PermitError::UnknownVersion(permit.version));
+        }
+        if permit.founders.is_empty() || permit.founders.len() > MAX_FOUNDERS {
+            return Err(PermitError::Founders(permit.founders.len()));
+        }
+        permit.founders.sort_by_key(|founder| founder.member_id);
+        let (mut ids, mut volumes) = (BTreeSet::new(), BTreeSet::new());
+        for founder in &permit.founders {
+            if founder.member_id == 0 {
+                return Err(PermitError::IdZero);
+            }
+            if !ids.insert(founder.member_id) {
+                return Err(PermitError::Twice(format!("member {}", founder.member_id)));
+            }
+            if !volumes.insert(founder.volume) {
+                return Err(PermitError::Twice(format!("volume {}", founder.volume.0)));
+            }
+        }
+        Ok(permit)
+    }
+
+    /// The permit of an ensemble of one, whose member founds it by itself.
+    #[must_use]
+    pub fn alone(cluster: Id128, volume: Id128, secret: Id128, peer_port: u16, client_port: u16) -> Self {
+        let host = "127.0.0.1".to_owned();
+        let founder = PermitFounder { member_id: 1, volume: HexId(volume), host, peer_port, client_port };
+        Self {
+            version: VERSION,
+            cluster_id: HexId(cluster),
+            generation: 1,
+            secret: Some(HexId(secret)),
+            founders: vec![founder],
+        }
+    }
+
+    /// The id that the permit gives to the member with this volume.
+    #[must_use]
+    pub fn member_of(&self, volume: Id128) -> Option<MemberId> {
+        let founder = self.founders.iter().find(|founder| founder.volume.0 == volume)?;
+        Some(MemberId(founder.member_id))
+    }
+
+    /// The founding entry. The token outranks the permit's own secret, since it is kept from the eyes
+    /// of those who may read a ConfigMap.
+    pub fn founding(&self, token: Option<&str>) -> Result<Founding, PermitError> {
+        let secret = match (token, self.secret) {
+            (Some(token), _) => self.derive_secret(token),
+            (None, Some(secret)) => secret.0.0,
+            (None, None) => return Err(PermitError::NoSecret),
+        };
+        let members = self.founders.iter().map(|founder| Founder {
+            id: MemberId(founder.member_id),
+            volume: founder.volume.0.0,
+            host: founder.host.clone(),
+            peer_port: founder.peer_port,
+            client_port: founder.client_port,
+        });
+        Ok(Founding {
+            cluster: self.cluster_id.0.0,
+            generation: self.generation,
+            secret,
+            members: members.collect(),
+        })
+    }
+
+    fn derive_secret(&self, token: &str) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(SECRET_CONTEXT);
+        hash.update(self.cluster_id.0.0);
+        hash.update(token.as_bytes());
+        first_16(&hash.finalize())
+    }
+}
+
+/// What members compare to find out that they were founded alike. It reveals nothing of the secret that
+/// a peer does not have.
+#[must_use]
+pub(crate) fn founding_digest(founding: &Founding) -> Id128 {
+    Id128(first_16(&Sha256::digest(founding.encode())))
+}
+
+fn first_16(digest: &[u8]) -> [u8; 16] {
+    *digest.first_chunk().expect("a SHA-256 digest has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(founders: &str) -> String {
+        let cluster = "0c".repeat(16);
+        format!(r#"{{"version":1,"clusterId":"{cluster}","generation":1,"founders":[{founders}]}}"#)
+    }
+
+    fn founder(id: u32, volume: u8) -> String {
+        let volume = hex::encode([volume; 16]);
+        format!(
+            r#"{{"memberId":{id},"volume":"{volume}","host":"m-{id}","peerPort":2888,"clientPort":2181}}"#
+        )
+    }
+
+    fn parse(text: &str) -> Result<Permit, String> {
+        Permit::parse(text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn founders_in_any_order_give_the_same_founding_entry() {
+        let (one, two) = (founder(1, 0x11), founder(2, 0x22));
+        let there = parse(&text(&format!("{one},{two}"))).unwrap();
+        let back = parse(&text(&format!("{two},{one}"))).unwrap();
+        let encoded = |permit: &Permit| permit.founding(Some("token")).unwrap().encode();
+        assert_eq!(encoded(&there), encoded(&back));
+    }
+
+    #[test]
+    fn a_permit_gives_an_id_only_to_the_volumes_it_names() {
+        let permit = parse(&text(&founder(5, 0x11))).unwrap();
+        assert_eq!(permit.member_of(Id128([0x11; 16])), Some(MemberId(5)));
+        assert_eq!(permit.member_of(Id128([0x12; 16])), None);
+    }
+
+    #[test]
+    fn the_session_secret_comes_from_the_token_or_else_from_the_permit() {
+        let mut permit = parse(&text(&founder(1, 0x11))).unwrap();
+        assert!(matches!(permit.founding(None), Err(PermitError::NoSecret)));
+        let derived = permit.founding(Some("token")).unwrap().secret;
+        assert_ne!(derived, permit.founding(Some("another")).unwrap().secret);
+        permit.secret = Some(HexId(Id128([3; 16])));
+        assert_eq!(permit.founding(None).unwrap().secret, [3; 16]);
+        assert_eq!(permit.founding(Some("token")).unwrap().secret, derived);
+    }
+
+    #[test]
+    fn what_a_permit_may_not_say_is_refused_by_name() {
+        let (one, same_id, same_volume) = (founder(1, 0x11), founder(1, 0x22), founder(2, 0x11));
+        let cases = [
+            (text(""), "the permit names 0 founders, outside 1 to 7"),
+            (text(&format!("{one},{same_id}")), "the permit names member 1 twice"),
+            (
+                text(&format!("{one},{same_volume}")),
+                "the permit names volume 11111111111111111111111111111111 twice",
+            ),
+            (text(&founder(0, 0x11)), "the permit gives a founder the id 0"),
+            (
+                text(&one).replace(r#""version":1"#, r#""version":2"#),
+                "the permit has version 2, which this version does not know (it knows 1)",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse(&text).unwrap_err(), message);
+        }
+        let short = parse(&text(&one).replace("1111", "")).unwrap_err();
+        assert!(short.contains("is not 32 hexadecimal digits"), "{short}");
+    }
+
+    #[test]
+    fn a_permit_survives_json() {
+        let permit = Permit::alone(Id128([1; 16]), Id128([2; 16]), Id128([3; 16]), 2888, 2181);
+        let json = serde_json::to_vec(&permit).unwrap();
+        assert_eq!(Permit::parse(&json).unwrap(), permit);
+    }
+}

@@ -1,0 +1,411 @@
+//! A whole server: its threads, its start, its end.
+//!
+//! Owns the order in which things are opened. Must not know what happens in a turn.
+//!
+//! Invariant: what the user can put right (addresses, the data directory) is checked before
+//! [`Server::start`] returns; a member takes no client before it has read its log.
+
+use crate::admin::{Admin, Context, read_token};
+use crate::clients::{Clients, Limits};
+use crate::command::{Command, Commands};
+use crate::config::{Admission, ServerConfig, ServerError};
+use crate::datadir::Volume;
+use crate::dial::{Dialler, Whereabouts};
+use crate::disks;
+use crate::hello::{Hello, Id128, Roster, VERSIONS};
+use crate::links::Links;
+use crate::os;
+use crate::permit::{Permit, founding_digest};
+use crate::reactor::{CLIENT_LISTENER, Clock, End, PEER_LISTENER, Reactor, WAKE};
+use crate::sockets::{Bound, Sockets};
+use crate::state_store::{OpenStore, StateStore};
+use crate::status::{Board, Identity, Life, RoleName, Snapshot, Status, VERSION};
+use crate::view::View;
+use mio::{Interest, Poll, Waker};
+use pharos_log::{Wal, WalConfig};
+use pharos_paxos::{ConfigNo, MemberId, Millis};
+use pharos_replica::{Boot, Founding, Lane, Plant, Replica, ReplicaConfig};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often a blank member looks for its permit.
+const PERMIT_POLL: Duration = Duration::from_millis(200);
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that runs. Dropping it ends the server in good order.
+#[derive(Debug)]
+pub struct ServerHandle {
+    addresses: Addresses,
+    board: Arc<Board>,
+    commands: Commands,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
+    _admin: Admin,
+}
+
+/// Where the server listens, with the ports that were taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For peers.
+    pub peer: SocketAddr,
+    /// For the operator.
+    pub admin: SocketAddr,
+    /// For Prometheus.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Starts a member, or one that waits for its permit.
+    pub fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
+        start_with(config, crate::state_store::open_rocks)
+    }
+}
+
+/// As [`Server::start`], with another store.
+pub(crate) fn start_with<S: StateStore>(
+    config: ServerConfig,
+    open_store: OpenStore<S>,
+) -> Result<ServerHandle, ServerError> {
+    let volume = Volume::open(&config.data_dir)?;
+    volume.check_permit(&config.admission)?;
+    if volume.home().is_none() && config.admission == Admission::MemberOnly {
+        return Err(ServerError::Blank(config.data_dir));
+    }
+    let (sockets, for_admin) = Sockets::bind(&config)?;
+    let addresses = sockets.addresses;
+    let max_descriptors = os::raise_descriptor_limit().ok();
+    let poll = Poll::new().map_err(system("create a poll"))?;
+    let waker = Waker::new(poll.registry(), WAKE).map_err(system("create a waker"))?;
+    let (commands, received) = Commands::new(waker);
+    let board = Board::new();
+    publish_identity(&board, volume.identity());
+    let context = Arc::new(Context {
+        board: Arc::clone(&board),
+        commands: commands.clone(),
+        token_file: config.token_file.clone(),
+        client_port: addresses.client.port(),
+        data_dir: config.data_dir.display().to_string(),
+        tick_ms: config.tuning.tick_ms,
+        max_per_ip: config.tuning.max_per_ip,
+        max_descriptors,
+    });
+    let admin = Admin::start(Arc::clone(&context), for_admin.admin, for_admin.metrics);
+    let admin = admin.map_err(system("start the admin thread"))?;
+    let life = Living {
+        config,
+        volume,
+        sockets,
+        poll,
+        received,
+        commands: commands.clone(),
+        board: Arc::clone(&board),
+        context,
+    };
+    let thread = std::thread::Builder::new()
+        .name("pharos-reactor".to_owned())
+        .spawn(move || life.live(open_store))
+        .map_err(system("start the reactor thread"))?;
+    Ok(ServerHandle { addresses, board, commands, thread: Some(thread), _admin: admin })
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> ServerError {
+    move |source| ServerError::System { what, source }
+}
+
+/// What is known before the member runs.
+fn publish_identity(board: &Board, identity: Identity) {
+    let role = match identity.state {
+        Life::Blank => RoleName::Blank,
+        Life::Founding | Life::Member => RoleName::Founding,
+    };
+    let status = Status {
+        member_id: identity.member_id.unwrap_or(0),
+        role,
+        version: VERSION,
+        zxid: "0x0".to_owned(),
+        ..Status::default()
+    };
+    board.publish(Snapshot { identity, status, ..Snapshot::default() });
+}
+
+impl ServerHandle {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What it published last.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.board.read()
+    }
+
+    /// Waits until what it publishes is as wanted. False when the time is up or the server has ended.
+    #[must_use]
+    pub fn wait_until(&self, timeout: Duration, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        while !wanted(&self.board.read()) {
+            if self.has_ended() || Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Waits until clients are answered.
+    #[must_use]
+    pub fn wait_until_serving(&self, timeout: Duration) -> bool {
+        self.wait_until(timeout, |now| now.status.serving)
+    }
+
+    /// Whether the server has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Asks the server to end: leadership is handed over, clients are closed. [`ServerHandle::join`] waits.
+    pub fn shutdown(&self) {
+        self.commands.send(Command::Shutdown);
+    }
+
+    /// Waits for the server's end.
+    pub fn join(mut self) -> Result<(), ServerError> {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<(), ServerError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(ServerError::Failed("the reactor panicked".to_owned())))
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.shutdown();
+        if let Err(error) = self.wait() {
+            tracing::error!(%error, "the server ended");
+        }
+    }
+}
+
+/// The reactor's thread before its loop.
+struct Living {
+    config: ServerConfig,
+    volume: Volume,
+    sockets: Sockets,
+    poll: Poll,
+    received: Receiver<Command>,
+    commands: Commands,
+    board: Arc<Board>,
+    context: Arc<Context>,
+}
+
+impl Living {
+    fn live<S: StateStore>(mut self, open_store: OpenStore<S>) -> Result<(), ServerError> {
+        if self.volume.home().is_none() && !self.become_member()? {
+            return Ok(());
+        }
+        let reactor = self.into_reactor(open_store)?;
+        match reactor.run() {
+            End::Shutdown => Ok(()),
+            End::Failed(why) => Err(ServerError::Failed(why)),
+        }
+    }
+
+    /// False when the server is to end before it has become one.
+    fn become_member(&mut self) -> Result<bool, ServerError> {
+        let permit = match &self.config.admission {
+            Admission::PermitFile(_) => match self.wait_for_permit() {
+                Some(permit) => permit,
+                None => return Ok(false),
+            },
+            Admission::Alone | Admission::MemberOnly => self.permit_alone()?,
+        };
+        let Some(member) = permit.member_of(self.volume.id()) else { return Ok(false) };
+        let token = self.config.token_file.as_deref().and_then(read_token);
+        let founding = permit.founding(token.as_deref())?;
+        let identity = Identity { state: Life::Founding, ..self.volume.identity() };
+        publish_identity(&self.board, identity);
+        self.volume.found(member, &founding, self.wal_config())?;
+        tracing::info!(%member, cluster = %permit.cluster_id.0, "founded");
+        publish_identity(&self.board, self.volume.identity());
+        Ok(true)
+    }
+
+    fn permit_alone(&self) -> Result<Permit, ServerError> {
+        let random = || os::random().map(Id128).map_err(system("read randomness"));
+        let ports = (self.sockets.addresses.peer.port(), self.sockets.addresses.client.port());
+        Ok(Permit::alone(random()?, self.volume.id(), random()?, ports.0, ports.1))
+    }
+
+    /// Looks for a permit that names the volume, until it appears or the server is to end.
+    fn wait_for_permit(&self) -> Option<Permit> {
+        let Admission::PermitFile(file) = &self.config.admission else { return None };
+        tracing::info!(volume = %self.volume.id(), file = %file.display(), "blank: waiting for a permit");
+        let mut last_text = Vec::new();
+        loop {
+            if let Ok(text) = std::fs::read(file)
+                && text != last_text
+            {
+                match Permit::parse(&text) {
+                    Ok(permit) if permit.member_of(self.volume.id()).is_some() => return Some(permit),
+                    Ok(_) => {
+                        tracing::warn!(volume = %self.volume.id(), file = %file.display(), "the permit does not name this volume and is ignored");
+                    }
+                    Err(error) => tracing::warn!(%error, file = %file.display(), "the permit is ignored"),
+                }
+                last_text = text;
+            }
+            match self.received.recv_timeout(PERMIT_POLL) {
+                Ok(Command::Shutdown) | Err(RecvTimeoutError::Disconnected) => return None,
+                // Whoever wants a transfer of a blank member hears that from the dropped reply.
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn wal_config(&self) -> WalConfig {
+        WalConfig {
+            segment_bytes: self.config.tuning.segment_bytes,
+            spare_segments: self.config.tuning.spare_segments,
+            identity: self.volume.id().0,
+        }
+    }
+
+    fn into_reactor<S: StateStore>(self, open_store: OpenStore<S>) -> Result<Reactor, ServerError> {
+        let home = self.volume.home().expect("a member has a home");
+        let started = Instant::now();
+        let mut disk = self.volume.log_disk()?;
+        let log = Wal::recover(self.wal_config(), &disk)?;
+        disk.execute(&log.ops).map_err(|source| {
+            let dir = self.config.data_dir.clone();
+            ServerError::LogWrite { dir, source }
+        })?;
+        let (replayed, tail) = (log.replayed, log.tail);
+        let mut store = open_store(&self.volume.store_dir())?;
+        let loaded = store.load()?;
+        let clock = Clock::start();
+        let boot_nonce = u64::from_le_bytes(os::random().map_err(system("read randomness"))?);
+        let boot = Boot { log, state: loaded.state, own: loaded.own, applied: loaded.applied };
+        let replica = Replica::start(self.replica_config(home.member, boot_nonce), boot, clock.now())?;
+        let founding = replica.founding().clone();
+        if founding.cluster != home.cluster {
+            return Err(ServerError::Mismatch {
+                superblock: home.member,
+                cluster: Id128(home.cluster),
+                founded: Id128(founding.cluster),
+            });
+        }
+        tracing::info!(
+            member = %home.member, cluster = %Id128(home.cluster), stored = %loaded.applied,
+            log_bytes = replayed.bytes, ?tail, elapsed_ms = started.elapsed().as_millis() as u64, "started"
+        );
+        let others = founding.members.iter().map(|member| member.id).filter(|id| *id != home.member);
+        let view = View::new(Arc::clone(&self.context), self.volume.identity(), others);
+        let worker = system("start a thread");
+        let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
+        let spare_disk = self.volume.log_disk()?;
+        let spares = disks::spare_worker(spare_disk, self.commands.clone());
+        let persister = disks::persister(store, self.commands.clone());
+        let roster = roster(&founding, home.member, self.volume.id(), boot_nonce);
+        let diallers = self.diallers(&founding, home.member)?;
+        let (clients, peers) = self.sockets.listen()?;
+        let peers = register(&self.poll, peers, PEER_LISTENER)?;
+        let links = Links::new(roster, peers, diallers, clock.us() / 1000);
+        let clients = Clients::new(register(&self.poll, clients, CLIENT_LISTENER)?, limits(&self.config));
+        Ok(Reactor {
+            clock,
+            replica,
+            clients,
+            links,
+            log,
+            spares: spares.map_err(system("start a thread"))?,
+            persister: persister.map_err(system("start a thread"))?,
+            view,
+            poll: self.poll,
+            commands: self.received,
+            board: self.board,
+            _volume: self.volume,
+        })
+    }
+
+    fn replica_config(&self, me: MemberId, boot: u64) -> ReplicaConfig {
+        let tuning = &self.config.tuning;
+        ReplicaConfig {
+            me,
+            boot,
+            tick_ms: tuning.tick_ms,
+            heartbeat: millis(tuning.heartbeat),
+            election: millis(tuning.election),
+            seed: boot ^ u64::from(me.0),
+            log_tail_bytes: tuning.log_tail_bytes,
+            plant: Plant::None,
+        }
+    }
+
+    /// Of two members, the one with the higher id dials.
+    fn diallers(
+        &self,
+        founding: &Founding,
+        me: MemberId,
+    ) -> Result<BTreeMap<MemberId, Dialler>, ServerError> {
+        let mut diallers = BTreeMap::new();
+        for (ordinal, member) in founding.members.iter().enumerate().filter(|(_, member)| member.id < me) {
+            let whereabouts = Whereabouts {
+                host: member.host.clone(),
+                port: member.peer_port,
+                peers_file: self.config.peers_file.clone(),
+                ordinal,
+            };
+            let dialler = Dialler::start(member.id, whereabouts, self.commands.clone());
+            diallers.insert(member.id, dialler.map_err(system("start a thread"))?);
+        }
+        Ok(diallers)
+    }
+}
+
+fn register(poll: &Poll, bound: Bound, token: mio::Token) -> Result<mio::net::TcpListener, ServerError> {
+    let mut listener = mio::net::TcpListener::from_std(bound);
+    poll.registry().register(&mut listener, token, Interest::READABLE).map_err(system("watch a listener"))?;
+    Ok(listener)
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn limits(config: &ServerConfig) -> Limits {
+    Limits {
+        max_frame: config.tuning.max_frame,
+        per_ip: config.tuning.max_per_ip,
+        total: config.tuning.max_connections,
+    }
+}
+
+fn roster(founding: &Founding, me: MemberId, volume: Id128, boot: u64) -> Roster {
+    let own = Hello {
+        versions: VERSIONS,
+        cluster: Id128(founding.cluster),
+        generation: founding.generation,
+        founding: founding_digest(founding),
+        config: ConfigNo(1),
+        member: me,
+        volume,
+        boot,
+        link: 0,
+        lane: Lane::Control,
+    };
+    let volumes = founding.members.iter().map(|member| (member.id, Id128(member.volume))).collect();
+    Roster { own, volumes }
+}

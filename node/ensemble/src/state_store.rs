@@ -1,0 +1,133 @@
+//! Between the replica's rows and the store's bytes.
+//!
+//! Owns the translation in both directions. Must not know RocksDB beyond how to open it.
+//!
+//! Invariant: what is loaded is what the last reported cut held, no less and no more.
+
+use crate::config::ServerError;
+use crate::disks::Sink;
+use bytes::Bytes;
+use pharos_paxos::Slot;
+use pharos_replica::{OWN_PREFIX, PersistBatch};
+use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
+use pharos_znode::State;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between two tries of a flush for which the disk had no room.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// The tree is in memory, so the store is read once, at the start.
+const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
+
+/// What a member's state was when the store was last flushed.
+pub(crate) struct Loaded {
+    pub(crate) state: State,
+    pub(crate) own: Vec<(Bytes, Bytes)>,
+    pub(crate) applied: Slot,
+}
+
+/// A store that a member can start from and write to.
+pub(crate) trait StateStore: Sink {
+    fn load(&mut self) -> Result<Loaded, ServerError>;
+}
+
+/// Opens a store in a directory.
+pub(crate) type OpenStore<S> = fn(&Path) -> Result<S, ServerError>;
+
+/// A store and where it is.
+pub(crate) struct OnStore<S> {
+    store: S,
+    dir: PathBuf,
+}
+
+impl<S: Store> OnStore<S> {
+    pub(crate) fn new(store: S, dir: &Path) -> Self {
+        Self { store, dir: dir.to_owned() }
+    }
+}
+
+pub(crate) fn open_rocks(dir: &Path) -> Result<OnStore<RocksStore>, ServerError> {
+    let store = RocksStore::open(dir, &STORE_MEMORY).map_err(|error| refused(dir, &error))?;
+    Ok(OnStore::new(store, dir))
+}
+
+fn refused(dir: &Path, error: &StoreError) -> ServerError {
+    ServerError::Store { dir: dir.to_owned(), why: with_sources(error) }
+}
+
+/// The whole chain in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+impl<S: Store + 'static> StateStore for OnStore<S> {
+    /// All rows are in memory twice while the tree is built from them.
+    fn load(&mut self) -> Result<Loaded, ServerError> {
+        let (mut rows, mut own) = (Vec::new(), Vec::new());
+        let mut sort = |key: &[u8], value: &[u8]| {
+            let row = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            if key.first() == Some(&OWN_PREFIX) { own.push(row) } else { rows.push(row) }
+        };
+        self.store.load(&mut sort).map_err(|error| refused(&self.dir, &error))?;
+        let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
+        let state =
+            state.map_err(|error| ServerError::Store { dir: self.dir.clone(), why: with_sources(&error) })?;
+        Ok(Loaded { state, own, applied: Slot(self.store.flushed()) })
+    }
+}
+
+impl<S: Store + 'static> Sink for OnStore<S> {
+    fn persist(&mut self, batch: PersistBatch) -> Result<(), String> {
+        let mut write = WriteBatch { puts: batch.own, deletes: Vec::new() };
+        for (key, value) in batch.rows.to_pairs() {
+            match value {
+                Some(value) => write.puts.push((key, value)),
+                None => write.deletes.push(key),
+            }
+        }
+        write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        self.store.write(write, batch.applied.0).map_err(|error| with_sources(&error))?;
+        loop {
+            match self.store.flush() {
+                Ok(flushed) => {
+                    assert!(flushed >= batch.applied.0, "a flush covers what was written before it");
+                    return Ok(());
+                }
+                Err(error) if error.is_disk_full() => {
+                    let why = with_sources(&error);
+                    tracing::warn!(%why, "the disk is full; the store waits for room");
+                    std::thread::sleep(FULL_DISK_RETRY);
+                }
+                Err(error) => return Err(with_sources(&error)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pharos_store::MemStore;
+
+    #[test]
+    fn a_cut_is_loaded_as_it_was_written() {
+        let dir = Path::new("memory");
+        let mut store = OnStore::new(MemStore::new(), dir);
+        let empty = store.load().unwrap();
+        assert_eq!((empty.applied, empty.own.len()), (Slot(0), 0));
+        let mut state = State::new();
+        let own = vec![(Bytes::from_static(b"\xffkey"), Bytes::from_static(b"value"))];
+        let batch = PersistBatch { rows: state.take_dirty(), own: own.clone(), applied: Slot(9) };
+        store.persist(batch).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.applied, loaded.own), (Slot(9), own));
+        assert_eq!(loaded.state.digest(), state.digest());
+    }
+}
