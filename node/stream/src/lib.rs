@@ -1,1 +1,29 @@
-//! pharos-stream.
+//! The engine that runs a plan: columns, keyed state, exchange between threads, checkpoints.
+//!
+//! Owns: batches, kernels, aggregation by window, the rounds in which time advances, and the
+//! coordinator of checkpoints.
+//! Must not know: where bytes come from and go to (`pharos-connect`), Kubernetes.
+//! Invariant: the results and the rows dropped as late are a function of the plan and of the data,
+//! whatever the number of threads and however often the process was killed.
+
+mod aggregate;
+mod assemble;
+mod assertion;
+pub mod checkpoint;
+mod codec;
+pub mod column;
+mod error;
+mod event;
+mod exec;
+mod graph;
+mod group;
+pub mod io;
+pub mod json;
+pub mod kernel;
+mod key;
+mod run;
+
+pub use error::StreamError;
+pub use event::{Event, GroupReport, Listener, Report};
+pub use exec::ROUND_RECORDS;
+pub use run::{RunOptions, run};

@@ -1,0 +1,218 @@
+//! Buckets of an object store.
+//!
+//! Owns: the client and the threads that its requests run on; how errors read.
+//! Must not know: formats, checkpoints.
+//! Invariant: calls block the caller until the request is done; nothing of the caller runs on the
+//! client's threads.
+//!
+//! The client is set up as AWS' own tools are: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+//! `AWS_REGION` and, for other servers that speak S3, `AWS_ENDPOINT`; an `http://` endpoint is
+//! taken as it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use pharos_stream::io::ConnectError;
+use tokio::runtime::Runtime;
+
+/// A bucket.
+#[derive(Clone)]
+pub struct Bucket {
+    name: Arc<str>,
+    store: Arc<AmazonS3>,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Bucket").field(&self.name).finish()
+    }
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("pharos-objects")
+            .enable_all()
+            .build()
+            .expect("the system gives a thread")
+    })
+}
+
+/// Waits for a request, from whatever thread: also from one that another runtime owns.
+fn wait<T: Send + 'static>(request: impl Future<Output = T> + Send + 'static) -> T {
+    let (sender, answer) = std::sync::mpsc::sync_channel(1);
+    runtime().spawn(async move {
+        // Nobody waits any more only if the process is about to end.
+        let _ = sender.send(request.await);
+    });
+    answer.recv().expect("the request's task does not panic")
+}
+
+impl Bucket {
+    /// The bucket of that name, set up from the environment.
+    ///
+    /// # Errors
+    /// If the environment does not suffice.
+    pub fn open(name: &str) -> Result<Self, ConnectError> {
+        static OPEN: OnceLock<Mutex<BTreeMap<String, Bucket>>> = OnceLock::new();
+        let mut open = OPEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = open.get(name) {
+            return Ok(bucket.clone());
+        }
+        // Another part of the process may have chosen the provider already; then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(name);
+        let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
+            .iter()
+            .find_map(|variable| std::env::var(variable).ok());
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
+        }
+        let store = builder.build().map_err(|error| ConnectError::user(format!("`s3://{name}`: {error}")))?;
+        let bucket = Self { name: Arc::from(name), store: Arc::new(store) };
+        open.insert(name.to_owned(), bucket.clone());
+        Ok(bucket)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn failed(&self, key: &str, error: object_store::Error) -> ConnectError {
+        let url = format!("s3://{}/{key}", self.name);
+        match error {
+            object_store::Error::NotFound { .. } => {
+                ConnectError::user(format!("`{url}`: there is no such object"))
+            }
+            other => ConnectError::environment(format!("`{url}`: {other}")),
+        }
+    }
+
+    /// The keys below a prefix, in order.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn list(&self, prefix: &str) -> Result<Vec<String>, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(prefix));
+        let listed = wait(async move { store.list(Some(&path)).try_collect::<Vec<_>>().await });
+        let listed = listed.map_err(|error| self.failed(prefix, error))?;
+        let mut keys: Vec<String> = listed.into_iter().map(|meta| meta.location.to_string()).collect();
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// The size of an object.
+    ///
+    /// # Errors
+    /// If there is none, or the request fails.
+    pub fn size(&self, key: &str) -> Result<u64, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        wait(async move { store.head(&path).await })
+            .map(|meta| meta.size)
+            .map_err(|error| self.failed(key, error))
+    }
+
+    /// Bytes of an object.
+    ///
+    /// # Errors
+    /// If there is none, or the request fails.
+    pub fn read(&self, key: &str, range: Range<u64>) -> Result<Bytes, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        wait(async move { store.get_range(&path, range).await }).map_err(|error| self.failed(key, error))
+    }
+
+    /// All of an object, if there is one.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn get(&self, key: &str) -> Result<Option<Bytes>, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let got = wait(async move { store.get(&path).await?.bytes().await });
+        match got {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(key, error)),
+        }
+    }
+
+    /// Writes an object, whole.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let put = wait(async move { store.put(&path, PutPayload::from(bytes)).await });
+        put.map(drop).map_err(|error| self.failed(key, error))
+    }
+
+    /// Deletes an object; that there is none is no error.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn delete(&self, key: &str) -> Result<(), ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        match wait(async move { store.delete(&path).await }) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(key, error)),
+        }
+    }
+
+    /// Starts an upload in parts and names it.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn start_upload(&self, key: &str) -> Result<String, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        wait(async move { store.create_multipart(&path).await }).map_err(|error| self.failed(key, error))
+    }
+
+    /// Uploads a part and names it.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn put_part(
+        &self,
+        key: &str,
+        upload: &str,
+        part: usize,
+        bytes: Vec<u8>,
+    ) -> Result<String, ConnectError> {
+        let (store, path, id) = (Arc::clone(&self.store), Path::from(key), upload.to_owned());
+        let put = wait(async move { store.put_part(&path, &id, part, PutPayload::from(bytes)).await });
+        put.map(|part| part.content_id).map_err(|error| self.failed(key, error))
+    }
+
+    /// Makes an upload visible. If it is gone because it is visible already, with `size` bytes, that
+    /// is no error.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn finish_upload(
+        &self,
+        key: &str,
+        upload: &str,
+        parts: &[String],
+        size: u64,
+    ) -> Result<(), ConnectError> {
+        let (store, path, id) = (Arc::clone(&self.store), Path::from(key), upload.to_owned());
+        let parts: Vec<PartId> = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
+        match wait(async move { store.complete_multipart(&path, &id, parts).await }) {
+            Ok(_) => Ok(()),
+            Err(_) if self.size(key).is_ok_and(|found| found == size) => Ok(()),
+            Err(error) => Err(self.failed(key, error)),
+        }
+    }
+}

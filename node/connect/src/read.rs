@@ -1,0 +1,35 @@
+//! Files to rows.
+//!
+//! Owns: opening a file in its format.
+//! Must not know: which thread reads.
+//! Invariant: a file is read from front to back; a line that is no row is told, not skipped.
+
+mod bytes;
+mod csv;
+pub mod json;
+mod lines;
+
+use pharos_beam::plan::ReadFormat;
+use pharos_beam::schema::Schema;
+use pharos_stream::io::{ConnectError, Split};
+
+use crate::place::Place;
+
+pub use bytes::ByteSource;
+pub use csv::CsvSplit;
+pub use lines::LineSplit;
+
+/// The split of one file.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn open(file: &Place, format: &ReadFormat, schema: &Schema) -> Result<Box<dyn Split>, ConnectError> {
+    let source = ByteSource::open(file)?;
+    Ok(match format {
+        ReadFormat::Text => Box::new(LineSplit::text(source)),
+        ReadFormat::Json => Box::new(LineSplit::json(source, schema)),
+        ReadFormat::Csv { delimiter, comment, filename_column } => {
+            Box::new(CsvSplit::open(source, *delimiter, *comment, filename_column.as_deref(), schema)?)
+        }
+    })
+}

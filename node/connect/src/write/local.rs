@@ -1,0 +1,122 @@
+//! An output file on a local disk.
+//!
+//! Owns: the file in the making and its last step, the rename.
+//! Must not know: formats.
+//! Invariant: what was prepared is on the disk (synced), and taking it up again cuts off whatever
+//! was written after it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use pharos_stream::io::ConnectError;
+use serde::{Deserialize, Serialize};
+
+/// A file that is not visible yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedFile {
+    /// Its name in the making, within the directory of the final one.
+    part: String,
+    /// How many bytes of it count.
+    length: u64,
+}
+
+/// A file in the making.
+pub struct LocalShard {
+    path: PathBuf,
+    file: BufWriter<File>,
+    length: u64,
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> ConnectError {
+    move |error| {
+        let message = format!("`{}`: {error}", path.display());
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotADirectory => {
+                ConnectError::user(message)
+            }
+            _ => ConnectError::environment(message),
+        }
+    }
+}
+
+impl LocalShard {
+    /// A new file for `path`. What an earlier try of the same run left is overwritten.
+    ///
+    /// # Errors
+    /// If the directory or the file cannot be made.
+    pub fn create(path: &str, run: &str) -> Result<Self, ConnectError> {
+        let path = Path::new(path);
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let part = path.with_file_name(format!(".{name}.{run}.part"));
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            fs::create_dir_all(directory).map_err(failed(directory))?;
+        }
+        let file = File::create(&part).map_err(failed(&part))?;
+        Ok(Self { path: part, file: BufWriter::new(file), length: 0 })
+    }
+
+    /// The file that was prepared for `path`, as far as it was.
+    ///
+    /// # Errors
+    /// If it is gone or too short. If it has become visible already there is nothing to go on with,
+    /// so that is an error too; the caller commits instead.
+    pub fn reopen(path: &str, prepared: &PreparedFile) -> Result<Self, ConnectError> {
+        let part = Path::new(path).with_file_name(&prepared.part);
+        let mut file = OpenOptions::new().write(true).open(&part).map_err(failed(&part))?;
+        let found = file.metadata().map_err(failed(&part))?.len();
+        if found < prepared.length {
+            let message = format!(
+                "`{}`: has {found} bytes, the checkpoint counts on {}",
+                part.display(),
+                prepared.length
+            );
+            return Err(ConnectError::environment(message));
+        }
+        file.set_len(prepared.length).map_err(failed(&part))?;
+        file.seek(SeekFrom::End(0)).map_err(failed(&part))?;
+        Ok(Self { path: part, file: BufWriter::new(file), length: prepared.length })
+    }
+
+    /// Takes bytes.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+        self.length += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(failed(&self.path))
+    }
+
+    /// Syncs the file.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn prepare(&mut self) -> Result<PreparedFile, ConnectError> {
+        self.file.flush().map_err(failed(&self.path))?;
+        self.file.get_ref().sync_data().map_err(failed(&self.path))?;
+        let part = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(PreparedFile { part, length: self.length })
+    }
+}
+
+/// Gives the file its name. If it has it already there is nothing to do.
+///
+/// # Errors
+/// If it has neither name, or the rename fails.
+pub fn commit(path: &str, prepared: &PreparedFile) -> Result<(), ConnectError> {
+    let path = Path::new(path);
+    let part = path.with_file_name(&prepared.part);
+    match fs::rename(&part, path) {
+        Ok(()) => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = directory.unwrap_or(Path::new("."));
+            File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(path))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // The process may have died between the rename and its note that it was done.
+            let size = fs::metadata(path).map(|meta| meta.len());
+            if size.is_ok_and(|size| size == prepared.length) { Ok(()) } else { Err(failed(&part)(error)) }
+        }
+        Err(error) => Err(failed(path)(error)),
+    }
+}

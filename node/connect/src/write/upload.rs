@@ -1,0 +1,120 @@
+//! An output in an object store.
+//!
+//! Owns: the upload in parts and the tail that is too short to be one.
+//! Must not know: formats.
+//! Invariant: an upload becomes visible as a whole by one request. Its id, its parts and the tail
+//! are what a checkpoint keeps; parts uploaded after it are uploaded again under the same numbers.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pharos_stream::io::ConnectError;
+use serde::{Deserialize, Serialize};
+
+use crate::object::Bucket;
+
+/// The least size of a part but the last.
+const PART: usize = 5 << 20;
+
+/// An object that is not visible yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedUpload {
+    /// The upload, once it has a part.
+    upload: Option<String>,
+    /// Its parts.
+    parts: Vec<String>,
+    /// How many bytes they hold.
+    uploaded: u64,
+    /// The bytes after them, in base64.
+    tail: String,
+}
+
+/// An object in the making.
+pub struct ObjectShard {
+    bucket: Bucket,
+    key: String,
+    upload: Option<String>,
+    parts: Vec<String>,
+    uploaded: u64,
+    tail: Vec<u8>,
+}
+
+fn decode(tail: &str) -> Result<Vec<u8>, ConnectError> {
+    STANDARD
+        .decode(tail)
+        .map_err(|error| ConnectError::environment(format!("what the checkpoint kept of a sink: {error}")))
+}
+
+impl ObjectShard {
+    /// A new object, or one that was prepared.
+    ///
+    /// # Errors
+    /// If what was prepared is damaged.
+    pub fn open(
+        bucket: Bucket,
+        key: String,
+        prepared: Option<&PreparedUpload>,
+    ) -> Result<Self, ConnectError> {
+        let Some(prepared) = prepared else {
+            return Ok(Self { bucket, key, upload: None, parts: Vec::new(), uploaded: 0, tail: Vec::new() });
+        };
+        Ok(Self {
+            bucket,
+            key,
+            upload: prepared.upload.clone(),
+            parts: prepared.parts.clone(),
+            uploaded: prepared.uploaded,
+            tail: decode(&prepared.tail)?,
+        })
+    }
+
+    /// Takes bytes.
+    ///
+    /// # Errors
+    /// If a part cannot be uploaded.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() < PART {
+            return Ok(());
+        }
+        let upload = match &self.upload {
+            Some(upload) => upload.clone(),
+            None => self.bucket.start_upload(&self.key)?,
+        };
+        self.upload = Some(upload.clone());
+        let tail = std::mem::take(&mut self.tail);
+        self.uploaded += tail.len() as u64;
+        self.parts.push(self.bucket.put_part(&self.key, &upload, self.parts.len(), tail)?);
+        Ok(())
+    }
+
+    /// How far the object is.
+    #[must_use]
+    pub fn prepare(&self) -> PreparedUpload {
+        PreparedUpload {
+            upload: self.upload.clone(),
+            parts: self.parts.clone(),
+            uploaded: self.uploaded,
+            tail: STANDARD.encode(&self.tail),
+        }
+    }
+}
+
+/// Makes the object visible.
+///
+/// # Errors
+/// If a request fails.
+pub fn commit(bucket: &Bucket, key: &str, prepared: &PreparedUpload) -> Result<(), ConnectError> {
+    let tail = decode(&prepared.tail)?;
+    let Some(upload) = &prepared.upload else { return bucket.put(key, tail) };
+    let size = prepared.uploaded + tail.len() as u64;
+    let mut parts = prepared.parts.clone();
+    if !tail.is_empty() {
+        match bucket.put_part(key, upload, parts.len(), tail) {
+            Ok(part) => parts.push(part),
+            // An upload that takes no more parts may be finished already.
+            Err(_) if bucket.size(key).is_ok_and(|found| found == size) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    bucket.finish_upload(key, upload, &parts, size)
+}

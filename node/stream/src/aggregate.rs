@@ -1,0 +1,473 @@
+//! Aggregations: typed accumulators, side by side, one slot for each group.
+//!
+//! Owns: what each function of a Combine keeps and how two halves of a group join.
+//! Must not know: keys, windows, tables.
+//! Invariant: sums of integers, counts, extremes and truth values do not depend on order; sums of
+//! floats are added in the order given, which the engine keeps the same in every run.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringBuilder,
+};
+use arrow::datatypes::{Float64Type, Int64Type};
+use pharos_beam::plan::{AggregateFunction, Aggregation};
+use pharos_beam::schema::{Type, Value};
+
+use crate::codec::{CodecError, Reader, put_bytes, put_len};
+use crate::column::{build, decode_any, encode_any_into, value_at};
+
+/// Why a group has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AggregateError {
+    /// The sum needs more than 64 bits.
+    #[error("the sum `{0}` is outside the range of 64-bit integers")]
+    Overflow(String),
+}
+
+/// The accumulators of one aggregation.
+#[derive(Debug, Clone, PartialEq)]
+enum Column {
+    SumInt(Vec<i128>),
+    SumFloat(Vec<f64>),
+    Count(Vec<i64>),
+    MeanInt(Vec<(i128, i64)>),
+    MeanFloat(Vec<(f64, i64)>),
+    Any(Vec<bool>),
+    All(Vec<bool>),
+    Ints { best: Vec<Option<i64>>, order: Order },
+    Floats { best: Vec<Option<f64>>, order: Order },
+    Bytes { best: Vec<Option<Box<[u8]>>>, order: Order },
+    Gather { items: Vec<Gathered>, spread: Spread },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Max,
+    Min,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    /// Each value is an item.
+    Whole,
+    /// Each item of a list value is one.
+    Items,
+}
+
+/// Values one after the other, as tagged bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Gathered {
+    fn push(&mut self, value: &Value) {
+        encode_any_into(value, &mut self.bytes);
+        self.ends.push(u32::try_from(self.bytes.len()).expect("a gathered group is smaller than 4 GiB"));
+    }
+
+    fn append(&mut self, other: &Self) {
+        let base = u32::try_from(self.bytes.len()).expect("a gathered group is smaller than 4 GiB");
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| end + base));
+    }
+
+    fn values(&self) -> Vec<Value> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts
+            .zip(&self.ends)
+            .map(|(start, end)| &self.bytes[start as usize..*end as usize])
+            .map(|bytes| decode_any(bytes).expect("this crate wrote the tagged bytes"))
+            .collect()
+    }
+}
+
+impl Order {
+    fn prefers<T: PartialOrd + ?Sized>(self, new: &T, old: &T) -> bool {
+        match self {
+            Self::Max => new > old,
+            Self::Min => new < old,
+        }
+    }
+
+    /// A number beats NaN, so that the result does not depend on the order of the rows.
+    fn prefers_float(self, new: f64, old: f64) -> bool {
+        old.is_nan() || self.prefers(&new, &old)
+    }
+}
+
+impl Column {
+    fn new(aggregation: &Aggregation) -> Self {
+        let input = aggregation.value.ty.non_null();
+        let extreme = |order| match input {
+            Type::Float64 => Self::Floats { best: Vec::new(), order },
+            Type::String | Type::Bytes => Self::Bytes { best: Vec::new(), order },
+            _ => Self::Ints { best: Vec::new(), order },
+        };
+        match aggregation.function {
+            AggregateFunction::Sum if *input == Type::Float64 => Self::SumFloat(Vec::new()),
+            AggregateFunction::Sum => Self::SumInt(Vec::new()),
+            AggregateFunction::Mean if *input == Type::Float64 => Self::MeanFloat(Vec::new()),
+            AggregateFunction::Mean => Self::MeanInt(Vec::new()),
+            AggregateFunction::Count => Self::Count(Vec::new()),
+            AggregateFunction::Any => Self::Any(Vec::new()),
+            AggregateFunction::All => Self::All(Vec::new()),
+            AggregateFunction::Max => extreme(Order::Max),
+            AggregateFunction::Min => extreme(Order::Min),
+            AggregateFunction::Group => Self::Gather { items: Vec::new(), spread: Spread::Whole },
+            AggregateFunction::Concat => Self::Gather { items: Vec::new(), spread: Spread::Items },
+        }
+    }
+
+    fn push(&mut self) {
+        match self {
+            Self::SumInt(sums) => sums.push(0),
+            Self::SumFloat(sums) => sums.push(0.0),
+            Self::Count(counts) => counts.push(0),
+            Self::MeanInt(means) => means.push((0, 0)),
+            Self::MeanFloat(means) => means.push((0.0, 0)),
+            Self::Any(any) => any.push(false),
+            Self::All(all) => all.push(true),
+            Self::Ints { best, .. } => best.push(None),
+            Self::Floats { best, .. } => best.push(None),
+            Self::Bytes { best, .. } => best.push(None),
+            Self::Gather { items, .. } => items.push(Gathered::default()),
+        }
+    }
+
+    fn clear(&mut self, slot: usize) {
+        match self {
+            Self::SumInt(sums) => sums[slot] = 0,
+            Self::SumFloat(sums) => sums[slot] = 0.0,
+            Self::Count(counts) => counts[slot] = 0,
+            Self::MeanInt(means) => means[slot] = (0, 0),
+            Self::MeanFloat(means) => means[slot] = (0.0, 0),
+            Self::Any(any) => any[slot] = false,
+            Self::All(all) => all[slot] = true,
+            Self::Ints { best, .. } => best[slot] = None,
+            Self::Floats { best, .. } => best[slot] = None,
+            Self::Bytes { best, .. } => best[slot] = None,
+            Self::Gather { items, .. } => items[slot] = Gathered::default(),
+        }
+    }
+
+    /// Adds the values at `rows` to the accumulators at `slots`.
+    fn update(&mut self, slots: &[u32], rows: &[u32], values: &ArrayRef, ty: &Type) {
+        let pairs = slots.iter().zip(rows).map(|(slot, row)| (*slot as usize, *row as usize));
+        if let Self::Count(counts) = self {
+            pairs.for_each(|(slot, _)| counts[slot] += 1);
+            return;
+        }
+        if let Self::Gather { items, spread } = self {
+            pairs.for_each(|(slot, row)| gather(&mut items[slot], *spread, value_at(ty, values, row)));
+            return;
+        }
+        let pairs = pairs.filter(|(_, row)| values.is_valid(*row));
+        match self {
+            Self::SumInt(sums) => {
+                let values = values.as_primitive::<Int64Type>().values();
+                pairs.for_each(|(slot, row)| sums[slot] += i128::from(values[row]));
+            }
+            Self::SumFloat(sums) => {
+                let values = values.as_primitive::<Float64Type>().values();
+                pairs.for_each(|(slot, row)| sums[slot] += values[row]);
+            }
+            Self::MeanInt(means) => {
+                let values = values.as_primitive::<Int64Type>().values();
+                pairs.for_each(|(slot, row)| {
+                    means[slot].0 += i128::from(values[row]);
+                    means[slot].1 += 1;
+                });
+            }
+            Self::MeanFloat(means) => {
+                let values = values.as_primitive::<Float64Type>().values();
+                pairs.for_each(|(slot, row)| {
+                    means[slot].0 += values[row];
+                    means[slot].1 += 1;
+                });
+            }
+            Self::Any(any) => pairs.for_each(|(slot, row)| any[slot] |= values.as_boolean().value(row)),
+            Self::All(all) => pairs.for_each(|(slot, row)| all[slot] &= values.as_boolean().value(row)),
+            Self::Ints { best, order } => pairs.for_each(|(slot, row)| {
+                let new = match ty.non_null() {
+                    Type::Boolean => i64::from(values.as_boolean().value(row)),
+                    _ => values.as_primitive::<Int64Type>().value(row),
+                };
+                better_int(&mut best[slot], *order, new);
+            }),
+            Self::Floats { best, order } => {
+                let values = values.as_primitive::<Float64Type>().values();
+                pairs.for_each(|(slot, row)| better_float(&mut best[slot], *order, values[row]));
+            }
+            Self::Bytes { best, order } => pairs.for_each(|(slot, row)| {
+                let new = match ty.non_null() {
+                    Type::String => values.as_string::<i32>().value(row).as_bytes(),
+                    _ => values.as_binary::<i32>().value(row),
+                };
+                better_bytes(&mut best[slot], *order, new);
+            }),
+            Self::Count(_) | Self::Gather { .. } => {}
+        }
+    }
+
+    /// Adds slot `from` of `other` to slot `to`.
+    fn merge(&mut self, to: usize, other: &Self, from: usize) {
+        match (self, other) {
+            (Self::SumInt(sums), Self::SumInt(others)) => sums[to] += others[from],
+            (Self::SumFloat(sums), Self::SumFloat(others)) => sums[to] += others[from],
+            (Self::Count(counts), Self::Count(others)) => counts[to] += others[from],
+            (Self::MeanInt(means), Self::MeanInt(others)) => {
+                means[to].0 += others[from].0;
+                means[to].1 += others[from].1;
+            }
+            (Self::MeanFloat(means), Self::MeanFloat(others)) => {
+                means[to].0 += others[from].0;
+                means[to].1 += others[from].1;
+            }
+            (Self::Any(any), Self::Any(others)) => any[to] |= others[from],
+            (Self::All(all), Self::All(others)) => all[to] &= others[from],
+            (Self::Ints { best, order }, Self::Ints { best: others, .. }) => {
+                others[from].into_iter().for_each(|new| better_int(&mut best[to], *order, new));
+            }
+            (Self::Floats { best, order }, Self::Floats { best: others, .. }) => {
+                others[from].into_iter().for_each(|new| better_float(&mut best[to], *order, new));
+            }
+            (Self::Bytes { best, order }, Self::Bytes { best: others, .. }) => {
+                others[from].iter().for_each(|new| better_bytes(&mut best[to], *order, new));
+            }
+            (Self::Gather { items, .. }, Self::Gather { items: others, .. }) => {
+                items[to].append(&others[from]);
+            }
+            (mine, theirs) => unreachable!("accumulators of one plan are alike: {mine:?}, {theirs:?}"),
+        }
+    }
+
+    fn finish(&self, slots: &[u32], aggregation: &Aggregation) -> Result<ArrayRef, AggregateError> {
+        let slots = slots.iter().map(|slot| *slot as usize);
+        Ok(match self {
+            Self::SumInt(sums) => {
+                let narrow = |slot| i64::try_from(sums[slot]);
+                let sums = slots.map(narrow).collect::<Result<Vec<i64>, _>>();
+                Arc::new(Int64Array::from(
+                    sums.map_err(|_| AggregateError::Overflow(aggregation.name.clone()))?,
+                ))
+            }
+            Self::SumFloat(sums) => Arc::new(Float64Array::from_iter_values(slots.map(|slot| sums[slot]))),
+            Self::Count(counts) => Arc::new(Int64Array::from_iter_values(slots.map(|slot| counts[slot]))),
+            Self::MeanInt(means) => {
+                let mean =
+                    |slot: usize| (means[slot].1 > 0).then(|| means[slot].0 as f64 / means[slot].1 as f64);
+                Arc::new(slots.map(mean).collect::<Float64Array>())
+            }
+            Self::MeanFloat(means) => {
+                let mean = |slot: usize| (means[slot].1 > 0).then(|| means[slot].0 / means[slot].1 as f64);
+                Arc::new(slots.map(mean).collect::<Float64Array>())
+            }
+            Self::Any(flags) | Self::All(flags) => {
+                Arc::new(slots.map(|slot| Some(flags[slot])).collect::<BooleanArray>())
+            }
+            Self::Ints { best, .. } if *aggregation.output.non_null() == Type::Boolean => {
+                Arc::new(slots.map(|slot| best[slot].map(|bit| bit != 0)).collect::<BooleanArray>())
+            }
+            Self::Ints { best, .. } => Arc::new(slots.map(|slot| best[slot]).collect::<Int64Array>()),
+            Self::Floats { best, .. } => Arc::new(slots.map(|slot| best[slot]).collect::<Float64Array>()),
+            Self::Bytes { best, .. } if *aggregation.output.non_null() == Type::String => {
+                let mut texts = StringBuilder::new();
+                slots.for_each(|slot| {
+                    texts.append_option(
+                        best[slot].as_deref().map(|text| {
+                            std::str::from_utf8(text).expect("the best of several texts is a text")
+                        }),
+                    );
+                });
+                Arc::new(texts.finish())
+            }
+            Self::Bytes { best, .. } => {
+                Arc::new(slots.map(|slot| best[slot].as_deref()).collect::<BinaryArray>())
+            }
+            Self::Gather { items, .. } => {
+                let lists: Vec<Value> = slots.map(|slot| Value::Array(items[slot].values())).collect();
+                build(&aggregation.output, &lists.iter().collect::<Vec<_>>())
+            }
+        })
+    }
+
+    fn write(&self, slot: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::SumInt(sums) => out.extend_from_slice(&sums[slot].to_le_bytes()),
+            Self::SumFloat(sums) => out.extend_from_slice(&sums[slot].to_bits().to_le_bytes()),
+            Self::Count(counts) => out.extend_from_slice(&counts[slot].to_le_bytes()),
+            Self::MeanInt(means) => {
+                out.extend_from_slice(&means[slot].0.to_le_bytes());
+                out.extend_from_slice(&means[slot].1.to_le_bytes());
+            }
+            Self::MeanFloat(means) => {
+                out.extend_from_slice(&means[slot].0.to_bits().to_le_bytes());
+                out.extend_from_slice(&means[slot].1.to_le_bytes());
+            }
+            Self::Any(flags) | Self::All(flags) => out.push(u8::from(flags[slot])),
+            Self::Ints { best, .. } => {
+                out.push(u8::from(best[slot].is_some()));
+                best[slot].iter().for_each(|best| out.extend_from_slice(&best.to_le_bytes()));
+            }
+            Self::Floats { best, .. } => {
+                out.push(u8::from(best[slot].is_some()));
+                best[slot].iter().for_each(|best| out.extend_from_slice(&best.to_bits().to_le_bytes()));
+            }
+            Self::Bytes { best, .. } => {
+                out.push(u8::from(best[slot].is_some()));
+                best[slot].iter().for_each(|best| put_bytes(out, best));
+            }
+            Self::Gather { items, .. } => {
+                put_bytes(out, &items[slot].bytes);
+                put_len(out, items[slot].ends.len());
+                items[slot].ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+            }
+        }
+    }
+
+    /// Appends a slot read from `input`.
+    fn read(&mut self, input: &mut Reader<'_>) -> Result<(), CodecError> {
+        match self {
+            Self::SumInt(sums) => sums.push(input.i128()?),
+            Self::SumFloat(sums) => sums.push(input.f64()?),
+            Self::Count(counts) => counts.push(input.i64()?),
+            Self::MeanInt(means) => means.push((input.i128()?, input.i64()?)),
+            Self::MeanFloat(means) => means.push((input.f64()?, input.i64()?)),
+            Self::Any(flags) | Self::All(flags) => flags.push(input.bool()?),
+            Self::Ints { best, .. } => best.push(if input.bool()? { Some(input.i64()?) } else { None }),
+            Self::Floats { best, .. } => best.push(if input.bool()? { Some(input.f64()?) } else { None }),
+            Self::Bytes { best, .. } => {
+                best.push(if input.bool()? { Some(Box::from(input.bytes()?)) } else { None });
+            }
+            Self::Gather { items, .. } => {
+                let bytes = input.bytes()?.to_vec();
+                let count = input.u32()?;
+                let ends: Vec<u32> = (0..count).map(|_| input.u32()).collect::<Result<_, _>>()?;
+                if !ends.is_sorted() || ends.last().is_some_and(|end| *end as usize != bytes.len()) {
+                    return Err(input.error("ascending ends of gathered values"));
+                }
+                items.push(Gathered { bytes, ends });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gather(into: &mut Gathered, spread: Spread, value: Value) {
+    match (spread, value) {
+        (Spread::Whole, value) => into.push(&value),
+        (Spread::Items, Value::Array(items)) => items.iter().for_each(|item| into.push(item)),
+        (Spread::Items, _) => {}
+    }
+}
+
+fn better_int(best: &mut Option<i64>, order: Order, new: i64) {
+    if best.is_none_or(|old| order.prefers(&new, &old)) {
+        *best = Some(new);
+    }
+}
+
+fn better_float(best: &mut Option<f64>, order: Order, new: f64) {
+    if best.is_none_or(|old| order.prefers_float(new, old)) {
+        *best = Some(new);
+    }
+}
+
+fn better_bytes(best: &mut Option<Box<[u8]>>, order: Order, new: &[u8]) {
+    if best.as_deref().is_none_or(|old| order.prefers(new, old)) {
+        *best = Some(Box::from(new));
+    }
+}
+
+/// The accumulators of several aggregations, one slot for each group.
+#[derive(Debug, Clone)]
+pub struct Accumulators {
+    aggregations: Arc<[Aggregation]>,
+    columns: Vec<Column>,
+    slots: u32,
+}
+
+impl Accumulators {
+    /// No slot yet.
+    #[must_use]
+    pub fn new(aggregations: &Arc<[Aggregation]>) -> Self {
+        let columns = aggregations.iter().map(Column::new).collect();
+        Self { aggregations: Arc::clone(aggregations), columns, slots: 0 }
+    }
+
+    /// Opens a slot.
+    pub fn push(&mut self) -> u32 {
+        self.columns.iter_mut().for_each(Column::push);
+        self.slots += 1;
+        self.slots - 1
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.slots
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.slots == 0
+    }
+
+    /// Adds row `rows[i]` of `values` (one array for each aggregation) to slot `slots[i]`, in order.
+    pub fn update(&mut self, slots: &[u32], rows: &[u32], values: &[ArrayRef]) {
+        for ((column, values), aggregation) in
+            self.columns.iter_mut().zip(values).zip(self.aggregations.iter())
+        {
+            column.update(slots, rows, values, &aggregation.value.ty);
+        }
+    }
+
+    /// Adds slot `from` of `other` to slot `to`.
+    pub fn merge(&mut self, to: u32, other: &Self, from: u32) {
+        for (mine, theirs) in self.columns.iter_mut().zip(&other.columns) {
+            mine.merge(to as usize, theirs, from as usize);
+        }
+    }
+
+    /// Empties a slot.
+    pub fn clear(&mut self, slot: u32) {
+        self.columns.iter_mut().for_each(|column| column.clear(slot as usize));
+    }
+
+    /// The results of `slots`, one array for each aggregation.
+    ///
+    /// # Errors
+    /// If a sum does not fit.
+    pub fn finish(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, AggregateError> {
+        self.columns
+            .iter()
+            .zip(self.aggregations.iter())
+            .map(|(column, of)| column.finish(slots, of))
+            .collect()
+    }
+
+    /// Appends the bytes of a slot.
+    pub fn write(&self, slot: u32, out: &mut Vec<u8>) {
+        self.columns.iter().for_each(|column| column.write(slot as usize, out));
+    }
+
+    /// Opens a slot with what `input` holds.
+    ///
+    /// # Errors
+    /// If the bytes are not such a slot.
+    pub fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
+        self.columns.iter_mut().try_for_each(|column| column.read(input))?;
+        self.slots += 1;
+        Ok(self.slots - 1)
+    }
+}
+
+impl pharos_window::Accumulate for Accumulators {
+    fn merge(&mut self, later: Self) {
+        Self::merge(self, 0, &later, 0);
+    }
+}

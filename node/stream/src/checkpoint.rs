@@ -1,0 +1,31 @@
+//! Checkpoints: what is kept, where, and who may say that it counts.
+//!
+//! Owns: the formats of state files and manifests, the coordinator, the store's interface.
+//! Must not know: how tasks work.
+//! Invariant: what `latest` points to is complete and durable.
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BlobError(pub String);
+
+/// A store of named blobs: a directory, or a prefix of a bucket.
+pub trait Blobs: Send + Sync {
+    /// Keeps a blob, whole and durable.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BlobError>;
+
+    /// The blob of that name, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError>;
+
+    /// Deletes a blob; that there is none is no error.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    fn delete(&self, name: &str) -> Result<(), BlobError>;
+}

@@ -1,0 +1,636 @@
+//! The tasks of a thread: sources, groupings, sinks, assertions.
+//!
+//! Owns: what each does with a round, and its state at a barrier.
+//! Must not know: when it is called, where its state is kept.
+//! Invariant: a task that has ended has sent `end` to all its targets and reported its last state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, StringArray};
+use arrow::compute::concat;
+use arrow::datatypes::Int64Type;
+use pharos_beam::plan::{Node, NodeId, NodeKind, OutputRef, ReadSpec, WatermarkSpec};
+use pharos_beam::schema::Value;
+use pharos_window::{Span, SplitState, SplitWatermarks, Timestamp, Watermark, Window};
+use serde::{Deserialize, Serialize};
+
+use super::ROUND_RECORDS;
+use super::channel::{Channel, Epoch, Inbox, Label, Message, Payload, Round};
+use super::fragment::{Outbox, Steps, batch_of, dead_letters, letters, values_of};
+use crate::assertion;
+use crate::column::{Batch, Panes, Times, Windows, take_columns};
+use crate::error::StreamError;
+use crate::event::Event;
+use crate::group::{Frozen, Grouping, KeyedBatch};
+use crate::io::{BadRecord, Last, Offset, Records, Sink, Split};
+use crate::kernel::evaluate;
+use crate::key::KeyHash;
+
+/// The channels to one target, one for each of its threads.
+#[derive(Debug)]
+pub struct Route {
+    /// The target.
+    pub target: NodeId,
+    /// Its threads' queues.
+    pub channels: Vec<Arc<Channel>>,
+}
+
+/// Where a split stands, in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitProgress {
+    /// Its place among the read's splits.
+    pub index: u32,
+    /// Its file.
+    pub name: String,
+    /// Where reading goes on.
+    pub offset: Offset,
+    /// The highest event time, in microseconds.
+    pub highest: Option<i64>,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// The state of a task at a barrier.
+#[derive(Debug, Clone)]
+pub enum TaskState {
+    /// Its splits.
+    Read(Vec<SplitProgress>),
+    /// Whether its rows are out.
+    Create(Done),
+    /// What it has gathered, and its input watermark.
+    Group(Watermark, Frozen),
+    /// What its sink prepared.
+    Sink(String),
+    /// The rows so far, as tagged bytes.
+    Assert(Vec<Vec<u8>>),
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// What a task tells the coordinator.
+#[derive(Debug)]
+pub struct TaskReport {
+    /// Which node.
+    pub node: NodeId,
+    /// On which thread.
+    pub thread: usize,
+    /// At which barrier and in which round; none: the task has ended and stays like this.
+    pub barrier: Option<(Epoch, Round)>,
+    /// Its state.
+    pub state: TaskState,
+}
+
+/// What a task needs from its thread.
+pub struct Context<'a> {
+    /// The plan's steps.
+    pub steps: &'a Steps,
+    /// Which thread.
+    pub thread: usize,
+    /// Of how many.
+    pub threads: usize,
+    /// The checkpoint to take at the end of a round, decided once for all sources.
+    pub barrier: &'a dyn Fn(Round) -> Option<Epoch>,
+    /// To the coordinator.
+    pub report: &'a dyn Fn(TaskReport),
+}
+
+/// What came of calling a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polled {
+    /// It did a round.
+    Worked,
+    /// It must wait.
+    Waiting,
+    /// It has ended.
+    Ended,
+}
+
+/// The outgoing side of an origin.
+#[derive(Debug)]
+pub struct Outlet {
+    routes: Vec<Route>,
+}
+
+impl Outlet {
+    /// An outlet to these targets.
+    #[must_use]
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self { routes }
+    }
+
+    fn has_room(&self) -> bool {
+        self.routes.iter().flat_map(|route| &route.channels).all(|channel| channel.has_room())
+    }
+
+    fn send(&self, mut outbox: Outbox, round: Round, state: SplitState, end: bool, barrier: Option<Epoch>) {
+        for route in &self.routes {
+            let parts = outbox.remove(&route.target).unwrap_or_default();
+            for (channel, parts) in route.channels.iter().zip(scatter(parts, route.channels.len())) {
+                channel.send(Message { round, state, end, barrier, parts });
+            }
+        }
+        assert!(outbox.is_empty(), "an origin sends only to targets it reaches");
+    }
+}
+
+/// Divides the parts among the owners of their keys' groups.
+fn scatter(parts: Vec<(Label, Payload)>, owners: usize) -> Vec<Vec<(Label, Payload)>> {
+    if owners == 1 {
+        return vec![parts];
+    }
+    let mut scattered: Vec<Vec<(Label, Payload)>> = (0..owners).map(|_| Vec::new()).collect();
+    for (label, payload) in parts {
+        let Payload::Keyed(batch) = payload else { unreachable!("only keyed rows go to several threads") };
+        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); owners];
+        (0..batch.keys.len())
+            .for_each(|row| rows[batch.keys.hash(row).group().owner(owners)].push(row as u32));
+        for (part, rows) in scattered.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
+            part.push((label, Payload::Keyed(batch.take(&rows))));
+        }
+    }
+    scattered
+}
+
+/// A split and how far its time is.
+pub struct OpenSplit {
+    /// Its place among the read's splits.
+    pub index: u32,
+    /// The split.
+    pub split: Box<dyn Split>,
+    /// The highest event time so far.
+    pub highest: Option<Timestamp>,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// One thread's splits of a read.
+pub struct ReadTask {
+    node: Node,
+    spec: ReadSpec,
+    splits: Vec<OpenSplit>,
+    watermarks: SplitWatermarks,
+    outlet: Outlet,
+    round: Round,
+    ended: bool,
+}
+
+impl ReadTask {
+    /// A task that goes on in `round`.
+    #[must_use]
+    pub fn new(node: &Node, spec: &ReadSpec, splits: Vec<OpenSplit>, outlet: Outlet, round: Round) -> Self {
+        let watermarks = SplitWatermarks::new(splits.len());
+        Self { node: node.clone(), spec: spec.clone(), splits, watermarks, outlet, round, ended: false }
+    }
+
+    /// Reads a round of every split.
+    ///
+    /// # Errors
+    /// If a split cannot be read, or a record fails and there are no dead letters.
+    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+        if self.ended {
+            return Ok(Polled::Ended);
+        }
+        if !self.outlet.has_room() {
+            return Ok(Polled::Waiting);
+        }
+        let round = self.round;
+        let barrier = (context.barrier)(round);
+        let mut outbox = Outbox::new();
+        for position in 0..self.splits.len() {
+            if !self.splits[position].ended {
+                self.read(position, context.steps, &mut outbox)?;
+            }
+            let split = &self.splits[position];
+            self.watermarks.update(position, split_state(split, self.spec.watermark.as_ref()));
+        }
+        self.ended = self.splits.iter().all(|split| split.ended);
+        let state =
+            if self.ended { SplitState::Finished } else { SplitState::Active(self.watermarks.combined()) };
+        self.outlet.send(outbox, round, state, self.ended, barrier);
+        self.round += 1;
+        self.report(context, round, barrier);
+        Ok(Polled::Worked)
+    }
+
+    fn report(&self, context: &Context<'_>, round: Round, barrier: Option<Epoch>) {
+        if barrier.is_none() && !self.ended {
+            return;
+        }
+        let progress = |open: &OpenSplit| SplitProgress {
+            index: open.index,
+            name: open.split.name().to_owned(),
+            offset: open.split.offset(),
+            highest: open.highest.map(Timestamp::micros),
+            ended: open.ended,
+        };
+        let state = TaskState::Read(self.splits.iter().map(progress).collect());
+        send_report(context, self.node.id, round, barrier, self.ended, &state);
+    }
+
+    fn read(&mut self, position: usize, steps: &Steps, outbox: &mut Outbox) -> Result<(), StreamError> {
+        let open = &mut self.splits[position];
+        let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
+        let records = open.split.read(ROUND_RECORDS).map_err(failed)?;
+        open.ended = records.end;
+        let label = Label { origin: self.node.id.0, major: i64::MIN, minor: 0, part: open.index };
+        steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64);
+        let mut bad = records.bad.clone();
+        let batch = timed(&self.spec, open, records, &mut bad);
+        let output = OutputRef { node: self.node.id, output: 0 };
+        if !bad.is_empty() {
+            self.dead_letters(bad, label, steps, outbox)?;
+        }
+        steps.carry(output, label, batch, outbox)
+    }
+
+    fn dead_letters(
+        &self,
+        bad: Vec<BadRecord>,
+        label: Label,
+        steps: &Steps,
+        outbox: &mut Outbox,
+    ) -> Result<(), StreamError> {
+        let Some(output) = self.node.error_output else {
+            let BadRecord { place, text, message } = bad.into_iter().next().expect("there is a bad record");
+            return Err(StreamError::Record { transform: self.node.name.clone(), place, message, text });
+        };
+        let rows = untimed(Vec::new(), bad.len());
+        let texts: ArrayRef =
+            Arc::new(StringArray::from_iter_values(bad.iter().map(|record| record.text.as_str())));
+        let messages = bad.iter().map(|record| format!("{}: {}", record.place, record.message)).collect();
+        steps.events.send(Event::DeadLetters { transform: self.node.name.clone(), rows: bad.len() as u64 });
+        let output = OutputRef { node: self.node.id, output };
+        steps.carry(output, label, letters(texts, &rows, messages), outbox)
+    }
+}
+
+fn split_state(split: &OpenSplit, watermark: Option<&WatermarkSpec>) -> SplitState {
+    match (split.ended, watermark, split.highest) {
+        (true, _, _) => SplitState::Finished,
+        (false, Some(spec), Some(highest)) => {
+            SplitState::Active(Watermark::behind(highest, Span::from_micros(spec.max_delay.0)))
+        }
+        (false, _, _) => SplitState::Active(Watermark::NEG_INF),
+    }
+}
+
+fn untimed(columns: Vec<ArrayRef>, rows: usize) -> Batch {
+    Batch {
+        columns,
+        rows,
+        times: Times::All(Timestamp::MIN),
+        windows: Windows::All(Window::Global),
+        panes: Panes::All(None),
+    }
+}
+
+/// The rows with their event times. A record without one joins the bad ones.
+fn timed(spec: &ReadSpec, open: &mut OpenSplit, records: Records, bad: &mut Vec<BadRecord>) -> Batch {
+    let Records { columns, rows, lines, .. } = records;
+    let Some(watermark) = &spec.watermark else { return untimed(columns, rows) };
+    let times = evaluate(&watermark.timestamp, &columns, rows);
+    let micros = times.column.as_primitive::<Int64Type>().values().clone();
+    let batch = Batch { times: Times::Each(micros), ..untimed(columns, rows) };
+    let batch = if times.errors.is_empty() {
+        batch
+    } else {
+        bad.extend(times.errors.iter().map(|(row, error)| {
+            let line = lines[*row as usize];
+            BadRecord {
+                place: format!("{}:{line}", open.split.name()),
+                text: open.split.record_text(line),
+                message: error.to_string(),
+            }
+        }));
+        let failed = |row: &u32| times.errors.iter().all(|(failed, _)| failed != row);
+        batch.take(&(0..rows as u32).filter(failed).collect::<Vec<_>>())
+    };
+    if let Times::Each(micros) = &batch.times {
+        let highest = micros.iter().copied().max().map(Timestamp::from_micros);
+        open.highest = open.highest.max(highest);
+    }
+    batch
+}
+
+fn send_report(
+    context: &Context<'_>,
+    node: NodeId,
+    round: Round,
+    barrier: Option<Epoch>,
+    ended: bool,
+    state: &TaskState,
+) {
+    let thread = context.thread;
+    if let Some(epoch) = barrier {
+        (context.report)(TaskReport { node, thread, barrier: Some((epoch, round)), state: state.clone() });
+    }
+    if ended {
+        (context.report)(TaskReport { node, thread, barrier: None, state: state.clone() });
+    }
+}
+
+/// The literal rows of a Create, all in one round on the first thread.
+pub struct CreateTask {
+    node: Node,
+    rows: Vec<Vec<Value>>,
+    outlet: Outlet,
+    round: Round,
+    ended: bool,
+}
+
+impl CreateTask {
+    /// A task that gives these rows in `round`.
+    #[must_use]
+    pub fn new(node: &Node, rows: Vec<Vec<Value>>, outlet: Outlet, round: Round) -> Self {
+        Self { node: node.clone(), rows, outlet, round, ended: false }
+    }
+
+    /// Sends the rows.
+    ///
+    /// # Errors
+    /// If a row fails on its way.
+    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+        if self.ended {
+            return Ok(Polled::Ended);
+        }
+        let mut outbox = Outbox::new();
+        let barrier = (context.barrier)(self.round);
+        let batch = untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
+        let label = Label { origin: self.node.id.0, major: i64::MIN, minor: 0, part: 0 };
+        context.steps.events.read(&self.node.name, batch.rows as u64);
+        context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, &mut outbox)?;
+        self.outlet.send(outbox, self.round, SplitState::Finished, true, barrier);
+        self.ended = true;
+        let state = TaskState::Create(Done::Yes);
+        send_report(context, self.node.id, self.round, barrier, true, &state);
+        Ok(Polled::Worked)
+    }
+}
+
+/// One thread's share of a Combine.
+pub struct GroupTask {
+    node: Node,
+    grouping: Grouping,
+    inbox: Inbox,
+    outlet: Outlet,
+    ended: bool,
+}
+
+impl GroupTask {
+    /// A task that goes on with `grouping`.
+    #[must_use]
+    pub fn new(node: &Node, grouping: Grouping, inbox: Inbox, outlet: Outlet) -> Self {
+        Self { node: node.clone(), grouping, inbox, outlet, ended: false }
+    }
+
+    /// Takes in a round and fires what is due.
+    ///
+    /// # Errors
+    /// If a result does not fit, or a row fails on its way on.
+    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+        if self.ended {
+            return Ok(Polled::Ended);
+        }
+        if !self.outlet.has_room() {
+            return Ok(Polled::Waiting);
+        }
+        let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
+        let mut outbox = Outbox::new();
+        self.take_in(gathered.parts, gathered.before, context, &mut outbox)?;
+        self.fire(gathered.before, gathered.after, context, &mut outbox)?;
+        self.ended = gathered.end;
+        let state = if gathered.end {
+            SplitState::Finished
+        } else if gathered.idle {
+            SplitState::Idle
+        } else {
+            SplitState::Active(self.grouping.output(gathered.after))
+        };
+        self.outlet.send(outbox, gathered.round, state, gathered.end, gathered.barrier);
+        if gathered.barrier.is_some() || gathered.end {
+            let state = TaskState::Group(gathered.after, self.grouping.freeze());
+            send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
+        }
+        Ok(Polled::Worked)
+    }
+
+    fn take_in(
+        &mut self,
+        parts: Vec<(Label, Payload)>,
+        watermark: Watermark,
+        context: &Context<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), StreamError> {
+        let mut late = Late::default();
+        for (_, payload) in parts {
+            let Payload::Keyed(batch) = payload else { unreachable!("a grouping is sent keyed rows") };
+            let dropped = self.grouping.add(&batch, watermark);
+            late.add(&batch, &dropped);
+        }
+        if late.rows > 0 {
+            context.steps.events.late(&self.node.name, late.rows);
+            if let Some(output) = self.node.error_output {
+                self.late_letters(
+                    OutputRef { node: self.node.id, output },
+                    late,
+                    watermark,
+                    context,
+                    outbox,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Late rows leave ordered by key group, so that the order does not depend on the threads.
+    fn late_letters(
+        &self,
+        output: OutputRef,
+        late: Late,
+        watermark: Watermark,
+        context: &Context<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), StreamError> {
+        let schema = context.steps.graph.input_schema(&self.node, 0);
+        let mut order: Vec<u32> = (0..late.hashes.len() as u32).collect();
+        order.sort_by_key(|row| late.hashes[*row as usize].group());
+        let columns: Vec<ArrayRef> = (0..schema.fields.len())
+            .map(|field| {
+                let pieces: Vec<_> = late.columns.iter().map(|columns| &*columns[field]).collect();
+                concat(&pieces).expect("the pieces are of one type")
+            })
+            .collect();
+        let messages = order.iter().map(|row| {
+            let window = late.windows[*row as usize];
+            format!("late: window {window} had closed, the watermark stood at {watermark}")
+        });
+        let messages = messages.collect();
+        let micros: Vec<i64> = order.iter().map(|row| late.times[*row as usize].micros()).collect();
+        let rows = Batch {
+            rows: order.len(),
+            times: Times::Each(micros.into()),
+            ..untimed(take_columns(&columns, &order), order.len())
+        };
+        let rows = Batch {
+            windows: Windows::Assigned {
+                function: context.steps.graph.groups[&self.node.id].strategy.window_fn,
+                at: rows.times.clone(),
+            },
+            ..rows
+        };
+        let label = Label { origin: self.node.id.0, major: i64::MIN, minor: 0, part: context.thread as u32 };
+        context.steps.carry(output, label, dead_letters(schema, &rows, messages), outbox)
+    }
+
+    fn fire(
+        &mut self,
+        before: Watermark,
+        after: Watermark,
+        context: &Context<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), StreamError> {
+        let fired = self
+            .grouping
+            .advance(before, after)
+            .map_err(|source| StreamError::Aggregate { transform: self.node.name.clone(), source })?;
+        let mut counts: BTreeMap<Window, u64> = BTreeMap::new();
+        for one in fired {
+            let (major, minor) = match one.window {
+                Some(Window::Interval(window)) => (window.end.micros(), window.start.micros()),
+                Some(Window::Global) => (i64::MAX, 0),
+                None => (i64::MIN + 1, 0),
+            };
+            let label = Label { origin: self.node.id.0, major, minor, part: context.thread as u32 };
+            match one.window {
+                Some(window) => *counts.entry(window).or_default() += one.batch.rows as u64,
+                None => (0..one.batch.rows).flat_map(|row| one.batch.windows.at(row)).for_each(|window| {
+                    *counts.entry(window).or_default() += 1;
+                }),
+            }
+            context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, one.batch, outbox)?;
+        }
+        let counts: Vec<(Window, u64)> = counts.into_iter().collect();
+        context.steps.events.advanced(&self.node.name, context.thread, context.threads, after, &counts);
+        Ok(())
+    }
+}
+
+/// The rows of a round that came too late, once for each window they missed.
+#[derive(Default)]
+struct Late {
+    rows: u64,
+    columns: Vec<Vec<ArrayRef>>,
+    hashes: Vec<KeyHash>,
+    times: Vec<Timestamp>,
+    windows: Vec<Window>,
+}
+
+impl Late {
+    fn add(&mut self, batch: &KeyedBatch, dropped: &[(u32, Window)]) {
+        self.rows += dropped.len() as u64;
+        let Some(originals) = batch.originals.as_ref().filter(|_| !dropped.is_empty()) else { return };
+        let rows: Vec<u32> = dropped.iter().map(|(row, _)| *row).collect();
+        self.columns.push(take_columns(originals, &rows));
+        self.hashes.extend(rows.iter().map(|row| batch.keys.hash(*row as usize)));
+        self.times.extend(rows.iter().map(|row| batch.times.at(*row as usize)));
+        self.windows.extend(dropped.iter().map(|(_, window)| *window));
+    }
+}
+
+/// A write, on the thread that owns it.
+pub struct SinkTask {
+    node: Node,
+    sink: Box<dyn Sink>,
+    inbox: Inbox,
+    ended: bool,
+}
+
+impl SinkTask {
+    /// A task that goes on with `sink`.
+    #[must_use]
+    pub fn new(node: &Node, sink: Box<dyn Sink>, inbox: Inbox) -> Self {
+        Self { node: node.clone(), sink, inbox, ended: false }
+    }
+
+    /// Writes a round.
+    ///
+    /// # Errors
+    /// If the sink fails.
+    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+        if self.ended {
+            return Ok(Polled::Ended);
+        }
+        let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
+        let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
+        let mut written = 0;
+        for (_, payload) in &gathered.parts {
+            let Payload::Bytes(bytes, rows) = payload else { unreachable!("a write is sent bytes") };
+            self.sink.append(bytes).map_err(failed)?;
+            written += *rows as u64;
+        }
+        if written > 0 {
+            context.steps.events.wrote(&self.node.name, written);
+        }
+        self.ended = gathered.end;
+        if gathered.barrier.is_some() || gathered.end {
+            let last = if gathered.end { Last::Yes } else { Last::No };
+            let state = TaskState::Sink(self.sink.prepare(last).map_err(failed)?);
+            send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
+        }
+        Ok(Polled::Worked)
+    }
+}
+
+/// An AssertEqual, on the thread that owns it.
+pub struct AssertTask {
+    node: Node,
+    rows: Vec<Vec<u8>>,
+    inbox: Inbox,
+    ended: bool,
+}
+
+impl AssertTask {
+    /// A task that has seen `rows`.
+    #[must_use]
+    pub fn new(node: &Node, rows: Vec<Vec<u8>>, inbox: Inbox) -> Self {
+        Self { node: node.clone(), rows, inbox, ended: false }
+    }
+
+    /// Takes in a round; at the end compares.
+    ///
+    /// # Errors
+    /// If the rows are not those expected.
+    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+        if self.ended {
+            return Ok(Polled::Ended);
+        }
+        let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
+        let schema = context.steps.graph.input_schema(&self.node, 0);
+        for (_, payload) in &gathered.parts {
+            let Payload::Rows(batch) = payload else { unreachable!("an assertion is sent rows") };
+            let rows = values_of(schema, batch);
+            self.rows.extend(rows.into_iter().map(|row| assertion::encode(schema, row)));
+        }
+        self.ended = gathered.end;
+        if gathered.end {
+            let NodeKind::AssertEqual { elements } = &self.node.kind else {
+                unreachable!("the task is made for an assertion")
+            };
+            assertion::compare(elements, &self.rows)
+                .map_err(|message| StreamError::Assertion { transform: self.node.name.clone(), message })?;
+        }
+        if gathered.barrier.is_some() || gathered.end {
+            let state = TaskState::Assert(self.rows.clone());
+            send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
+        }
+        Ok(Polled::Worked)
+    }
+}

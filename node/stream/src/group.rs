@@ -1,0 +1,197 @@
+//! Grouping by key and window.
+//!
+//! Owns: one thread's share of a Combine: what it has gathered, which rows it drops as late, the
+//! panes it fires. Two paths give the same panes: slices (fixed, sliding and global windows) and
+//! the general path of `pharos-window` (sessions, holds).
+//! Must not know: threads, queues, files.
+//! Invariant: what comes out depends on the batches, their order within a key, and the watermarks.
+
+mod general;
+mod slices;
+pub mod table;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use pharos_beam::plan::Aggregation;
+use pharos_beam::schema::{Type, Value};
+use pharos_window::{TimestampCombiner, Watermark, Window, WindowFn, WindowingStrategy};
+
+use crate::aggregate::AggregateError;
+use crate::codec::{CodecError, Reader};
+use crate::column::{Batch, Times, Windows, build, take_columns};
+use crate::key::{KeyHash, Keys, key_values};
+use table::SliceTable;
+
+pub use general::General;
+pub use slices::Slices;
+
+/// What a Combine does.
+#[derive(Debug, Clone)]
+pub struct GroupSpec {
+    /// Windows, lateness, output times.
+    pub strategy: WindowingStrategy,
+    /// The types of the key fields.
+    pub keys: Arc<[Type]>,
+    /// What is computed.
+    pub aggregations: Arc<[Aggregation]>,
+    /// Whether rows may come in windows that an earlier grouping gave them, not the function.
+    pub explicit_windows: bool,
+}
+
+impl GroupSpec {
+    /// The columns of results: the key fields of `keys` by row, then the aggregations.
+    fn columns<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, results: Vec<ArrayRef>) -> Vec<ArrayRef> {
+        let types: Vec<&Type> = self.keys.iter().collect();
+        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); types.len()];
+        for key in keys {
+            for (column, value) in cells.iter_mut().zip(key_values(&types, key)) {
+                column.push(value);
+            }
+        }
+        let columns =
+            types.iter().zip(&cells).map(|(ty, cells)| build(ty, &cells.iter().collect::<Vec<_>>()));
+        columns.chain(results).collect()
+    }
+
+    /// Whether slices serve. They keep no output times but the end of the window, and for sliding
+    /// windows no record of the panes that fired, which late panes would need.
+    fn slices_serve(&self) -> bool {
+        if self.strategy.timestamp_combiner != TimestampCombiner::EndOfWindow {
+            return false;
+        }
+        match self.strategy.window_fn {
+            WindowFn::Global | WindowFn::Fixed { .. } => true,
+            WindowFn::Sliding { .. } => {
+                !self.explicit_windows && self.strategy.allowed_lateness.0.micros() == 0
+            }
+            WindowFn::Sessions { .. } => false,
+        }
+    }
+}
+
+/// Rows on their way to a grouping.
+#[derive(Debug, Clone)]
+pub struct KeyedBatch {
+    /// Their keys.
+    pub keys: Keys,
+    /// One array for each aggregation.
+    pub values: Vec<ArrayRef>,
+    /// Their event times.
+    pub times: Times,
+    /// Their windows.
+    pub windows: Windows,
+    /// The rows themselves, if those dropped as late are wanted.
+    pub originals: Option<Vec<ArrayRef>>,
+}
+
+impl KeyedBatch {
+    /// The rows at the positions `rows`.
+    #[must_use]
+    pub fn take(&self, rows: &[u32]) -> Self {
+        Self {
+            keys: self.keys.take(rows),
+            values: take_columns(&self.values, rows),
+            times: self.times.take(rows),
+            windows: self.windows.take(rows),
+            originals: self.originals.as_ref().map(|columns| take_columns(columns, rows)),
+        }
+    }
+
+    /// How many bytes it holds on to, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let arrays = self.values.iter().chain(self.originals.iter().flatten());
+        arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + self.keys.len() * 48
+    }
+}
+
+/// Results of one moment. Batches of one window are told apart so that receivers can put them in
+/// the same order whichever thread fired them.
+#[derive(Debug, Clone)]
+pub struct Fired {
+    /// The window, if all rows are of one.
+    pub window: Option<Window>,
+    /// The rows: key fields, then aggregations.
+    pub batch: Batch,
+}
+
+/// State at a barrier, to be written while processing goes on.
+#[derive(Debug, Clone)]
+pub enum Frozen {
+    /// The tables by the start of their slice; without a table, it is as at the last barrier.
+    Slices(Vec<(i64, Option<Arc<SliceTable>>)>),
+    /// Everything, as bytes.
+    General(Vec<u8>),
+}
+
+/// One thread's share of a grouping.
+#[derive(Debug)]
+pub enum Grouping {
+    /// By slices.
+    Slices(Slices),
+    /// By key and window.
+    General(General),
+}
+
+impl Grouping {
+    /// An empty share, on the path that serves the spec.
+    #[must_use]
+    pub fn new(spec: Arc<GroupSpec>) -> Self {
+        if spec.slices_serve() { Self::Slices(Slices::new(spec)) } else { Self::General(General::new(spec)) }
+    }
+
+    /// Adds rows while the input watermark is `input`; returns those that are dropped, each with the
+    /// window for which it came too late.
+    pub fn add(&mut self, batch: &KeyedBatch, input: Watermark) -> Vec<(u32, Window)> {
+        match self {
+            Self::Slices(slices) => slices.add(batch, input),
+            Self::General(general) => general.add(batch, input),
+        }
+    }
+
+    /// Ends what was added at `before` and moves the input watermark to `input`.
+    ///
+    /// # Errors
+    /// If a result does not fit its type.
+    pub fn advance(&mut self, before: Watermark, input: Watermark) -> Result<Vec<Fired>, AggregateError> {
+        match self {
+            Self::Slices(slices) => slices.advance(before, input),
+            Self::General(general) => general.advance(before, input),
+        }
+    }
+
+    /// The output watermark when the input watermark is `input`.
+    pub fn output(&mut self, input: Watermark) -> Watermark {
+        match self {
+            Self::Slices(_) => input,
+            Self::General(general) => general.output(input),
+        }
+    }
+
+    /// The state now.
+    pub fn freeze(&mut self) -> Frozen {
+        match self {
+            Self::Slices(slices) => slices.freeze(),
+            Self::General(general) => Frozen::General(general.write()),
+        }
+    }
+
+    /// Adds what a checkpoint kept of the slice that starts at `slice`, as far as `mine` claims it.
+    ///
+    /// # Errors
+    /// If the bytes are not such state.
+    pub fn restore(
+        &mut self,
+        slice: i64,
+        bytes: &[u8],
+        mine: impl Fn(KeyHash) -> bool,
+    ) -> Result<(), CodecError> {
+        let mut input = Reader::new(bytes);
+        match self {
+            Self::Slices(slices) => slices.restore(slice, &mut input, mine)?,
+            Self::General(general) => general.restore(&mut input, mine)?,
+        }
+        if input.is_done() { Ok(()) } else { Err(input.error("the end")) }
+    }
+}

@@ -1,0 +1,337 @@
+//! Keys: canonical bytes, the pinned hash, key groups.
+//!
+//! Owns: version 1 of the canonical bytes and of the hash. State files and the division of work
+//! among threads and workers rest on both: neither may change without a new version.
+//! Must not know: tables, exchange.
+//! Invariant: two keys have the same bytes exactly when Python holds them equal: `1`, `1.0` and
+//! `True` are one key; so are `0.0` and `-0.0`, and here also `NaN` and `NaN`; null equals null.
+//! A key comes out of a grouping as its canonical bytes say, so in a column of type `Any` the
+//! number `1.0` and `True` come out as `1`.
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Float64Type, Int64Type};
+use pharos_beam::schema::{Type, Value};
+
+use crate::column::value_at;
+
+/// The version of the canonical bytes and of the hash, kept in every checkpoint.
+pub const KEY_VERSION: u32 = 1;
+
+const NULL: u8 = 0;
+const NUMBER: u8 = 1;
+const FRACTION: u8 = 2;
+const TEXT: u8 = 3;
+const BYTES: u8 = 4;
+const TIME: u8 = 5;
+const LIST: u8 = 6;
+const MAP: u8 = 7;
+
+/// The hash of a key's canonical bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub u64);
+
+/// One of the groups that keys are divided into: the unit in which state moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyGroup(pub u16);
+
+impl KeyHash {
+    /// The hash of `key`: eight bytes at a time, little endian, the last ones filled with zeros; the
+    /// length goes in first; the rounds are those of Murmur3's 64-bit finaliser.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        let mut hash = 0x9E37_79B9_7F4A_7C15_u64 ^ (key.len() as u64).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        for chunk in key.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = mix(hash ^ u64::from_le_bytes(word));
+        }
+        Self(mix(hash))
+    }
+
+    /// The key group: the top ten bits, for 1024 groups.
+    #[must_use]
+    pub fn group(self) -> KeyGroup {
+        KeyGroup((self.0 >> 54) as u16)
+    }
+}
+
+fn mix(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+    word ^ (word >> 33)
+}
+
+impl KeyGroup {
+    /// The number of groups.
+    pub const COUNT: u32 = pharos_beam::plan::KEY_GROUPS;
+
+    /// Which of `owners` has this group: each owns a contiguous range.
+    #[must_use]
+    pub fn owner(self, owners: usize) -> usize {
+        usize::from(self.0) * owners / Self::COUNT as usize
+    }
+}
+
+/// The keys of a batch: their bytes end to end, and their hashes.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    hashes: Vec<KeyHash>,
+}
+
+impl Keys {
+    /// The canonical bytes of row `row`.
+    #[must_use]
+    pub fn bytes(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
+        &self.bytes[start..self.ends[row] as usize]
+    }
+
+    /// The hash of row `row`.
+    #[must_use]
+    pub fn hash(&self, row: usize) -> KeyHash {
+        self.hashes[row]
+    }
+
+    /// How many rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds a key by its canonical bytes.
+    pub fn push(&mut self, key: &[u8], hash: KeyHash) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(u32::try_from(self.bytes.len()).expect("the keys of a batch are smaller than 4 GiB"));
+        self.hashes.push(hash);
+    }
+
+    /// The keys at the positions `rows`.
+    #[must_use]
+    pub fn take(&self, rows: &[u32]) -> Self {
+        let mut taken = Self::default();
+        rows.iter().map(|row| *row as usize).for_each(|row| taken.push(self.bytes(row), self.hash(row)));
+        taken
+    }
+
+    /// The keys of `rows` rows whose key fields are `columns`, of the types `types`.
+    #[must_use]
+    pub fn of(types: &[&Type], columns: &[&dyn Array], rows: usize) -> Self {
+        let mut keys =
+            Self { ends: Vec::with_capacity(rows), hashes: Vec::with_capacity(rows), ..Self::default() };
+        for row in 0..rows {
+            let start = keys.bytes.len();
+            for (ty, column) in types.iter().zip(columns) {
+                append_cell(ty, *column, row, &mut keys.bytes);
+            }
+            let hash = KeyHash::of(&keys.bytes[start..]);
+            keys.hashes.push(hash);
+            keys.ends
+                .push(u32::try_from(keys.bytes.len()).expect("the keys of a batch are smaller than 4 GiB"));
+        }
+        keys
+    }
+}
+
+fn append_cell(ty: &Type, column: &dyn Array, row: usize, out: &mut Vec<u8>) {
+    if column.is_null(row) {
+        out.push(NULL);
+        return;
+    }
+    match ty.non_null() {
+        Type::String => sized(TEXT, column.as_string::<i32>().value(row).as_bytes(), out),
+        Type::Int64 => number(column.as_primitive::<Int64Type>().value(row), out),
+        Type::Boolean => number(i64::from(column.as_boolean().value(row)), out),
+        Type::Float64 => float(column.as_primitive::<Float64Type>().value(row), out),
+        Type::Bytes => sized(BYTES, column.as_binary::<i32>().value(row), out),
+        ty => append_value(&value_at(ty, column, row), out),
+    }
+}
+
+fn append_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(NULL),
+        Value::Boolean(value) => number(i64::from(*value), out),
+        Value::Int64(value) => number(*value, out),
+        Value::Float64(value) => float(*value, out),
+        Value::String(text) => sized(TEXT, text.as_bytes(), out),
+        Value::Bytes(bytes) => sized(BYTES, bytes, out),
+        Value::Timestamp(time) => {
+            out.push(TIME);
+            out.extend_from_slice(&time.0.to_le_bytes());
+        }
+        Value::Array(items) | Value::Row(items) => {
+            out.push(LIST);
+            out.extend_from_slice(&count(items.len()));
+            items.iter().for_each(|item| append_value(item, out));
+        }
+        Value::Map(entries) => {
+            out.push(MAP);
+            out.extend_from_slice(&count(entries.len()));
+            // Maps are equal whatever the order of their entries.
+            let mut entries: Vec<_> = entries.iter().collect();
+            entries.sort_by(|one, other| one.0.cmp(&other.0));
+            for (key, value) in entries {
+                sized(TEXT, key.as_bytes(), out);
+                append_value(value, out);
+            }
+        }
+    }
+}
+
+fn count(of: usize) -> [u8; 4] {
+    u32::try_from(of).expect("a value is smaller than 4 GiB").to_le_bytes()
+}
+
+fn sized(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(tag);
+    out.extend_from_slice(&count(bytes.len()));
+    out.extend_from_slice(bytes);
+}
+
+fn number(value: i64, out: &mut Vec<u8>) {
+    out.push(NUMBER);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn float(value: f64, out: &mut Vec<u8>) {
+    // 2^63 itself does not fit in an i64; -2^63 does.
+    let fits = value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0;
+    if fits && value.fract() == 0.0 {
+        return number(value as i64, out);
+    }
+    out.push(FRACTION);
+    let canonical = if value.is_nan() { f64::NAN } else { value };
+    out.extend_from_slice(&canonical.to_bits().to_le_bytes());
+}
+
+/// The values of the key fields, of the types `types`, from canonical bytes of this version.
+#[must_use]
+pub fn key_values(types: &[&Type], key: &[u8]) -> Vec<Value> {
+    let mut rest = key;
+    types.iter().map(|ty| as_type(read_value(&mut rest), ty.non_null())).collect()
+}
+
+fn as_type(value: Value, ty: &Type) -> Value {
+    match (value, ty) {
+        (Value::Int64(value), Type::Float64) => Value::Float64(value as f64),
+        (Value::Int64(value), Type::Boolean) => Value::Boolean(value != 0),
+        (Value::Array(items), Type::Row(schema)) => {
+            let cell =
+                |(item, field): (Value, &pharos_beam::schema::Field)| as_type(item, field.ty.non_null());
+            Value::Row(items.into_iter().zip(&schema.fields).map(cell).collect())
+        }
+        (Value::Array(items), Type::Array(item)) => {
+            Value::Array(items.into_iter().map(|value| as_type(value, item.non_null())).collect())
+        }
+        (Value::Map(entries), Type::Map(item)) => Value::Map(
+            entries.into_iter().map(|(key, value)| (key, as_type(value, item.non_null()))).collect(),
+        ),
+        (value, _) => value,
+    }
+}
+
+fn read_array<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let (taken, left) = rest.split_at(N);
+    *rest = left;
+    taken.try_into().expect("split at this length")
+}
+
+fn read_sized<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let length = u32::from_le_bytes(read_array(rest)) as usize;
+    let (taken, left) = rest.split_at(length);
+    *rest = left;
+    taken
+}
+
+fn read_value(rest: &mut &[u8]) -> Value {
+    let [tag] = read_array(rest);
+    match tag {
+        NUMBER => Value::Int64(i64::from_le_bytes(read_array(rest))),
+        FRACTION => Value::Float64(f64::from_bits(u64::from_le_bytes(read_array(rest)))),
+        TIME => Value::Timestamp(pharos_beam::schema::Micros(i64::from_le_bytes(read_array(rest)))),
+        TEXT => Value::String(String::from_utf8_lossy(read_sized(rest)).into_owned()),
+        BYTES => Value::Bytes(read_sized(rest).to_vec()),
+        LIST => {
+            let count = u32::from_le_bytes(read_array(rest));
+            Value::Array((0..count).map(|_| read_value(rest)).collect())
+        }
+        MAP => {
+            let count = u32::from_le_bytes(read_array(rest));
+            let entry = |_| {
+                let [_tag] = read_array(rest);
+                let key = String::from_utf8_lossy(read_sized(rest)).into_owned();
+                (key, read_value(rest))
+            };
+            Value::Map((0..count).map(entry).collect())
+        }
+        _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::column::build;
+
+    fn key(ty: &Type, value: &Value) -> Vec<u8> {
+        Keys::of(&[ty], &[&build(ty, &[value])], 1).bytes(0).to_vec()
+    }
+
+    #[test]
+    fn the_hash_is_pinned() {
+        // State files of version 1 rest on these numbers.
+        assert_eq!(KeyHash::of(b"").0, PINNED[0]);
+        assert_eq!(KeyHash::of(b"SEA").0, PINNED[1]);
+        assert_eq!(KeyHash::of(b"twelve bytes").0, PINNED[2]);
+    }
+
+    const PINNED: [u64; 3] = [0, 0, 0];
+
+    #[test]
+    fn numbers_that_python_holds_equal_are_one_key() {
+        let one = key(&Type::Int64, &Value::Int64(1));
+        assert_eq!(key(&Type::Float64, &Value::Float64(1.0)), one);
+        assert_eq!(key(&Type::Boolean, &Value::Boolean(true)), one);
+        assert_eq!(key(&Type::Any, &Value::Float64(1.0)), one);
+        assert_eq!(key(&Type::Float64, &Value::Float64(-0.0)), key(&Type::Int64, &Value::Int64(0)));
+        assert_eq!(
+            key(&Type::Float64, &Value::Float64(f64::NAN)),
+            key(&Type::Float64, &Value::Float64(-f64::NAN))
+        );
+        assert_ne!(key(&Type::Any, &Value::String("1".to_owned())), one);
+    }
+
+    #[test]
+    fn keys_come_back_from_their_bytes_in_the_type_of_their_field() {
+        for (ty, value) in [
+            (Type::Float64, Value::Float64(3.0)),
+            (Type::Float64, Value::Float64(0.25)),
+            (Type::Boolean, Value::Boolean(true)),
+            (Type::String.nullable(), Value::String("ä".to_owned())),
+            (Type::String.nullable(), Value::Null),
+            (Type::Array(Box::new(Type::Int64)), Value::Array(vec![Value::Int64(3)])),
+        ] {
+            assert_eq!(key_values(&[&ty], &key(&ty, &value)), [value]);
+        }
+    }
+
+    #[test]
+    fn key_groups_are_spread_over_contiguous_ranges() {
+        let owners: Vec<usize> = (0..1024).map(|group| KeyGroup(group).owner(3)).collect();
+        assert!(owners.is_sorted());
+        assert_eq!((owners[0], owners[1023]), (0, 2));
+        let spread: std::collections::BTreeSet<_> =
+            (0..2000u32).map(|key| KeyHash::of(&key.to_le_bytes()).group()).collect();
+        assert!(spread.len() > 700, "2000 keys fill {} of 1024 groups", spread.len());
+    }
+}
