@@ -44,7 +44,7 @@ pub(crate) fn run_box(layout: &Layout, action: &BoxAction) -> anyhow::Result<()>
         BoxAction::Up { install } => {
             let tools = Tools::set_up(layout)?;
             if *install {
-                setup::cpp()?;
+                setup::cpp(layout)?;
                 setup::announce_cold_build(layout);
                 artifacts::binaries(layout, &copies, &IMAGE_BINARIES)?;
             }
@@ -62,7 +62,7 @@ pub(crate) fn run_box(layout: &Layout, action: &BoxAction) -> anyhow::Result<()>
 }
 
 pub(crate) fn image(layout: &Layout, out: &Path) -> anyhow::Result<()> {
-    setup::cpp()?;
+    setup::cpp(layout)?;
     setup::announce_cold_build(layout);
     let copies = RunDir::create(layout)?;
     step("building what goes into images", || {
@@ -74,7 +74,7 @@ pub(crate) fn image(layout: &Layout, out: &Path) -> anyhow::Result<()> {
 
 /// The end-to-end tests alone.
 pub(crate) fn e2e(layout: &Layout, name: Option<&str>) -> anyhow::Result<()> {
-    setup::cpp()?;
+    setup::cpp(layout)?;
     let tools = Tools::set_up(layout)?;
     setup::announce_cold_build(layout);
     let copies = RunDir::create(layout)?;

@@ -42,6 +42,8 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
 
 fn executable(copies: &RunDir, test: &TestExecutable) -> Command {
     let mut command = Command::new(&test.path);
-    command.current_dir(&test.package).env("PHAROS_BIN_DIR", copies.path());
+    // As cargo runs it: some tests find their fixtures so.
+    command.current_dir(&test.package).env("CARGO_MANIFEST_DIR", &test.package);
+    command.env("PHAROS_BIN_DIR", copies.path());
     command
 }

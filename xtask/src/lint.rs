@@ -15,7 +15,7 @@ pub(crate) fn format(layout: &Layout) -> anyhow::Result<()> {
 }
 
 pub(crate) fn clippy(layout: &Layout) -> anyhow::Result<()> {
-    setup::cpp()?;
+    setup::cpp(layout)?;
     setup::announce_cold_build(layout);
     step("clippy", || {
         run_cargo(layout, &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
@@ -23,7 +23,7 @@ pub(crate) fn clippy(layout: &Layout) -> anyhow::Result<()> {
 }
 
 pub(crate) fn documentation(layout: &Layout) -> anyhow::Result<()> {
-    setup::cpp()?;
+    setup::cpp(layout)?;
     step("documentation", || {
         // RUSTDOCFLAGS, unlike RUSTFLAGS, rebuilds no dependency.
         shell::run(

@@ -3,6 +3,7 @@
 //! Owns which piece depends on which. Each piece is pinned, silent when it is there already, and says plainly what is
 //! missing when it may not install it.
 
+mod compilers;
 mod go;
 mod packages;
 mod python;
@@ -33,7 +34,7 @@ pub(crate) fn run(layout: &Layout, pieces: &[Piece]) -> anyhow::Result<()> {
     let pieces = if pieces.is_empty() { Piece::value_variants() } else { pieces };
     for piece in pieces {
         match piece {
-            Piece::Cpp => cpp()?,
+            Piece::Cpp => cpp(layout)?,
             Piece::Kubernetes => kubernetes_packages()?,
             Piece::Go => drop(kubernetes_binaries(layout)?),
             Piece::Python => drop(python(layout)?),
@@ -44,8 +45,9 @@ pub(crate) fn run(layout: &Layout, pieces: &[Piece]) -> anyhow::Result<()> {
 }
 
 /// What building RocksDB takes.
-pub(crate) fn cpp() -> anyhow::Result<()> {
-    packages::ensure(packages::CPP)
+pub(crate) fn cpp(layout: &Layout) -> anyhow::Result<()> {
+    packages::ensure(packages::CPP)?;
+    compilers::cached(layout)
 }
 
 /// What the Kubernetes box takes besides Kubernetes itself.

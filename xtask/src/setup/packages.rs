@@ -16,7 +16,7 @@ pub(crate) const CPP: &[Package] = &[
     ("g++", "g++"),
     ("clang", "clang"),
     ("libclang-dev", "/usr/lib/*/lib/libclang.so"),
-    ("ccache", "/usr/lib/ccache/c++"),
+    ("ccache", "ccache"),
     ("make", "make"),
 ];
 
