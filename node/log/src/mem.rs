@@ -95,8 +95,9 @@ impl MemDisk {
     /// all of it for clean. The process must end; the machine goes on.
     pub fn fail_sync(&mut self, file: FileName, rng: &mut dyn FnMut() -> u64) -> io::Result<()> {
         let file = self.file_mut(file)?;
+        let nothing_arrives = rng().is_multiple_of(4);
         for (no, sector) in std::mem::take(&mut file.unsynced) {
-            if rng().is_multiple_of(2) {
+            if !nothing_arrives && rng().is_multiple_of(2) {
                 file.durable[no * SECTOR..(no + 1) * SECTOR].copy_from_slice(&sector);
             } else {
                 file.believed.insert(no, sector);

@@ -197,3 +197,18 @@ fn two_groups_of_one_number_never_mix_even_if_the_remains_of_the_first_were_not_
         assert_eq!(rounds, expected, "{mask}");
     }
 }
+
+#[test]
+fn the_remains_of_a_longer_group_behind_its_successor_are_cut() {
+    let (mut wal, mut disk) = formatted(CONFIG);
+    write(&mut wal, &mut disk, &[append(1, 10)]);
+    let mut long = Vec::new();
+    wal.clone().append(&[append(2, 12_000)], &mut long);
+    let DiskOp::Write { file, offset, data } = &long[0] else { panic!("{long:?}") };
+    let behind = DiskOp::Write { file: *file, offset: offset + 4096, data: data.slice(4096..) };
+    disk.execute(&[behind, long[1].clone()]).unwrap();
+    write(&mut wal, &mut disk, &[LogOp::Append(crate::kit::entry(2, 8, 10))]);
+    let recovery = Wal::recover(CONFIG, &disk).unwrap();
+    assert_eq!(recovery.entries.last().unwrap().ballot, ballot(8));
+    assert!(matches!(recovery.tail, Tail::Torn { offset: 12_288, length: 8_192, .. }), "{:?}", recovery.tail);
+}

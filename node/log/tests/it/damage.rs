@@ -118,6 +118,22 @@ fn a_hole_before_a_later_group_is_corruption_not_a_torn_tail() {
 }
 
 #[test]
+fn a_group_of_another_history_of_the_same_volume_is_refused() {
+    let histories = [3, 4].map(|round| {
+        let (mut wal, mut disk) = formatted(CONFIG);
+        write(&mut wal, &mut disk, &[LogOp::Promised(ballot(round))]);
+        write(&mut wal, &mut disk, &[append(1, 10)]);
+        disk
+    });
+    let [mut disk, other] = histories;
+    let (file, offset, mut block) = (FileName(1), 2 * BLOCK as u64, vec![0; BLOCK]);
+    other.read(file, offset, &mut block).unwrap();
+    disk.execute(&[DiskOp::Write { file, offset, data: block.into() }, DiskOp::Sync { file }]).unwrap();
+    let message = Wal::recover(CONFIG, &disk).unwrap_err().to_string();
+    assert!(message.contains("corrupt at byte 8192: a group belongs to another history"), "{message}");
+}
+
+#[test]
 fn a_missing_segment_is_named() {
     let (_, mut disk) = some_log();
     let recovery = Wal::recover(SMALL, &disk).unwrap();
