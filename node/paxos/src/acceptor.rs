@@ -74,10 +74,7 @@ impl Paxos {
         their_commit: Slot,
         runs: &[Run],
     ) -> Message {
-        let (mut accepted, mut end) = (self.accepted, self.log.end());
-        if self.cfg.plant.late_completion() && ballot > self.accepted {
-            (accepted, end) = (self.disk.accepted(), self.disk.end());
-        }
+        let (accepted, end) = (self.accepted, self.log.end());
         let mut base = Slot::ZERO;
         let mut entries = Vec::new();
         if (accepted, end) > theirs {
@@ -90,7 +87,7 @@ impl Paxos {
             ballot,
             accepted,
             end,
-            committed: self.committed.min(end),
+            committed: self.committed,
             trimmed: self.log.trimmed(),
             runs: self.log.last_runs(),
             base,
@@ -284,8 +281,10 @@ impl Paxos {
             return;
         }
         let upto = self.durable_as_accepted();
-        let may = self.follows_what_it_accepted() || self.cfg.plant.late_completion();
-        if may && upto > Slot::ZERO && self.cfg.membership.voters.contains(&self.accepted.member) {
+        if self.follows_what_it_accepted()
+            && upto > Slot::ZERO
+            && self.cfg.membership.voters.contains(&self.accepted.member)
+        {
             self.send(self.accepted.member, Message::Accepted { ballot: self.accepted, upto });
         }
     }

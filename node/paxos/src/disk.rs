@@ -23,6 +23,8 @@ struct Issued {
     /// The log's end once this is durable, lowered when a later write cuts below it: the completion of a
     /// write says nothing about entries which have since been replaced (etcd's async-append ABA race).
     end: Slot,
+    /// The same, never lowered: what a careless member would believe.
+    claimed: Slot,
     accepted: Ballot,
     then: Vec<Deferred>,
 }
@@ -34,17 +36,31 @@ pub(crate) struct Disk {
     issued: VecDeque<Issued>,
     last: IoId,
     end: Slot,
+    claimed: Slot,
     accepted: Ballot,
 }
 
 impl Disk {
     pub(crate) fn new(end: Slot, accepted: Ballot) -> Self {
-        Self { ops: Vec::new(), then: Vec::new(), issued: VecDeque::new(), last: IoId(0), end, accepted }
+        Self {
+            ops: Vec::new(),
+            then: Vec::new(),
+            issued: VecDeque::new(),
+            last: IoId(0),
+            end,
+            claimed: end,
+            accepted,
+        }
     }
 
     /// The log is durable up to here, and this much of it has not been cut since.
     pub(crate) fn end(&self) -> Slot {
         self.end
+    }
+
+    /// What the last completed write reached, whatever was cut since. Only for [`crate::Plant`].
+    pub(crate) fn claimed(&self) -> Slot {
+        self.claimed
     }
 
     /// The accepted ballot as it is on disk.
@@ -105,7 +121,7 @@ impl Disk {
         self.ops.extend(hint.map(LogOp::Committed));
         self.last = IoId(self.last.0 + 1);
         let then = std::mem::take(&mut self.then);
-        self.issued.push_back(Issued { io: self.last, at, end, accepted, then });
+        self.issued.push_back(Issued { io: self.last, at, end, claimed: end, accepted, then });
         Some((self.last, std::mem::take(&mut self.ops)))
     }
 
@@ -117,6 +133,7 @@ impl Disk {
             let write = self.issued.pop_front().expect("its front was just seen");
             assert!(write.accepted >= self.accepted, "the accepted ballot never falls");
             self.end = self.end.max(write.end);
+            self.claimed = write.claimed;
             self.accepted = write.accepted;
             then.extend(write.then);
         }

@@ -92,6 +92,18 @@ impl Paxos {
         self.deadline = Millis(self.now.0 + 2 * self.cfg.heartbeat.0 + jitter);
     }
 
+    /// The leader's connection broke: unless it is heard within two heartbeats, it counts as silent for a
+    /// whole election timeout. Others who hear it are not willing, so a broken connection alone unseats
+    /// nobody.
+    pub(crate) fn doubt_leader(&mut self) {
+        let grace = 2 * self.cfg.heartbeat.0;
+        let doubted = Millis((self.now.0 + grace).saturating_sub(self.cfg.election.0));
+        self.contact = self.contact.map(|at| at.min(doubted));
+        let jitter = self.jitter(grace);
+        let deadline = Millis(self.now.0 + grace + self.cfg.heartbeat.0 / 2 + jitter);
+        self.deadline = self.deadline.min(deadline);
+    }
+
     pub(crate) fn on_canvass(&mut self, from: MemberId, nonce: u64, theirs: (Ballot, Slot)) {
         let mine = (self.accepted, self.log.end());
         let silent = self.contact.is_none_or(|at| self.now.0 - at.0 >= self.cfg.election.0);

@@ -123,6 +123,7 @@ impl Paxos {
     }
 
     fn window_open(&self) -> bool {
+        assert!(self.committed <= self.log.end(), "what is committed is in the log");
         let slots = self.log.end().0 - self.committed.0;
         let bytes = self.log.bytes_between(self.committed, self.log.end());
         slots < self.cfg.window_slots as u64 && bytes < self.cfg.window_bytes as u64

@@ -23,7 +23,8 @@ pub enum Output {
         /// In this order.
         ops: Vec<LogOp>,
     },
-    /// Everything up to here is chosen and stands in this member's log, durable here or not.
+    /// Everything up to here is chosen and stands in this member's log, durable here or not. After a start
+    /// the first one covers what the log's last hint knew, from the trim point on.
     Commit {
         /// The last chosen slot.
         upto: Slot,
@@ -40,7 +41,7 @@ pub enum Output {
         /// As given to `read_index`.
         ctx: u64,
     },
-    /// This member's part has changed.
+    /// This member's part has changed; it starts as a follower of nobody.
     Role(Role),
     /// The core has stopped and ignores all further inputs.
     Fatal {

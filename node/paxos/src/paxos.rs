@@ -204,12 +204,13 @@ impl Paxos {
         }
         if self.is_leader() {
             self.advance_commit();
-        } else if self.cfg.plant.late_completion() || self.follows_what_it_accepted() {
+        } else if self.follows_what_it_accepted() {
             self.ack_due = true;
         }
     }
 
-    /// The transport to that peer broke: what was sent may be lost.
+    /// The transport to that peer broke: what was sent may be lost. A leader that is lost so and not heard
+    /// again soon is given up earlier than one that just falls silent.
     pub fn peer_lost(&mut self, peer: MemberId) {
         if self.stopped {
             return;
@@ -217,6 +218,7 @@ impl Paxos {
         self.rewind_peer(peer);
         if self.leader == Some(peer) {
             self.fail_asked_reads();
+            self.doubt_leader();
         }
     }
 
@@ -380,6 +382,9 @@ impl Paxos {
         if self.cfg.plant.ack_before_fsync() {
             return self.log.end();
         }
+        if self.cfg.plant.late_completion() {
+            return self.disk.claimed().min(self.log.end());
+        }
         if self.disk.accepted() == self.accepted { self.disk.end() } else { Slot::ZERO }
     }
 
@@ -417,8 +422,9 @@ impl Paxos {
 
     /// The next canvass comes after a full election timeout and a bit.
     pub(crate) fn put_deadline_off(&mut self) {
+        // Half a heartbeat more than the peers wait, for their clocks are only as fine as their ticks.
         let jitter = self.jitter(self.cfg.election.0 / 2);
-        self.deadline = Millis(self.now.0 + self.cfg.election.0 + jitter);
+        self.deadline = Millis(self.now.0 + self.cfg.election.0 + self.cfg.heartbeat.0 / 2 + jitter);
     }
 
     /// Between 0 and `most`, the same in every run with the same seed.

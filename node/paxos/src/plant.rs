@@ -37,8 +37,10 @@ plants! {
     AckBeforeFsync ack_before_fsync
     /// The accepted ballot is restamped at the first chunk of a sync, when most of the prefix is missing.
     EarlyRestamp early_restamp
-    /// A Promise reports what is durable at that moment, and the writes then in flight are acknowledged to
-    /// the old leader when they complete: they are in the old leader's count and in no new leader's prefix.
+    /// The completion of a write is credited to the ballot that is current when it arrives, not to the one
+    /// it was issued under: after a Promise and the new leader's sync, an old write's completion
+    /// acknowledges the new leader's entries, which are still under way. (To acknowledge the old leader's
+    /// would be harmless: the Promise went out after, and reported, every write issued before it.)
     LateCompletion late_completion
     /// Prepare goes out before the candidate's own promise is durable: after a crash the same round is
     /// taken again, with other entries.

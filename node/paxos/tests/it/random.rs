@@ -4,9 +4,10 @@
 //! With `cargo test -p pharos-paxos --features planted-bugs` each planted bug must be found by the very
 //! same schedules.
 
-use crate::net::Net;
-use pharos_paxos::{Config, MemberId, Plant, Slot};
+use crate::net::{Flight, Net};
+use pharos_paxos::{Config, MemberId, Millis, Plant, Slot};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// splitmix64
 struct Dice(u64);
@@ -51,6 +52,12 @@ struct Run {
     met: Met,
     /// How much of the schedule is trouble: runs differ.
     trouble: usize,
+    /// How many of a hundred chances the disks let pass.
+    slow: usize,
+    /// Links that deliver nothing until then, and lose nothing.
+    clogged: BTreeMap<(u32, u32), u64>,
+    /// Disks that do nothing until then.
+    stalled: BTreeMap<u32, u64>,
 }
 
 const STEPS: usize = 4000;
@@ -58,14 +65,27 @@ const STEPS: usize = 4000;
 fn run(seed: u64, members: u32, plant: Plant) -> Met {
     let mut dice = Dice(seed);
     let trouble = dice.pick(&[5, 15, 30]);
+    // Delays as long as the timeouts make two leaders at once usual.
+    let (heartbeat, election) = dice.pick(&[(50, 500), (20, 100), (20, 60)]);
     let change = |cfg: &mut Config| {
+        (cfg.heartbeat, cfg.election) = (Millis(heartbeat), Millis(election));
         cfg.seed = seed;
         cfg.plant = plant;
         cfg.chunk_bytes = 80;
         cfg.window_slots = 8;
         cfg.window_bytes = 200;
     };
-    let mut run = Run { net: Net::with(members, change), dice, proposals: 0, met: Met::default(), trouble };
+    let slow = dice.pick(&[0, 50, 80]);
+    let mut run = Run {
+        net: Net::with(members, change),
+        dice,
+        proposals: 0,
+        met: Met::default(),
+        trouble,
+        slow,
+        clogged: BTreeMap::new(),
+        stalled: BTreeMap::new(),
+    };
     for _ in 0..STEPS {
         run.step();
         run.net.check();
@@ -99,12 +119,13 @@ impl Run {
     }
 
     fn wire(&mut self) {
-        let len = self.net.wire.len();
-        if len == 0 {
+        let flows = |f: &Flight| self.clogged.get(&(f.from, f.to)).is_none_or(|until| *until <= self.net.now);
+        let ready: Vec<usize> = (0..self.net.wire.len()).filter(|&i| flows(&self.net.wire[i])).collect();
+        if ready.is_empty() {
             return;
         }
         let ordered = !self.dice.percent(self.trouble);
-        let index = if ordered { 0 } else { self.dice.below(len) };
+        let index = if ordered { ready[0] } else { self.dice.pick(&ready) };
         match self.dice.below(100) {
             0..2 => drop(self.net.wire.remove(index)),
             2..5 => {
@@ -114,15 +135,23 @@ impl Run {
             }
             _ => self.net.deliver(index),
         }
-        if len > 400 {
-            self.net.wire.drain(..len - 400); // A queue somewhere overflows.
+        if self.net.wire.len() > 600 {
+            self.net.wire.drain(..200); // A queue somewhere overflows.
         }
+    }
+
+    fn clog(&mut self, id: u32, other: u32) {
+        let until = self.net.now + 50 + self.dice.below(900) as u64;
+        self.clogged.insert((id, other), until);
     }
 
     fn sync(&mut self) {
         let id = self.any();
-        let count = 1 + self.dice.below(3);
-        self.net.sync(id, count);
+        let stalled = self.stalled.get(&id).is_some_and(|until| *until > self.net.now);
+        if !stalled && !self.dice.percent(self.slow) {
+            let count = 1 + self.dice.below(3);
+            self.net.sync(id, count);
+        }
     }
 
     fn propose(&mut self) {
@@ -145,12 +174,17 @@ impl Run {
     fn trouble(&mut self) {
         let (id, other) = (self.any(), self.any());
         match self.dice.below(100) {
-            0..30 => self.crash(id),
+            0..20 => self.crash(id),
+            20..30 => {
+                let until = self.net.now + 100 + self.dice.below(700) as u64;
+                self.stalled.insert(id, until);
+            }
             30..55 => self.restart_all(),
-            55..65 => self.net.isolate(id),
-            65..75 => drop(self.net.cut.insert((id, other))),
-            75..88 => self.net.heal(),
-            88..92 if self.net.alive(id) => {
+            55..62 => self.net.isolate(id),
+            62..70 => self.clog(id, other),
+            70..75 => drop(self.net.cut.insert((id, other))),
+            75..84 => self.net.heal(),
+            84..92 if self.net.alive(id) => {
                 self.net.core_mut(id).transfer(MemberId(other));
                 self.net.collect(id);
             }
@@ -243,7 +277,7 @@ fn fixed_seeds_meet_every_kind_of_trouble() {
         all.crashes += met.crashes;
         all.lost_writes += met.lost_writes;
     }
-    assert!(all.chosen > 1500 && all.reads > 200 && all.ballots > 60, "{all:?}");
+    assert!(all.chosen > 1000 && all.reads > 200 && all.ballots > 150, "{all:?}");
     assert!(all.crashes > 60 && all.lost_writes > 15, "{all:?}");
 }
 

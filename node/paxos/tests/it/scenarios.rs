@@ -169,6 +169,35 @@ fn a_leader_cut_off_from_its_quorum_steps_down_after_one_election_timeout() {
 }
 
 #[test]
+fn a_leader_whose_connections_break_is_succeeded_before_the_election_timeout() {
+    let mut net = Net::new(3);
+    net.elect(1);
+    net.crash(1, 0);
+    for id in [2, 3] {
+        net.core_mut(id).peer_lost(MemberId(1));
+        net.collect(id);
+    }
+    net.run(400);
+    assert_eq!(net.leaders().len(), 1);
+}
+
+#[test]
+fn a_broken_connection_alone_unseats_nobody() {
+    let mut net = Net::new(3);
+    net.elect(1);
+    let ballot = net.core(1).ballot();
+    for _ in 0..20 {
+        net.core_mut(3).peer_lost(MemberId(1));
+        net.collect(3);
+        net.cut.extend([(1, 3), (3, 1)]);
+        net.run(300);
+        net.heal();
+        net.run(50);
+    }
+    assert_eq!(net.core(1).role(), Role::Leader { ballot });
+}
+
+#[test]
 fn a_member_that_returns_does_not_disturb_a_happy_leader() {
     let mut net = Net::new(3);
     net.elect(1);
