@@ -210,5 +210,9 @@ fn the_remains_of_a_longer_group_behind_its_successor_are_cut() {
     write(&mut wal, &mut disk, &[LogOp::Append(crate::kit::entry(2, 8, 10))]);
     let recovery = Wal::recover(CONFIG, &disk).unwrap();
     assert_eq!(recovery.entries.last().unwrap().ballot, ballot(8));
-    assert!(matches!(recovery.tail, Tail::Torn { offset: 12_288, length: 8_192, .. }), "{:?}", recovery.tail);
+    assert!(
+        matches!(recovery.tail, Tail::Torn { offset: 12_288, length: 12_288, .. }),
+        "{:?}",
+        recovery.tail
+    );
 }
