@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Image { out } => build_images(&out)?,
         Command::Box { action: Action::Up { install } } => up(install)?,
-        Command::Box { action: Action::Down } => down()?,
+        Command::Box { action: Action::Down } => kubebox::down_current()?,
         Command::Box { action: Action::Exec { command } } => return exec(&command),
         Command::Box { action: Action::Sweep } => kubebox::sweep(),
     }
@@ -84,15 +84,6 @@ fn up(install: bool) -> anyhow::Result<()> {
         Release { cluster: &cluster, name: "pharos", namespace: "pharos-system" }.install(&images, &[])?;
         eprintln!("the operator is installed: ./x box exec kubectl apply -f FILE");
     }
-    Ok(())
-}
-
-fn down() -> anyhow::Result<()> {
-    let tools = Environment::read()?;
-    if let Some(kube_box) = KubeBox::current(tools)? {
-        kube_box.down()?;
-    }
-    kubebox::sweep();
     Ok(())
 }
 

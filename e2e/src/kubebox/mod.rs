@@ -81,9 +81,7 @@ impl KubeBox {
     /// # Errors
     /// If its state cannot be read.
     pub fn current(tools: Environment) -> anyhow::Result<Option<Self>> {
-        let Ok(dir) = std::fs::read_to_string(current_file()?) else { return Ok(None) };
-        let dir = PathBuf::from(dir);
-        Ok(namespace::alive(&dir).map(|init| Self { dir, init, tools }))
+        Ok(current()?.map(|(dir, init)| Self { dir, init, tools }))
     }
 
     /// Makes this the box that `current` finds.
@@ -101,8 +99,7 @@ impl KubeBox {
     /// # Errors
     /// If something cannot be removed.
     pub fn down(self) -> anyhow::Result<()> {
-        namespace::kill(self.init)?;
-        clean(&self.dir)
+        take_down(&self.dir, self.init)
     }
 
     /// A program in the box's namespaces, with kubectl and helm on PATH and configured.
@@ -201,6 +198,29 @@ impl KubeBox {
         }
         text
     }
+}
+
+/// Takes the box down that `./x box up` left, if it is up, and removes what it and killed ones left.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn down_current() -> anyhow::Result<()> {
+    if let Some((dir, init)) = current()? {
+        take_down(&dir, init)?;
+    }
+    sweep();
+    Ok(())
+}
+
+fn current() -> anyhow::Result<Option<(PathBuf, u32)>> {
+    let Ok(dir) = std::fs::read_to_string(current_file()?) else { return Ok(None) };
+    let dir = PathBuf::from(dir);
+    Ok(namespace::alive(&dir).map(|init| (dir, init)))
+}
+
+fn take_down(dir: &Path, init: u32) -> anyhow::Result<()> {
+    namespace::kill(init)?;
+    clean(dir)
 }
 
 /// Removes what boxes left whose processes are gone.

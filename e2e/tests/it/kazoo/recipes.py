@@ -1,0 +1,242 @@
+"""Programs of kazoo's users, each to be run while the leader is killed under it: recipes.py NAME HOSTS."""
+import logging
+import sys
+import threading
+import time
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import ConnectionLoss, KazooException, OperationTimeoutError, SessionExpiredError
+from kazoo.retry import KazooRetry
+
+NAME, HOSTS = sys.argv[1], sys.argv[2]
+LOST = (ConnectionLoss, SessionExpiredError, OperationTimeoutError)
+PATIENCE = 120
+# Who started this kills the leader while the work goes on.
+WORKERS, ROUNDS = 4, 12
+logging.basicConfig(level=logging.CRITICAL)
+
+
+def client():
+    retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5)
+    zk = KazooClient(hosts=HOSTS, timeout=10, connection_retry=retry, command_retry=retry.copy())
+    zk.start(timeout=PATIENCE)
+    return zk
+
+
+def until(what, condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.05)
+
+
+def at_once(work, count=WORKERS):
+    """Runs `work(number, client)` in threads with a client each; the first failure is raised."""
+    failures = []
+
+    def run(number):
+        zk = client()
+        try:
+            work(number, zk)
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            zk.stop()
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE * 2)
+        assert not thread.is_alive(), "a client hangs"
+    if failures:
+        raise failures[0]
+
+
+class Alone:
+    """Fails if two are inside at once."""
+
+    def __init__(self):
+        self.inside = threading.Lock()
+        self.times = 0
+
+    def __enter__(self):
+        assert self.inside.acquire(blocking=False), "two hold it at once"
+        self.times += 1
+
+    def __exit__(self, *_):
+        time.sleep(0.05)
+        self.inside.release()
+
+
+def example():
+    zk = client()
+    zk.ensure_path("/example")
+    zk.create("/test", b"data", ephemeral=False, makepath=True)
+    assert zk.get("/test")[0] == b"data"
+    zk.set("/test", b"more data")
+    data, stat = zk.get("/test")
+    assert (data, stat.version) == (b"more data", 1)
+    zk.stop()
+
+
+def lock():
+    alone = Alone()
+
+    def work(number, zk):
+        for _ in range(ROUNDS):
+            with zk.Lock("/lock", str(number)):
+                with alone:
+                    pass
+
+    at_once(work)
+    assert alone.times == WORKERS * ROUNDS
+
+
+def election():
+    alone = Alone()
+
+    def lead():
+        with alone:
+            pass
+
+    def work(number, zk):
+        for _ in range(ROUNDS // 2):
+            zk.Election("/election", str(number)).run(lead)
+
+    at_once(work)
+    assert alone.times == WORKERS * (ROUNDS // 2)
+
+
+def barrier():
+    inside, most = [], []
+
+    def work(number, zk):
+        for turn in range(ROUNDS // 4):
+            double = zk.DoubleBarrier(f"/barrier-{turn}", WORKERS, str(number))
+            double.enter()
+            inside.append(number)
+            # All are inside before one leaves.
+            until("everybody inside", lambda: len(inside) >= WORKERS * (turn + 1))
+            double.leave()
+            most.append(len(inside))
+
+    at_once(work)
+    assert len(inside) == WORKERS * (ROUNDS // 4)
+
+
+def counter():
+    lost = []
+
+    def work(number, zk):
+        zk_counter = zk.Counter("/counter")
+        for _ in range(ROUNDS):
+            try:
+                zk_counter += 1
+            except LOST:
+                lost.append(number)
+
+    zk = client()
+    # kazoo itself repeats an addition whose answer was lost: never fewer, and more only by such repeats.
+    repeats = []
+    zk.add_listener(lambda state: repeats.append(state))
+    at_once(work)
+    value = zk.Counter("/counter").value
+    assert value >= WORKERS * ROUNDS - len(lost), f"additions are missing: {value}"
+    zk.stop()
+
+
+def queue():
+    zk = client()
+    sent, unclear = [], []
+    for number in range(WORKERS * ROUNDS):
+        entry = str(number).encode()
+        try:
+            zk.LockingQueue("/queue").put(entry)
+            sent.append(entry)
+        except LOST:
+            unclear.append(entry)
+    received = []
+
+    def work(number, consumer):
+        entries = consumer.LockingQueue("/queue")
+        while True:
+            entry = entries.get(timeout=2)
+            if entry is None:
+                if len(set(received)) >= len(sent):
+                    return
+                continue
+            try:
+                if entries.consume():
+                    received.append(entry)
+            except LOST:
+                received.append(entry)
+
+    at_once(work, 2)
+    missing = set(sent) - set(received)
+    assert not missing, f"entries are missing: {missing}"
+    assert set(received) <= set(sent) | set(unclear)
+    zk.stop()
+
+
+def party():
+    joined = threading.Barrier(WORKERS)
+    left = threading.Barrier(WORKERS)
+
+    def work(number, zk):
+        members = zk.Party("/party", str(number))
+        members.join()
+        joined.wait(PATIENCE)
+        until("everybody in the party", lambda: sorted(set(members)) == [str(n) for n in range(WORKERS)])
+        left.wait(PATIENCE)
+        members.leave()
+        until("an empty party", lambda: len(members) == 0)
+
+    at_once(work)
+
+
+def data_watch():
+    zk, writer = client(), client()
+    writer.create("/watched", b"0")
+    seen = []
+
+    @zk.DataWatch("/watched")
+    def changed(data, stat):
+        if data is not None:
+            seen.append(int(data))
+
+    last = WORKERS * ROUNDS
+    for number in range(1, last + 1):
+        writer.retry(writer.set, "/watched", str(number).encode())
+        time.sleep(0.1)
+    until("the last value", lambda: seen and seen[-1] == last)
+    assert seen == sorted(seen), f"values go back: {seen}"
+    zk.stop()
+    writer.stop()
+
+
+def children_watch():
+    zk, writer = client(), client()
+    writer.ensure_path("/parent")
+    seen = []
+
+    @zk.ChildrenWatch("/parent")
+    def changed(children):
+        seen.append(set(children))
+
+    expected = set()
+    for number in range(WORKERS * ROUNDS):
+        name = f"c{number:03}"
+        writer.retry(writer.ensure_path, f"/parent/{name}")
+        expected.add(name)
+        time.sleep(0.1)
+    until("all children", lambda: seen and seen[-1] == expected)
+    zk.stop()
+    writer.stop()
+
+
+try:
+    globals()[NAME]()
+except (AssertionError, KazooException) as failure:
+    sys.exit(f"{NAME}: {failure!r}")
+print("done")
