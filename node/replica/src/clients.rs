@@ -66,6 +66,8 @@ pub(crate) struct Conn {
     /// The client has spoken since the last touch report.
     pub(crate) touched: bool,
     pub(crate) serial: u32,
+    /// A sync waits, and with it all that came later.
+    pub(crate) deferring: bool,
     /// Commands given to a leader and not answered.
     in_flight: u32,
     /// Commands that no leader has been given.
@@ -109,6 +111,7 @@ impl Clients {
             out: BytesMut::new(),
             touched: false,
             serial: 0,
+            deferring: false,
             in_flight: 0,
             unsent: 0,
             listed: false,

@@ -30,6 +30,7 @@ mod wire;
 pub use founding::{Founder, Founding};
 pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch};
 pub use peer_msg::PeerError;
+pub use pharos_paxos::Plant as CorePlant;
 pub use plant::Plant;
 pub use replica::{Boot, OWN_PREFIX, Replica, ReplicaConfig, StartError, TransferError};
 pub use status::{MemberRole, PeerStatus, ReplicaStatus};

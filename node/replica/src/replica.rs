@@ -293,6 +293,12 @@ impl Replica {
         self.outputs.pop_front()
     }
 
+    /// The ballot in which this member leads.
+    #[must_use]
+    pub fn leads_in(&self) -> Option<Ballot> {
+        if let Leadership::Leads { ballot } = self.leadership { Some(ballot) } else { None }
+    }
+
     /// An entry of the log, for whoever checks that members agree.
     #[must_use]
     pub fn chosen(&self, slot: Slot) -> Option<&pharos_paxos::Entry> {

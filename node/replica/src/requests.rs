@@ -12,6 +12,15 @@ use pharos_jute::{DecodeError, ErrorCode, Reader, ReplyHeader, Request, RequestH
 use pharos_znode::{Command, Op, SessionId};
 use std::net::IpAddr;
 
+/// Where a request stands among those of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It has just come.
+    Back,
+    /// It waited, and its turn has come.
+    Front,
+}
+
 impl Replica {
     /// A client has connected.
     pub fn client_open(&mut self, conn: ConnId, ip: IpAddr) {
@@ -42,23 +51,35 @@ impl Replica {
         }
     }
 
-    /// A request of a connection whose session is bound.
+    /// A request of a connection whose session is bound: behind a sync everything waits, for neither a
+    /// read nor a write may overtake it.
     pub(crate) fn request(&mut self, conn: ConnId, frame: &[u8]) {
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        if own.deferring {
+            own.pending.push_back(Pending::Frame(frame.into()));
+        } else {
+            self.dispatch(conn, frame, Place::Back);
+        }
+    }
+
+    fn dispatch(&mut self, conn: ConnId, frame: &[u8], place: Place) {
         let mut reader = Reader::new(frame);
         let Ok(header) = RequestHeader::decode(&mut reader) else {
             return self.close(conn, CloseReason::Malformed);
         };
+        let xid = header.xid;
         match Request::decode(header.op, reader.rest()) {
-            Err(DecodeError::UnknownOp(_)) => self.refuse(conn, header.xid),
-            Err(_) => self.answer_in_turn(conn, header.xid, ErrorCode::MARSHALLING_ERROR, None),
-            Ok(Request::Auth(auth)) => self.authenticate(conn, header.xid, &auth),
-            Ok(Request::Sync(path)) => self.sync(conn, header.xid, path.unwrap_or_default()),
+            Err(DecodeError::UnknownOp(_)) => self.refuse(conn, xid, place),
+            Err(_) => self.answer_in_turn(conn, xid, ErrorCode::MARSHALLING_ERROR, None, place),
+            Ok(Request::Auth(auth)) => self.authenticate(conn, xid, &auth, place),
+            Ok(Request::Sync(path)) => self.sync(conn, xid, path.unwrap_or_default(), place),
             Ok(Request::Check(_) | Request::DeleteContainer(_) | Request::Reconfig(_) | Request::Sasl(_)) => {
-                self.refuse(conn, header.xid);
+                self.refuse(conn, xid, place);
             }
             Ok(request) => match Op::from_request(&request) {
-                Some(op) => self.write(conn, header, op),
-                None => self.read_in_turn(conn, header.xid, &request, frame),
+                Some(op) => self.write(conn, header, op, place),
+                None if place == Place::Front => self.read(conn, xid, &request),
+                None => self.read_in_turn(conn, xid, &request, frame),
             },
         }
     }
@@ -69,11 +90,15 @@ impl Replica {
             match own.pending.front() {
                 Some(Pending::Sync { slot: Some(slot), .. }) if *slot <= self.applier.applied() => {}
                 Some(Pending::Frame(_) | Pending::Answer(..)) => {}
-                _ => return,
+                Some(_) => return,
+                None => {
+                    own.deferring = false;
+                    return;
+                }
             }
             match own.pending.pop_front().expect("the head was just seen") {
                 Pending::Sync { xid, path, .. } => self.answer(conn, xid, Ok(&Response::Path(Some(&path)))),
-                Pending::Frame(frame) => self.read_frame(conn, &frame),
+                Pending::Frame(frame) => self.dispatch(conn, &frame, Place::Front),
                 Pending::Answer(bytes, close) => self.give(conn, &bytes, close),
                 Pending::Write { .. } => unreachable!("a write at the head ends the loop above"),
             }
@@ -101,19 +126,26 @@ impl Replica {
         serial
     }
 
-    fn write(&mut self, conn: ConnId, header: RequestHeader, op: Op) {
+    fn write(&mut self, conn: ConnId, header: RequestHeader, op: Op, place: Place) {
         let Some(Conn { phase: Phase::Live(live), .. }) = self.clients.get(conn) else { return };
         let (session, attach) = (live.session, live.attach);
         let serial = self.submit(conn, session, attach, header.xid, op);
+        self.wait(conn, Pending::Write { serial, xid: header.xid }, place);
+    }
+
+    fn sync(&mut self, conn: ConnId, xid: i32, path: &str, place: Place) {
+        let ctx = self.reads.sync(conn);
+        self.wait(conn, Pending::Sync { xid, path: path.into(), ctx, slot: None }, place);
         if let Some(own) = self.clients.get_mut(conn) {
-            own.pending.push_back(Pending::Write { serial, xid: header.xid });
+            own.deferring = true;
         }
     }
 
-    fn sync(&mut self, conn: ConnId, xid: i32, path: &str) {
-        let ctx = self.reads.sync(conn);
-        if let Some(own) = self.clients.get_mut(conn) {
-            own.pending.push_back(Pending::Sync { xid, path: path.into(), ctx, slot: None });
+    fn wait(&mut self, conn: ConnId, pending: Pending, place: Place) {
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        match place {
+            Place::Back => own.pending.push_back(pending),
+            Place::Front => own.pending.push_front(pending),
         }
     }
 
@@ -126,19 +158,12 @@ impl Replica {
         }
     }
 
-    fn read_frame(&mut self, conn: ConnId, frame: &[u8]) {
-        let mut reader = Reader::new(frame);
-        let header = RequestHeader::decode(&mut reader).expect("the frame was decoded when it came");
-        let request = Request::decode(header.op, reader.rest()).expect("the frame was decoded when it came");
-        self.read(conn, header.xid, &request);
-    }
-
     /// A ping is answered with its fixed number, whatever number it was asked with.
     pub(crate) fn pong(&mut self, conn: ConnId) {
         self.answer(conn, xid::PING, Ok(&Response::Empty));
     }
 
-    fn authenticate(&mut self, conn: ConnId, xid: i32, auth: &pharos_jute::Auth<'_>) {
+    fn authenticate(&mut self, conn: ConnId, xid: i32, auth: &pharos_jute::Auth<'_>, place: Place) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         let credentials = auth.auth.unwrap_or_default();
         let accepted = match auth.scheme {
@@ -148,33 +173,43 @@ impl Replica {
             _ => None,
         };
         let Some(id) = accepted else {
-            return self.answer_in_turn(conn, xid, ErrorCode::AUTH_FAILED, Some(CloseReason::Refused));
+            let end = Some(CloseReason::Refused);
+            return self.answer_in_turn(conn, xid, ErrorCode::AUTH_FAILED, end, place);
         };
         if !own.auth.contains(&id) {
             own.auth.push(id);
         }
-        self.answer_in_turn(conn, xid, ErrorCode::OK, None);
+        self.answer_in_turn(conn, xid, ErrorCode::OK, None, place);
     }
 
     /// An operation that the protocol does not have: answered once what came before is, then the end.
-    fn refuse(&mut self, conn: ConnId, xid: i32) {
+    fn refuse(&mut self, conn: ConnId, xid: i32, place: Place) {
         let mut bytes = BytesMut::new();
         let header = ReplyHeader { xid, zxid: -1, err: ErrorCode::UNIMPLEMENTED };
         crate::answers::framed(&mut bytes, |out| header.encode(out));
-        self.give_in_turn(conn, bytes, Some(CloseReason::Refused));
+        self.give_in_turn(conn, bytes, Some(CloseReason::Refused), place);
     }
 
     /// An answer without a body, behind what came before.
-    fn answer_in_turn(&mut self, conn: ConnId, xid: i32, err: ErrorCode, close: Option<CloseReason>) {
+    fn answer_in_turn(
+        &mut self,
+        conn: ConnId,
+        xid: i32,
+        err: ErrorCode,
+        close: Option<CloseReason>,
+        place: Place,
+    ) {
         let mut bytes = BytesMut::new();
         let zxid = if xid == pharos_jute::xid::AUTH { 0 } else { self.state.zxid().0 };
         crate::answers::framed(&mut bytes, |out| ReplyHeader { xid, zxid, err }.encode(out));
-        self.give_in_turn(conn, bytes, close);
+        self.give_in_turn(conn, bytes, close, place);
     }
 
-    fn give_in_turn(&mut self, conn: ConnId, bytes: BytesMut, close: Option<CloseReason>) {
-        let Some(own) = self.clients.get_mut(conn) else { return };
-        own.pending.push_back(Pending::Answer(bytes.to_vec().into(), close));
+    fn give_in_turn(&mut self, conn: ConnId, bytes: BytesMut, close: Option<CloseReason>, place: Place) {
+        if place == Place::Front {
+            return self.give(conn, &bytes, close);
+        }
+        self.wait(conn, Pending::Answer(bytes.to_vec().into(), close), place);
         self.drive(conn);
     }
 

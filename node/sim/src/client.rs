@@ -55,6 +55,8 @@ pub(crate) struct Client {
     /// The highest zxid in an answer on this connection.
     answered_zxid: i64,
     pub(crate) unknown: u64,
+    /// When the member was last heard.
+    pub(crate) heard_at: u64,
 }
 
 const ROOMS: u64 = 6;
@@ -72,6 +74,7 @@ impl Client {
             last_zxid: 0,
             answered_zxid: 0,
             unknown: 0,
+            heard_at: 0,
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Reference {
     answers: BTreeMap<CommandKey, (i64, Vec<u8>)>,
     nodes: BTreeMap<String, Vec<Version>>,
     /// Sessions that the leader ended, newest last; the world looks at them and clears the list.
-    pub(crate) expired: Vec<(SessionId, i32)>,
+    pub(crate) expired: Vec<SessionId>,
     pub(crate) epochs: u64,
 }
 
@@ -66,10 +66,6 @@ impl Reference {
     /// The last chosen slot that some member has applied.
     pub(crate) fn end(&self) -> Slot {
         Slot(self.log.len() as u64)
-    }
-
-    pub(crate) fn zxid(&self) -> i64 {
-        self.state.zxid().0
     }
 
     /// What the client of a command must be told.
@@ -117,7 +113,7 @@ impl Reference {
         }
         for event in &out.session_events {
             if let (SessionEvent::Closed { session, expired: true, .. }, Op::Expire { .. }) = (event, &command.op) {
-                self.expired.push((*session, 0));
+                self.expired.push(*session);
             }
         }
         if command.request == 0 {

@@ -48,18 +48,9 @@ impl Batch {
 }
 
 impl Command {
-    /// Appends the command alone, as a follower forwards it.
+    /// Appends the command as it stands in a batch, for [`Batch::put_header`] to stand before.
     pub fn encode(&self, out: &mut impl BufMut) {
-        out.put_u8(VERSION);
         encode_command(self, out);
-    }
-
-    /// Reads a forwarded command. Node data share the payload's memory.
-    pub fn decode(payload: &Bytes) -> Result<Self> {
-        let mut d = Decoder::new(payload)?;
-        let command = d.command()?;
-        d.end()?;
-        Ok(command)
     }
 }
 

@@ -1,0 +1,144 @@
+//! One simulated machine: a disk, a store, and perhaps a process.
+//!
+//! Owns what survives a crash and what does not. Must not know the network or clients. The process is
+//! `pharos-replica` as it ships.
+
+use crate::rng::Rng;
+use bytes::Bytes;
+use pharos_log::mem::{Crash, MemDisk};
+use pharos_log::{DiskOp, Wal, WalConfig};
+use pharos_paxos::{IoId, MemberId, Millis, Slot};
+use pharos_replica::{Boot, Founding, Now, OWN_PREFIX, PersistBatch, Plant, Replica, ReplicaConfig};
+use pharos_znode::State;
+use std::collections::{BTreeMap, VecDeque};
+
+pub(crate) struct Member {
+    pub(crate) id: MemberId,
+    disk: MemDisk,
+    rows: BTreeMap<Bytes, Bytes>,
+    flushed: Slot,
+    pub(crate) process: Option<Process>,
+    /// Raised at every crash, so that what was under way for an earlier process is not heard.
+    pub(crate) life: u64,
+    /// What the reference has compared.
+    pub(crate) seen: Slot,
+    /// Until when the process does not run.
+    pub(crate) paused_until: u64,
+}
+
+pub(crate) struct Process {
+    pub(crate) replica: Replica,
+    pub(crate) boot: u64,
+    /// Log requests in order; the first is being carried out.
+    log: VecDeque<(IoId, VecDeque<DiskOp>)>,
+    pub(crate) spare: Option<DiskOp>,
+    pub(crate) persist: Option<PersistBatch>,
+}
+
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+fn wal_config(id: MemberId) -> WalConfig {
+    WalConfig { segment_bytes: SEGMENT_BYTES, spare_segments: 1, identity: [id.0 as u8; 16] }
+}
+
+impl Member {
+    /// A founder's machine: formatted, with the founding entry on its disk.
+    pub(crate) fn found(id: MemberId, founding: &Founding) -> Self {
+        let mut disk = MemDisk::new();
+        let (mut wal, mut ops) = Wal::format(wal_config(id));
+        wal.append(&founding.first_group(), &mut ops);
+        disk.execute(&ops).expect("a disk in memory takes what a log writes");
+        Self {
+            id,
+            disk,
+            rows: BTreeMap::new(),
+            flushed: Slot::ZERO,
+            process: None,
+            life: 0,
+            seen: Slot::ZERO,
+            paused_until: 0,
+        }
+    }
+
+    /// Starts the process from what is on the disk. True if it began from the store.
+    pub(crate) fn start(&mut self, now: Now, rng: &mut Rng, plant: Plant) -> Result<bool, String> {
+        let log = Wal::recover(wal_config(self.id), &self.disk).map_err(|e| format!("recovery: {e}"))?;
+        self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
+        let (own, rows): (Vec<_>, Vec<_>) =
+            self.rows.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k[0] == OWN_PREFIX);
+        let state = if rows.is_empty() {
+            State::new()
+        } else {
+            State::from_rows(rows).map_err(|e| format!("rows: {e}"))?
+        };
+        let boot = rng.bits();
+        let config = ReplicaConfig {
+            me: self.id,
+            boot,
+            tick_ms: 200,
+            heartbeat: Millis(50),
+            election: Millis(500),
+            seed: rng.bits(),
+            log_tail_bytes: 2 << 20,
+            plant,
+        };
+        let boot_from = Boot { log, state, own, applied: self.flushed };
+        let replica = Replica::start(config, boot_from, now).map_err(|e| e.to_string())?;
+        self.seen = self.flushed;
+        self.process = Some(Process { replica, boot, log: VecDeque::new(), spare: None, persist: None });
+        Ok(self.flushed > Slot::ZERO)
+    }
+
+    /// The machine stops, perhaps in the middle of a disk operation.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> (Crash, bool) {
+        self.life += 1;
+        let current = self.process.take().and_then(|p| p.log.front().and_then(|(_, ops)| ops.front().cloned()));
+        let bits = &mut || rng.bits();
+        match current {
+            Some(op) => (self.disk.crash_in(&op, bits).expect("the operation was valid"), true),
+            None => (self.disk.crash(bits), false),
+        }
+    }
+
+    /// A log request came; true if the log thread was idle.
+    pub(crate) fn enqueue(&mut self, io: IoId, ops: Vec<DiskOp>) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        process.log.push_back((io, ops.into()));
+        process.log.len() == 1
+    }
+
+    /// The log thread finishes one operation: the request that is durable now, if any, and whether
+    /// there is more to do.
+    pub(crate) fn disk_step(&mut self) -> (Option<IoId>, bool) {
+        let Some(process) = &mut self.process else { return (None, false) };
+        let Some((io, ops)) = process.log.front_mut() else { return (None, false) };
+        if let Some(op) = ops.pop_front() {
+            self.disk.execute_one(&op).expect("a disk in memory takes what a log writes");
+        }
+        let done = ops.is_empty().then_some(*io);
+        if done.is_some() {
+            process.log.pop_front();
+        }
+        (done, !process.log.is_empty())
+    }
+
+    pub(crate) fn create_spare(&mut self) -> Option<DiskOp> {
+        let op = self.process.as_mut()?.spare.take()?;
+        self.disk.execute_one(&op).expect("a disk in memory has room");
+        Some(op)
+    }
+
+    /// The store has flushed the cut.
+    pub(crate) fn flush(&mut self) -> Option<Slot> {
+        let batch = self.process.as_mut()?.persist.take()?;
+        for (key, value) in batch.rows.to_pairs() {
+            match value {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+        self.rows.extend(batch.own);
+        self.flushed = batch.applied;
+        Some(batch.applied)
+    }
+}

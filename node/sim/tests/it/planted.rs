@@ -1,0 +1,40 @@
+//! Known bugs are found: `cargo test -p pharos-sim --features planted-bugs`.
+
+use pharos_sim::{Bounds, CorePlant, Plant, run};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Seeds within which a bug must show.
+const SEEDS: u64 = 3000;
+
+/// The first seed at which a run ends in a violation or a failed assertion.
+fn found_at(plant: Plant) -> Option<u64> {
+    let bounds = Bounds { plant, ..Bounds::default() };
+    (1..=SEEDS).find(|seed| {
+        let run = catch_unwind(AssertUnwindSafe(|| run(*seed, bounds)));
+        !matches!(run, Ok(Ok(_)))
+    })
+}
+
+macro_rules! planted {
+    ($($name:ident: $plant:expr,)*) => {
+        $(#[test]
+        fn $name() {
+            let seed = found_at($plant);
+            assert!(seed.is_some(), "{:?} was not found in {SEEDS} seeds", $plant);
+        })*
+    };
+}
+
+planted! {
+    an_ack_before_the_fsync_is_found: Plant::Core(CorePlant::AckBeforeFsync),
+    an_early_restamp_is_found: Plant::Core(CorePlant::EarlyRestamp),
+    a_late_completion_after_a_promise_is_found: Plant::Core(CorePlant::LateCompletion),
+    a_reused_ballot_is_found: Plant::Core(CorePlant::BallotReuse),
+    a_double_count_is_found: Plant::Core(CorePlant::DoubleCount),
+    a_truncation_of_committed_entries_is_found: Plant::Core(CorePlant::TruncateCommitted),
+    a_forgotten_promise_is_found: Plant::Core(CorePlant::PromiseForgets),
+    an_unconfirmed_read_index_is_found: Plant::Core(CorePlant::ReadIndexUnconfirmed),
+    answers_of_a_cut_off_member_are_found: Plant::AnswersWhenCutOff,
+    a_resent_command_is_found: Plant::ResendsAfterBreak,
+    an_event_after_its_answer_is_found: Plant::EventAfterAnswer,
+}
