@@ -1,3 +1,36 @@
-//! pharos-node.
+//! The one binary of Pharos' data plane: `ensemble`, `worker`, `local` and their helpers.
+//!
+//! Owns flags, exit codes and the wiring between crates. Must not hold logic that a crate could own.
+//!
+//! Invariant: exit code 2 for what the user can put right, 1 for what is ours, 0 for the rest; messages go
+//! to standard error, results to standard output.
 
-fn main() {}
+mod cli;
+mod ensemble;
+mod ensemble_permit;
+mod failure;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.log.install();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Ensemble(args) => ensemble::run(args),
+        Command::Permit(args) => ensemble_permit::run(&args),
+        Command::Version => {
+            cli::print_version();
+            Ok(())
+        }
+    }
+}

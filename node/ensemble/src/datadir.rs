@@ -64,7 +64,7 @@ impl Volume {
         self.superblock.home
     }
 
-    /// What the admin endpoint says of it.
+    /// What the admin endpoint says of it, but for the ports.
     #[must_use]
     pub fn identity(&self) -> Identity {
         let home = self.home();
@@ -74,6 +74,7 @@ impl Volume {
             member_id: home.map(|home| home.member.0),
             cluster_id: home.map(|home| HexText(Id128(home.cluster))),
             generation: home.and_then(|home| u32::try_from(home.generation).ok()),
+            ..Identity::default()
         }
     }
 

@@ -46,7 +46,11 @@ impl ClientFrames {
 
     /// Calls `on_frame` for each whole frame, without its length. After an error the connection is of no
     /// more use; frames before the offending one have been handed out.
-    pub(crate) fn feed(&mut self, data: &[u8], mut on_frame: impl FnMut(&[u8])) -> Result<(), ClientFrameError> {
+    pub(crate) fn feed(
+        &mut self,
+        data: &[u8],
+        mut on_frame: impl FnMut(&[u8]),
+    ) -> Result<(), ClientFrameError> {
         if self.partial.is_empty() {
             let used = split(self.limit, data, &mut on_frame)?;
             self.partial.extend_from_slice(&data[used..]);

@@ -28,6 +28,9 @@ mod view;
 mod words;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Admission, ServerConfig, ServerError, Tuning};
 pub use datadir::Volume;
 pub use frames::DEFAULT_MAX_CLIENT_FRAME;

@@ -21,13 +21,14 @@ const SECRET_CONTEXT: &[u8] = b"pharos session passwords v1\0";
 
 /// The file that the operator, or `pharos-node permit`, writes once every founder's disk is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Permit {
     /// 1.
     pub version: u32,
     /// The new ensemble's id.
     pub cluster_id: HexId,
-    /// 1 for an ensemble that was never recovered by force.
+    /// 1, the default, for an ensemble that was never recovered by force.
+    #[serde(default = "first_generation")]
     pub generation: u32,
     /// The key of session passwords, for members that have no token file to derive it from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,9 +37,13 @@ pub struct Permit {
     pub founders: Vec<PermitFounder>,
 }
 
+fn first_generation() -> u32 {
+    1
+}
+
 /// One founder in a permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PermitFounder {
     /// The id it gets, never used again for another disk.
     pub member_id: u32,
@@ -122,18 +127,19 @@ impl Permit {
         Ok(permit)
     }
 
+    /// A permit for these founders.
+    #[must_use]
+    pub fn new(cluster: Id128, secret: Id128, founders: Vec<PermitFounder>) -> Self {
+        let (cluster_id, secret) = (HexId(cluster), Some(HexId(secret)));
+        Self { version: VERSION, cluster_id, generation: 1, secret, founders }
+    }
+
     /// The permit of an ensemble of one, whose member founds it by itself.
     #[must_use]
     pub fn alone(cluster: Id128, volume: Id128, secret: Id128, peer_port: u16, client_port: u16) -> Self {
         let host = "127.0.0.1".to_owned();
         let founder = PermitFounder { member_id: 1, volume: HexId(volume), host, peer_port, client_port };
-        Self {
-            version: VERSION,
-            cluster_id: HexId(cluster),
-            generation: 1,
-            secret: Some(HexId(secret)),
-            founders: vec![founder],
-        }
+        Self::new(cluster, secret, vec![founder])
     }
 
     /// The id that the permit gives to the member with this volume.

@@ -86,7 +86,7 @@ pub(crate) fn start_with<S: StateStore>(
     let waker = Waker::new(poll.registry(), WAKE).map_err(system("create a waker"))?;
     let (commands, received) = Commands::new(waker);
     let board = Board::new();
-    publish_identity(&board, volume.identity());
+    publish_identity(&board, identity(&volume, &addresses));
     let context = Arc::new(Context {
         board: Arc::clone(&board),
         commands: commands.clone(),
@@ -118,6 +118,11 @@ pub(crate) fn start_with<S: StateStore>(
 
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> ServerError {
     move |source| ServerError::System { what, source }
+}
+
+fn identity(volume: &Volume, addresses: &Addresses) -> Identity {
+    let (peer_port, client_port) = (addresses.peer.port(), addresses.client.port());
+    Identity { peer_port, client_port, ..volume.identity() }
 }
 
 /// What is known before the member runs.
@@ -235,12 +240,16 @@ impl Living {
         let Some(member) = permit.member_of(self.volume.id()) else { return Ok(false) };
         let token = self.config.token_file.as_deref().and_then(read_token);
         let founding = permit.founding(token.as_deref())?;
-        let identity = Identity { state: Life::Founding, ..self.volume.identity() };
-        publish_identity(&self.board, identity);
+        let founding_now = Identity { state: Life::Founding, ..self.identity() };
+        publish_identity(&self.board, founding_now);
         self.volume.found(member, &founding, self.wal_config())?;
         tracing::info!(%member, cluster = %permit.cluster_id.0, "founded");
-        publish_identity(&self.board, self.volume.identity());
+        publish_identity(&self.board, self.identity());
         Ok(true)
+    }
+
+    fn identity(&self) -> Identity {
+        identity(&self.volume, &self.sockets.addresses)
     }
 
     fn permit_alone(&self) -> Result<Permit, ServerError> {
@@ -312,7 +321,7 @@ impl Living {
             log_bytes = replayed.bytes, ?tail, elapsed_ms = started.elapsed().as_millis() as u64, "started"
         );
         let others = founding.members.iter().map(|member| member.id).filter(|id| *id != home.member);
-        let view = View::new(Arc::clone(&self.context), self.volume.identity(), others);
+        let view = View::new(Arc::clone(&self.context), self.identity(), others);
         let worker = system("start a thread");
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;

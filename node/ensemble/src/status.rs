@@ -45,6 +45,10 @@ pub struct Identity {
     pub cluster_id: Option<HexText>,
     /// Its generation.
     pub generation: Option<u32>,
+    /// The port where it listens for peers.
+    pub peer_port: u16,
+    /// The port where it listens for clients.
+    pub client_port: u16,
 }
 
 /// An [`Id128`] that is written as hexadecimal digits.
@@ -303,12 +307,14 @@ mod tests {
             member_id: Some(2),
             cluster_id: Some(HexText(Id128([1; 16]))),
             generation: Some(1),
+            peer_port: 2888,
+            client_port: 2181,
         };
         let (volume, cluster) = ("ab".repeat(16), "01".repeat(16));
         assert_eq!(
             serde_json::to_string(&identity).unwrap(),
             format!(
-                r#"{{"state":"member","volume":"{volume}","memberId":2,"clusterId":"{cluster}","generation":1}}"#
+                r#"{{"state":"member","volume":"{volume}","memberId":2,"clusterId":"{cluster}","generation":1,"peerPort":2888,"clientPort":2181}}"#
             )
         );
     }

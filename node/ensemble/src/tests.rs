@@ -1,0 +1,373 @@
+//! Whole servers over a store in memory, spoken to over their sockets.
+
+use crate::config::{Admission, ServerConfig, ServerError, Tuning};
+use crate::permit::{Permit, PermitFounder};
+use crate::server::{ServerHandle, start_with};
+use crate::state_store::OnStore;
+use crate::status::{Life, RoleName};
+use crate::{HexId, Id128};
+use pharos_store::MemStore;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn local() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn config(dir: &Path) -> ServerConfig {
+    ServerConfig {
+        data_dir: dir.to_owned(),
+        client_addr: local(),
+        peer_addr: local(),
+        admin_addr: local(),
+        metrics_addr: Some(local()),
+        admission: Admission::Alone,
+        token_file: None,
+        peers_file: None,
+        tuning: Tuning {
+            segment_bytes: 1 << 20,
+            spare_segments: 1,
+            heartbeat: Duration::from_millis(20),
+            election: Duration::from_millis(200),
+            max_frame: 1000,
+            ..Tuning::default()
+        },
+    }
+}
+
+fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
+    start_with(config, |dir| Ok(OnStore::new(MemStore::new(), dir)))
+}
+
+/// A member that founded an ensemble of its own and serves.
+fn alone(change: impl FnOnce(&mut ServerConfig)) -> (TempDir, ServerHandle) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir.path().join("data"));
+    change(&mut config);
+    let server = start(config).unwrap();
+    assert!(server.wait_until_serving(SOON), "{:?}", server.snapshot());
+    (dir, server)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+/// Sends bytes and reads to the end.
+fn exchange(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
+    let mut stream = connect(address);
+    stream.write_all(sent).unwrap();
+    read_to_end(&mut stream)
+}
+
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => answer,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => answer,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn http(address: SocketAddr, request: &str) -> (String, String) {
+    let answer = exchange(address, format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.lines().next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], body].concat()
+}
+
+/// A ConnectRequest for a new session of 10 s.
+fn hello_server() -> Vec<u8> {
+    let mut body = vec![0; 4 + 8];
+    body.extend_from_slice(&10_000_i32.to_be_bytes());
+    body.extend_from_slice(&[0; 8]);
+    body.extend_from_slice(&frame(&[0; 16]));
+    body.push(0);
+    frame(&body)
+}
+
+fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(head) as usize];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+fn new_session(address: SocketAddr) -> TcpStream {
+    let mut client = connect(address);
+    client.write_all(&hello_server()).unwrap();
+    let answer = read_frame(&mut client);
+    assert_eq!((answer.len(), &answer[4..8]), (37, &10_000_i32.to_be_bytes()[..]));
+    client
+}
+
+fn ping(client: &mut TcpStream) {
+    client.write_all(&frame(&[255, 255, 255, 254, 0, 0, 0, 11])).unwrap();
+    assert_eq!(read_frame(client)[..4], (-2_i32).to_be_bytes());
+}
+
+#[test]
+fn a_client_gets_a_session_and_its_pings_are_answered() {
+    let (_dir, server) = alone(|_| ());
+    let mut client = new_session(server.addresses().client);
+    ping(&mut client);
+    ping(&mut client);
+    drop(client);
+    server.shutdown();
+    server.join().unwrap();
+}
+
+#[test]
+fn requests_may_come_in_pieces_or_all_at_once() {
+    let (_dir, server) = alone(|_| ());
+    let mut client = connect(server.addresses().client);
+    let ping_frame = frame(&[255, 255, 255, 254, 0, 0, 0, 11]);
+    let all = [hello_server(), ping_frame.repeat(500)].concat();
+    let (pieces, rest) = all.split_at(60);
+    for byte in pieces {
+        client.write_all(&[*byte]).unwrap();
+    }
+    client.write_all(rest).unwrap();
+    assert_eq!(read_frame(&mut client).len(), 37);
+    for _ in 0..500 {
+        assert_eq!(read_frame(&mut client)[..4], (-2_i32).to_be_bytes());
+    }
+}
+
+#[test]
+fn an_oversized_frame_closes_the_connection_without_a_reply_and_harms_nobody_else() {
+    let (_dir, server) = alone(|_| ());
+    let address = server.addresses().client;
+    let mut other = new_session(address);
+    let mut client = new_session(address);
+    client.write_all(&1001_u32.to_be_bytes()).unwrap();
+    assert_eq!(read_to_end(&mut client), b"");
+    assert_eq!(exchange(address, &1001_u32.to_be_bytes()), b"");
+    ping(&mut other);
+    assert!(server.wait_until(SOON, |now| now.gauges.counters.oversized == 2));
+}
+
+#[test]
+fn a_negative_length_and_a_handshake_of_rubbish_close_the_connection() {
+    let (_dir, server) = alone(|_| ());
+    let address = server.addresses().client;
+    assert_eq!(exchange(address, &(-1_i32).to_be_bytes()), b"");
+    assert_eq!(exchange(address, &frame(&[9; 7])), b"");
+    assert!(server.wait_until(SOON, |now| now.gauges.counters.malformed == 1));
+    ping(&mut new_session(address));
+}
+
+#[test]
+fn four_letter_words_are_answered_and_the_connection_is_closed() {
+    let (_dir, server) = alone(|_| ());
+    let address = server.addresses().client;
+    let text = |word: &str| String::from_utf8(exchange(address, word.as_bytes())).unwrap();
+    assert_eq!(text("ruok"), "imok");
+    let srvr = text("srvr\n");
+    assert!(srvr.starts_with("Zookeeper version: 3.9.4-pharos-"), "{srvr}");
+    assert!(srvr.contains("Mode: standalone\nNode count: "), "{srvr}");
+    assert!(text("mntr").contains("zk_server_state\tstandalone\n"));
+    assert_eq!(text("dump"), "dump is not executed because it is not in the whitelist.\n");
+    let mut slow = connect(address);
+    for byte in b"isro" {
+        slow.write_all(&[*byte]).unwrap();
+    }
+    assert_eq!(read_to_end(&mut slow), b"rw");
+}
+
+#[test]
+fn more_connections_than_an_address_may_have_are_turned_away() {
+    let (_dir, server) = alone(|config| config.tuning.max_per_ip = 2);
+    let address = server.addresses().client;
+    let first = new_session(address);
+    let _second = new_session(address);
+    assert_eq!(exchange(address, b""), b"");
+    first.shutdown(Shutdown::Both).unwrap();
+    assert!(server.wait_until(SOON, |now| now.gauges.connections == 1));
+    ping(&mut new_session(address));
+    assert_eq!(server.snapshot().gauges.counters.rejected, 1);
+}
+
+#[test]
+fn the_admin_endpoints_tell_what_the_member_is() {
+    let (_dir, server) = alone(|_| ());
+    let admin = server.addresses().admin;
+    assert_eq!(http(admin, "GET /livez HTTP/1.1").0, "200 OK");
+    assert_eq!(http(admin, "GET /readyz HTTP/1.1").0, "200 OK");
+    let identity: serde_json::Value =
+        serde_json::from_str(&http(admin, "GET /v1/identity HTTP/1.1").1).unwrap();
+    assert_eq!((&identity["state"], &identity["memberId"]), (&"member".into(), &1.into()));
+    assert_eq!(identity["clientPort"], server.addresses().client.port());
+    let status: serde_json::Value = serde_json::from_str(&http(admin, "GET /v1/status HTTP/1.1").1).unwrap();
+    assert_eq!((&status["role"], &status["leader"]), (&"leader".into(), &1.into()));
+    assert_eq!((&status["serving"], &status["peers"]), (&true.into(), &serde_json::json!([])));
+    assert!(status["zxid"].as_str().unwrap().starts_with("0x"), "{status}");
+    for address in [admin, server.addresses().metrics.unwrap()] {
+        let (code, page) = http(address, "GET /metrics HTTP/1.1");
+        assert_eq!(code, "200 OK");
+        assert!(page.contains("pharos_serving 1\n") && page.contains("\nznode_count "), "{page}");
+    }
+    let elsewhere = http(server.addresses().metrics.unwrap(), "GET /v1/status HTTP/1.1");
+    assert_eq!(elsewhere.0, "404 Not Found");
+}
+
+#[test]
+fn a_transfer_needs_the_token_and_another_voter() {
+    let (dir, server) = alone(|config| {
+        let token = config.data_dir.with_file_name("token");
+        std::fs::write(&token, "secret\n").unwrap();
+        config.token_file = Some(token);
+    });
+    let admin = server.addresses().admin;
+    let ask = |header: &str, body: &str| {
+        let length = body.len();
+        let head = format!("POST /v1/transfer HTTP/1.1{header}\r\nContent-Length: {length}");
+        let request = format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n{body}");
+        String::from_utf8(exchange(admin, request.as_bytes())).unwrap()
+    };
+    let to_2 = r#"{"to":2}"#;
+    assert!(ask("", to_2).starts_with("HTTP/1.1 401 "));
+    assert!(ask("\r\nAuthorization: Bearer wrong", to_2).starts_with("HTTP/1.1 403 "));
+    let right = "\r\nAuthorization: Bearer secret";
+    assert!(ask(right, "{}").starts_with("HTTP/1.1 400 "));
+    let refused = ask(right, to_2);
+    assert!(refused.starts_with("HTTP/1.1 409 ") && refused.contains("member 2 is not a voter"), "{refused}");
+    drop(dir);
+}
+
+#[test]
+fn a_busy_port_is_named_and_is_the_users_to_put_right() {
+    let (dir, server) = alone(|_| ());
+    let mut busy = config(&dir.path().join("other"));
+    busy.client_addr = server.addresses().client;
+    let error = start(busy).unwrap_err();
+    let port = server.addresses().client.to_string();
+    assert!(error.is_users_fault() && error.to_string().contains(&port), "{error}");
+}
+
+#[test]
+fn a_data_directory_in_use_or_blank_without_a_permit_is_refused() {
+    let (dir, _server) = alone(|_| ());
+    let error = start(config(&dir.path().join("data"))).unwrap_err();
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    let mut blank = config(&dir.path().join("blank"));
+    blank.admission = Admission::MemberOnly;
+    let error = start(blank).unwrap_err();
+    assert!(error.is_users_fault() && matches!(error, ServerError::Blank(_)), "{error}");
+}
+
+#[test]
+fn a_blank_member_waits_for_a_permit_that_names_its_volume() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("permit.json");
+    let mut config = config(&dir.path().join("data"));
+    config.admission = Admission::PermitFile(file.clone());
+    let server = start(config).unwrap();
+    let now = server.snapshot();
+    assert_eq!((now.identity.state, now.status.role), (Life::Blank, RoleName::Blank));
+    let admin = server.addresses().admin;
+    assert_eq!(http(admin, "GET /livez HTTP/1.1").0, "200 OK");
+    let (code, why) = http(admin, "GET /readyz HTTP/1.1");
+    assert!(code.starts_with("503 ") && why.contains("waiting for a permit"), "{code}: {why}");
+    assert!(TcpStream::connect(server.addresses().client).is_err(), "a blank member takes no clients");
+    let volume = now.identity.volume.0;
+    let foreign = Permit::alone(Id128([1; 16]), Id128([9; 16]), Id128([3; 16]), 1, 2);
+    std::fs::write(&file, serde_json::to_vec(&foreign).unwrap()).unwrap();
+    assert!(!server.wait_until(Duration::from_millis(500), |now| now.identity.state != Life::Blank));
+    let ours = Permit::alone(Id128([1; 16]), volume, Id128([3; 16]), 1, 2);
+    std::fs::write(&file, serde_json::to_vec(&ours).unwrap()).unwrap();
+    assert!(server.wait_until_serving(SOON), "{:?}", server.snapshot());
+    assert_eq!(server.snapshot().identity.cluster_id.unwrap().0, Id128([1; 16]));
+}
+
+#[test]
+fn a_blank_member_ends_when_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir.path().join("data"));
+    config.admission = Admission::PermitFile(dir.path().join("permit.json"));
+    let server = start(config).unwrap();
+    server.shutdown();
+    server.join().unwrap();
+}
+
+/// Members whose permit has been written.
+fn ensemble(count: u32) -> (TempDir, Vec<ServerHandle>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("permit.json");
+    let member = |id: u32| {
+        let mut config = config(&dir.path().join(id.to_string()));
+        config.admission = Admission::PermitFile(file.clone());
+        start(config).unwrap()
+    };
+    let members: Vec<ServerHandle> = (1..=count).map(member).collect();
+    let founders = members.iter().zip(1..).map(|(server, member_id)| PermitFounder {
+        member_id,
+        volume: HexId(server.snapshot().identity.volume.0),
+        host: "localhost".to_owned(),
+        peer_port: server.addresses().peer.port(),
+        client_port: server.addresses().client.port(),
+    });
+    let permit = Permit::new(Id128([5; 16]), Id128([6; 16]), founders.collect());
+    std::fs::write(dir.path().join("part"), serde_json::to_vec(&permit).unwrap()).unwrap();
+    std::fs::rename(dir.path().join("part"), &file).unwrap();
+    for server in &members {
+        assert!(server.wait_until_serving(SOON), "{:?}", server.snapshot());
+    }
+    (dir, members)
+}
+
+fn leader_of(members: &[ServerHandle]) -> usize {
+    let leads = |server: &ServerHandle| server.snapshot().status.role == RoleName::Leader;
+    members.iter().position(leads).expect("one leads")
+}
+
+#[test]
+fn three_members_found_an_ensemble_and_each_takes_clients() {
+    let (_dir, members) = ensemble(3);
+    for server in &members {
+        ping(&mut new_session(server.addresses().client));
+        assert!(server.wait_until(SOON, |now| now.status.peers.iter().all(|peer| peer.connected)));
+    }
+    let sessions = |now: &crate::Snapshot| now.status.sessions == 3;
+    assert!(members.iter().all(|server| server.wait_until(SOON, sessions)));
+}
+
+#[test]
+fn a_leader_that_ends_in_good_order_hands_over_first() {
+    let (_dir, mut members) = ensemble(3);
+    let leader = members.remove(leader_of(&members));
+    let before = members[0].snapshot().gauges.elections + members[1].snapshot().gauges.elections;
+    leader.shutdown();
+    leader.join().unwrap();
+    let led = |server: &ServerHandle| server.snapshot().status.role == RoleName::Leader;
+    assert!(members.iter().any(led), "before the old leader is gone there is a new one");
+    let after = members[0].snapshot().gauges.elections + members[1].snapshot().gauges.elections;
+    assert!(after > before);
+    assert!(members.iter().all(|server| server.wait_until_serving(SOON)));
+}
+
+#[test]
+fn a_member_of_another_ensemble_at_a_peers_address_is_not_let_in() {
+    let (_dir, mut members) = ensemble(2);
+    let gone = members.remove(0);
+    let address = gone.addresses().peer;
+    gone.shutdown();
+    gone.join().unwrap();
+    let (_other, stranger) = alone(|config| config.peer_addr = address);
+    assert!(stranger.wait_until(SOON, |now| now.gauges.counters.hellos_refused > 0));
+    let now = members[0].snapshot();
+    assert!(!now.status.serving && !now.status.peers[0].connected, "{now:?}");
+}

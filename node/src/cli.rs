@@ -1,0 +1,136 @@
+//! The flags.
+//!
+//! Owns their names, defaults, units and help. Must not act on them.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+
+/// Pharos: a keeper that speaks the ZooKeeper protocol, and a beam that runs Beam YAML pipelines.
+#[derive(Debug, Parser)]
+#[command(name = "pharos-node", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: Log,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What goes to standard error.
+#[derive(Args, Debug)]
+pub(crate) struct Log {
+    /// What to log: error, warn, info, debug, trace, or directives such as `info,pharos_ensemble=debug`
+    #[arg(long, global = true, env = "PHAROS_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How to write it
+    #[arg(long, global = true, env = "PHAROS_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl Log {
+    /// Directs the program's log to standard error.
+    pub(crate) fn install(&self) {
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(&self.log))
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false);
+        match self.log_format {
+            LogFormat::Text => builder.init(),
+            LogFormat::Json => builder.json().init(),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one member of an Ensemble
+    Ensemble(EnsembleArgs),
+    /// Write the permit that founds an Ensemble of blank members (the operator does this in Kubernetes)
+    Permit(PermitArgs),
+    /// Print the version
+    Version,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EnsembleArgs {
+    /// Directory of the member's log and state; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Address for clients; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2181")]
+    pub(crate) client_addr: SocketAddr,
+    /// Address for the other members
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2888")]
+    pub(crate) peer_addr: SocketAddr,
+    /// Address of /livez, /readyz, /metrics, /v1/identity, /v1/status and /v1/transfer
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub(crate) admin_addr: SocketAddr,
+    /// Address of /metrics alone
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7000")]
+    pub(crate) metrics_addr: SocketAddr,
+    /// JSON file with further addresses of members by ordinal, read again at each attempt to reach one
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peers_file: Option<PathBuf>,
+    /// JSON file that may appear later and, if it names this member's volume, makes it a founder
+    /// [default: none; a blank data directory is then an error]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) permit_file: Option<PathBuf>,
+    /// File with the token that POST /v1/transfer needs, and from which founders derive the key of session
+    /// passwords; the same on all members [default: none; transfer is then refused]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tuning: TuningArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TuningArgs {
+    /// Tick in ms: session timeouts are kept within 2 to 20 ticks
+    #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) tick_ms: u32,
+    /// Time between two heartbeats of a leader, in ms
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) heartbeat_ms: u32,
+    /// Time without a leader after which a member stands for election, in ms; at least 4 heartbeats
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(4..=60_000))]
+    pub(crate) election_ms: u32,
+    /// Longest request of a client, in bytes (ZooKeeper's jute.maxbuffer); longer ones end the connection
+    #[arg(long, value_name = "BYTES", default_value_t = 1_048_575, value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub(crate) max_frame_bytes: u32,
+    /// Connections that one address may have, 0 for no limit (ZooKeeper's default is 60, which a proxy or a
+    /// node full of pods exceeds)
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub(crate) max_connections_per_ip: u32,
+    /// Connections in all, 0 for as many as there are descriptors
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub(crate) max_connections: u32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PermitArgs {
+    /// Admin address of a blank member, such as `http://127.0.0.1:8080`; once for each founder. Its host is
+    /// where the others will dial it
+    #[arg(long = "founder", value_name = "URL", required = true, num_args = 1)]
+    pub(crate) founders: Vec<String>,
+    /// Where to write the permit; each founder reads it as its --permit-file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+/// The version of the program, and of the protocol that clients see.
+pub(crate) fn print_version() {
+    println!("pharos-node {}", pharos_ensemble::VERSION);
+    println!("serves ZooKeeper's protocol as {}", pharos_ensemble::ZOOKEEPER_VERSION);
+}
