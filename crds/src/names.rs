@@ -81,6 +81,8 @@ pub const PIPELINE_FILE: &str = "/etc/pharos/pipeline/pipeline.yaml";
 pub const CHECKPOINT_DIR: &str = "/var/lib/pharos/checkpoints";
 /// Environment variable with the pod's own name.
 pub const ENV_POD_NAME: &str = "POD_NAME";
+/// Environment variable with `Stateless` or `LastState`.
+pub const ENV_UPGRADE_MODE: &str = "PHAROS_UPGRADE_MODE";
 /// Prefix of the environment variable that carries a pipeline variable into the worker.
 pub const ENV_VARIABLE_PREFIX: &str = "PHAROS_VAR_";
 
@@ -207,6 +209,8 @@ pub mod reason {
     pub const ROLLING_UPDATE: &str = "RollingUpdate";
     /// An object of our name belongs to someone else.
     pub const NAME_CONFLICT: &str = "NameConflict";
+    /// An object of our name, of a deleted resource of the same name, is still there.
+    pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
     /// The spec cannot be read or breaks a rule.
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// A founder's volume is gone.

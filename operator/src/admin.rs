@@ -242,6 +242,15 @@ impl AdminClient {
         self.call(host, "/v1/transfer", Method::POST, Some(token), body).await.map(|_| ())
     }
 
+    /// Asks any process of ours whether it is ready.
+    ///
+    /// # Errors
+    /// When it is not, or does not answer.
+    pub async fn ready(&self, host: &str) -> Result<String, AdminError> {
+        let body = self.call(host, "/readyz", Method::GET, None, String::new()).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     async fn get<T: DeserializeOwned>(&self, host: &str, path: &str) -> Result<T, AdminError> {
         let body = self.call(host, path, Method::GET, None, String::new()).await?;
         serde_json::from_slice(&body)
@@ -309,8 +318,7 @@ async fn exchange(
 #[cfg(test)]
 mod tests {
     use axum::routing::{get, post};
-    use axum::{Json, Router};
-    use serde_json::json;
+    use axum::Router;
 
     use super::*;
 
@@ -327,7 +335,7 @@ mod tests {
             .route(
                 "/v1/identity",
                 get(|| async {
-                    Json(json!({"state": "blank", "volume": "aa", "memberId": null, "clusterId": null, "generation": 0}))
+                    r#"{"state":"blank","volume":"aa","memberId":null,"clusterId":null,"generation":0}"#
                 }),
             )
             .route(

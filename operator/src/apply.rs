@@ -24,6 +24,14 @@ pub enum ApplyError {
         /// Name of the object.
         name: String,
     },
+    /// The object of an earlier resource of the same name is still there; garbage collection takes it away.
+    #[error("{kind} {name} is of a deleted resource of the same name and leaves")]
+    Leaving {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+    },
     /// The API server refused.
     #[error("{kind} {name}: {source}")]
     Api {
@@ -52,14 +60,14 @@ impl<K> Owned for K where
 pub struct Applier {
     client: Client,
     namespace: String,
-    owner: String,
+    owner: OwnerReference,
 }
 
 impl Applier {
-    /// A writer for the resource with this UID.
+    /// A writer for the resource that this reference names.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, owner: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), owner: owner.to_owned() }
+    pub fn new(client: Client, namespace: &str, owner: OwnerReference) -> Self {
+        Self { client, namespace: namespace.to_owned(), owner }
     }
 
     /// Fails if an object of this name exists that is not ours.
@@ -71,9 +79,21 @@ impl Applier {
         let found = api.get_metadata_opt(&object.name_any()).await.map_err(|source| refused(object, source))?;
         let metadata = found.map(|found| found.metadata);
         match &metadata {
-            Some(found) if !is_controlled_by(found, &self.owner) => Err(conflict(object)),
+            Some(found) if self.was_of_a_namesake(found) => Err(leaving(object)),
+            Some(found) if !is_controlled_by(found, &self.owner.uid) => Err(conflict(object)),
+            Some(found) if found.deletion_timestamp.is_some() => Err(leaving(object)),
             _ => Ok(metadata),
         }
+    }
+
+    fn was_of_a_namesake(&self, found: &ObjectMeta) -> bool {
+        let owners = found.owner_references.as_deref().unwrap_or_default();
+        owners.iter().any(|one| {
+            one.controller == Some(true)
+                && (&one.api_version, &one.kind, &one.name)
+                    == (&self.owner.api_version, &self.owner.kind, &self.owner.name)
+                && one.uid != self.owner.uid
+        })
     }
 
     /// Writes an object as it should be.
@@ -138,6 +158,10 @@ pub fn owner_reference<K: Resource<DynamicType = ()>>(name: &str, uid: &str) -> 
 
 fn conflict<K: Owned>(object: &K) -> ApplyError {
     ApplyError::NameConflict { kind: K::kind(&()).into_owned(), name: object.name_any() }
+}
+
+fn leaving<K: Owned>(object: &K) -> ApplyError {
+    ApplyError::Leaving { kind: K::kind(&()).into_owned(), name: object.name_any() }
 }
 
 fn refused<K: Owned>(object: &K, source: kube::Error) -> ApplyError {

@@ -14,6 +14,7 @@ use crate::admin::AdminClient;
 use crate::election::Leadership;
 use crate::health::Progress;
 use crate::metrics::Metrics;
+use crate::pipeline::check::Checker;
 use crate::pods::Image;
 use pharos_crds::names;
 
@@ -31,6 +32,8 @@ pub struct Context {
     pub progress: Progress,
     /// Whether this process leads.
     pub leadership: Leadership,
+    /// Checks pipeline documents.
+    pub checker: Box<dyn Checker>,
     recorder: Recorder,
 }
 
@@ -42,6 +45,7 @@ impl Context {
         nodes: AdminClient,
         default_image: Image,
         leadership: Leadership,
+        checker: Box<dyn Checker>,
         instance: String,
     ) -> Self {
         let reporter = Reporter { controller: names::FIELD_MANAGER.into(), instance: Some(instance) };
@@ -53,6 +57,7 @@ impl Context {
             metrics: Metrics::default(),
             progress: Progress::default(),
             leadership,
+            checker,
         }
     }
 
@@ -87,4 +92,6 @@ pub mod requeue {
     pub const LATER: Duration = Duration::from_secs(10);
     /// When all is well: leaders and progress are read from nodes, not watched.
     pub const STEADY: Duration = Duration::from_secs(10);
+    /// When nothing runs.
+    pub const IDLE: Duration = Duration::from_secs(300);
 }

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, watcher};
-use kube::{Client, ResourceExt};
-use pharos_crds::Ensemble;
+use kube::{Client, Resource, ResourceExt};
+use pharos_crds::{Ensemble, Pipeline};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, requeue};
-use crate::ensemble;
+use crate::{ensemble, pipeline};
 
 /// Where the operator looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,54 @@ fn on_ensemble_error(
     tracing::warn!(%error, ensemble = object.name_any(), namespace = object.namespace(), "the visit failed");
     context.metrics.failed(ensemble::CONTROLLER, error.reason());
     Action::requeue(requeue::LATER / 2)
+}
+
+/// Runs the controller of Pipelines until asked to stop.
+pub async fn pipelines(context: Arc<Context>, scope: Scope, stop: CancellationToken) {
+    let client = &context.client;
+    let (reader, stream) = watched::<DeserializeGuard<Pipeline>>(scope.api(client));
+    let owned = watcher::Config::default().labels(&managed());
+    let (by_ensemble, by_document) = (reader.clone(), reader.clone());
+    let controller = Controller::for_stream(stream, reader.clone())
+        .with_config(config())
+        .owns(scope.api::<StatefulSet>(client), owned)
+        .watches(scope.api::<Pod>(client), pods(), |pod| pipeline::owner_of(&pod))
+        // The status of an Ensemble says when a Pipeline may start.
+        .watches(scope.api::<DeserializeGuard<Ensemble>>(client), watcher::Config::default(), move |ensemble| {
+            let name = ensemble.name_any();
+            refer(&by_ensemble, ensemble.meta(), move |one| one.spec.ensemble_ref.name == name)
+        })
+        .watches(scope.api::<PartialObjectMeta<ConfigMap>>(client), watcher::Config::default(), move |map| {
+            let name = map.name_any();
+            refer(&by_document, map.meta(), move |one| {
+                one.spec.pipeline_from.as_ref().is_some_and(|from| from.config_map_key_ref.name == name)
+            })
+        })
+        .graceful_shutdown_on(stop.clone().cancelled_owned());
+    let visits = controller.run(pipeline::reconcile, on_pipeline_error, context.clone());
+    let keys = keys(reader, pipeline::CONTROLLER);
+    run(visits, context, pipeline::CONTROLLER, keys, stop).await;
+}
+
+fn on_pipeline_error(
+    object: Arc<DeserializeGuard<Pipeline>>,
+    error: &pipeline::Error,
+    context: Arc<Context>,
+) -> Action {
+    tracing::warn!(%error, pipeline = object.name_any(), namespace = object.namespace(), "the visit failed");
+    context.metrics.failed(pipeline::CONTROLLER, error.reason());
+    Action::requeue(requeue::LATER / 2)
+}
+
+/// The Pipelines in the namespace of an object that refer to it.
+fn refer(
+    store: &Store<DeserializeGuard<Pipeline>>,
+    object: &ObjectMeta,
+    refers: impl Fn(&Pipeline) -> bool,
+) -> Vec<ObjectRef<DeserializeGuard<Pipeline>>> {
+    let near = |one: &Arc<DeserializeGuard<Pipeline>>| one.meta().namespace == object.namespace;
+    let found = store.state().into_iter().filter(near);
+    found.filter(|one| one.0.as_ref().is_ok_and(&refers)).map(|one| ObjectRef::from_obj(&*one)).collect()
 }
 
 /// A store of a kind, and the stream of changes to its specs.

@@ -75,8 +75,12 @@ impl Leadership {
     /// Whether it leads now: looked at before every step that takes something down.
     #[must_use]
     pub fn holds(&self) -> bool {
+        self.holds_at(Instant::now())
+    }
+
+    fn holds_at(&self, now: Instant) -> bool {
         let renewed = *self.0.lock().expect("no holder of this lock panics");
-        renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE)
+        renewed.is_some_and(|renewed| now.saturating_duration_since(renewed) < DEADLINE)
     }
 
     /// Leads without a lease: for tests and for a single process out of a cluster.
@@ -238,14 +242,13 @@ mod tests {
         assert_eq!(evaluate(&seen, "a", start), Verdict::Acquire);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn leadership_lapses_before_another_may_take_over() {
-        let leadership = Leadership::default();
+    #[test]
+    fn leadership_lapses_before_another_may_take_over() {
+        let (leadership, start) = (Leadership::default(), Instant::now());
         assert!(!leadership.holds());
-        leadership.renewed(Instant::now());
-        assert!(leadership.holds());
-        tokio::time::advance(DEADLINE).await;
-        assert!(!leadership.holds());
+        leadership.renewed(start);
+        assert!(leadership.holds_at(start));
+        assert!(!leadership.holds_at(start + DEADLINE));
         const { assert!(DEADLINE.as_secs() < DURATION.as_secs()) };
     }
 }

@@ -15,6 +15,8 @@ pub mod election;
 pub mod ensemble;
 pub mod health;
 pub mod metrics;
+pub mod pipeline;
 pub mod pods;
 pub mod random;
+pub mod rbac;
 pub mod status_writer;

@@ -13,6 +13,7 @@ use pharos_operator::context::Context;
 use pharos_operator::controller::{self, Scope};
 use pharos_operator::election::{Elector, Leadership};
 use pharos_operator::health;
+use pharos_operator::pipeline::check::Syntax;
 use pharos_operator::pods::Image;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,14 @@ enum Command {
     Run(RunArgs),
     /// Print the CRDs as YAML, for `kubectl apply --server-side -f -` or a GitOps repository.
     Crd,
+    /// Print the rules of the operator's role, as the chart has them.
+    #[command(hide = true)]
+    Rbac,
+    /// Ask an operator whether it is ready; exit code 1 if it is not. For `helm test`.
+    Probe {
+        /// Host and port of the operator.
+        address: String,
+    },
 }
 
 #[derive(Args)]
@@ -83,6 +92,11 @@ fn main() -> Result<()> {
             let documents: Vec<String> = schema::files().into_iter().map(|(_, text)| text).collect();
             write(&documents.concat())
         }
+        Command::Rbac => write(&pharos_operator::rbac::yaml()),
+        Command::Probe { address } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(probe(&address))
+        }
         Command::Run(arguments) => {
             tracing_subscriber::fmt()
                 .with_env_filter(
@@ -100,6 +114,13 @@ fn write(text: &str) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("standard output")
 }
 
+async fn probe(address: &str) -> Result<()> {
+    let (host, port) = address.rsplit_once(':').context("an address is host:port")?;
+    let port = port.parse().with_context(|| format!("{port} is not a port"))?;
+    let answer = AdminClient::new(port, Duration::from_secs(5)).ready(host).await?;
+    write(&answer)
+}
+
 async fn run(arguments: RunArgs) -> Result<()> {
     let client = Client::try_default().await.context("no cluster is configured")?;
     let leadership = Leadership::default();
@@ -108,6 +129,7 @@ async fn run(arguments: RunArgs) -> Result<()> {
         AdminClient::new(names::PORT_ADMIN, Duration::from_secs(2)),
         Image::default_of(&arguments.node_image, arguments.node_image_pull_policy.into()),
         leadership.clone(),
+        Box::new(Syntax),
         arguments.identity.clone(),
     ));
     let stop = CancellationToken::new();
@@ -139,7 +161,7 @@ async fn lead(
     let mut controllers = tokio::task::JoinSet::new();
     for scope in scopes(namespaces) {
         controllers.spawn(controller::ensembles(context.clone(), scope.clone(), stop.clone()));
-        //P
+        controllers.spawn(controller::pipelines(context.clone(), scope, stop.clone()));
     }
     tokio::select! {
         // Another process may already act: nothing is finished first.

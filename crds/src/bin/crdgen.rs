@@ -1,17 +1,18 @@
 //! Writes the CRDs as YAML, or checks that what is committed is what the types give.
 //!
-//! Owns the two places: `crds/generated`, and `charts/pharos/files/crds`, since Helm reads nothing outside a chart.
-//! Must not know what is in them.
+//! Owns the two places, below the root of a clone in which it is run: `crds/generated`, and `charts/pharos/files/crds`,
+//! since Helm reads nothing outside a chart. Must not know what is in them.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let check = std::env::args().skip(1).any(|argument| argument == "--check");
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of the clone it is run in: a binary in a shared target directory may be of another.
+    let here = Path::new("");
     let mut status = ExitCode::SUCCESS;
     for (name, text) in pharos_crds::schema::files() {
-        for directory in ["generated", "../charts/pharos/files/crds"] {
+        for directory in ["crds/generated", "charts/pharos/files/crds"] {
             let path = here.join(directory).join(name);
             if std::fs::read_to_string(&path).is_ok_and(|committed| committed == text) {
                 continue;

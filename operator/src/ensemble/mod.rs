@@ -23,7 +23,7 @@ use kube::{Resource, ResourceExt};
 use pharos_crds::names::{condition, reason};
 use pharos_crds::{Ensemble, EnsembleStatus};
 
-use crate::apply::{Applier, ApplyError};
+use crate::apply::{Applier, ApplyError, owner_reference};
 use crate::context::{Context, requeue};
 use crate::status_writer;
 use permit::Permit;
@@ -98,7 +98,8 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
             return conclude_blocked(ensemble, &old, &blocked, context).await;
         }
     };
-    let applier = Applier::new(context.client.clone(), &validated.namespace, &validated.uid);
+    let owner = owner_reference::<Ensemble>(&validated.name, &validated.uid);
+    let applier = Applier::new(context.client.clone(), &validated.namespace, owner);
     let set = match write_objects(&applier, &validated, &existing, context).await {
         Ok(set) => set,
         Err(error) => return conclude_blocked(ensemble, &old, &blocked_by(&error), context).await,
@@ -159,6 +160,9 @@ fn stalled(reason: &'static str, message: String) -> Blocked {
 fn blocked_by(error: &ApplyError) -> Blocked {
     match error {
         ApplyError::NameConflict { .. } => stalled(reason::NAME_CONFLICT, error.to_string()),
+        ApplyError::Leaving { .. } => {
+            Blocked { reason: reason::WAITING_FOR_DELETION, message: error.to_string(), stalled: false }
+        }
         ApplyError::Api { source, .. } => {
             // What the server finds invalid or forbidden stays so until a person changes it.
             let lasting = matches!(&**source, kube::Error::Api(status) if status.is_invalid() || status.is_forbidden());
@@ -184,7 +188,7 @@ where
     }
     let written = status_writer::write::<Ensemble, _>(&context.client, object.meta(), old, &new).await;
     written.map_err(|error| Error::Status(Box::new(error)))?;
-    Ok(Action::requeue(requeue::LATER))
+    Ok(Action::requeue(if blocked.stalled { requeue::LATER } else { requeue::SOON }))
 }
 
 /// One Event for each decision and each wait: none while nothing changes.

@@ -431,3 +431,6 @@ fn roll_leader(observed: &Observed, leader: &Member, commit: u64) -> Step {
 fn wait(predicate: Predicate, detail: String) -> Step {
     Step::Wait(Wait { predicate, detail })
 }
+
+#[cfg(test)]
+mod tests;

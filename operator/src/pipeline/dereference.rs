@@ -1,0 +1,124 @@
+//! Owns the reading: what exists of a Pipeline and of what it refers to, and what its worker says. Must not know what
+//! any of it means for the next step.
+//!
+//! Invariant: nothing is written here; a Secret is never read.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::Api;
+use kube::{Client, ResourceExt};
+use pharos_crds::names::{self, condition};
+use pharos_crds::{Ensemble, Pipeline};
+
+use super::plan::{EnsembleState, Observed, Worker};
+use crate::admin::AdminClient;
+use crate::apply::is_controlled_by;
+use crate::conditions::is_true;
+use crate::ensemble::dereference::{DereferenceError, crash, is_ready};
+
+/// What exists.
+#[derive(Clone, Debug)]
+pub struct Existing {
+    /// The Ensemble it refers to.
+    pub ensemble: EnsembleState,
+    /// What its `pipelineFrom` holds.
+    pub document: Option<String>,
+    /// Its StatefulSet, if it is ours.
+    pub stateful_set: Option<StatefulSet>,
+    /// Its worker's pod.
+    pub pod: Option<Pod>,
+}
+
+/// Reads what exists of a Pipeline.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn dereference(client: &Client, pipeline: &Pipeline) -> Result<Existing, DereferenceError> {
+    let (name, namespace) = (pipeline.name_any(), pipeline.namespace().unwrap_or_default());
+    let ensembles: Api<Ensemble> = Api::namespaced(client.clone(), &namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let ensemble_name = &pipeline.spec.ensemble_ref.name;
+    let ensemble = ensembles.get_opt(ensemble_name).await.map_err(read("Ensemble", ensemble_name))?;
+    let set_name = names::pipeline::object(&name);
+    let set = sets.get_opt(&set_name).await.map_err(read("StatefulSet", &set_name))?;
+    let set = set.filter(|one| is_controlled_by(&one.metadata, &pipeline.uid().unwrap_or_default()));
+    let set_uid = set.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
+    let pod_name = names::pipeline::pod(&name, 0);
+    let pod = pods.get_opt(&pod_name).await.map_err(read("Pod", &pod_name))?;
+    Ok(Existing {
+        ensemble: ensemble_state(ensemble.as_ref()),
+        document: document(client, pipeline, &namespace).await?,
+        stateful_set: set,
+        pod: pod.filter(|one| is_controlled_by(&one.metadata, &set_uid)),
+    })
+}
+
+fn ensemble_state(ensemble: Option<&Ensemble>) -> EnsembleState {
+    let Some(ensemble) = ensemble else { return EnsembleState::Missing };
+    let ready = ensemble.status.as_ref().is_some_and(|status| is_true(&status.conditions, condition::READY));
+    if ready { EnsembleState::Ready } else { EnsembleState::NotReady }
+}
+
+async fn document(client: &Client, pipeline: &Pipeline, namespace: &str) -> Result<Option<String>, DereferenceError> {
+    let Some(from) = &pipeline.spec.pipeline_from else { return Ok(None) };
+    let reference = &from.config_map_key_ref;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let map = maps.get_opt(&reference.name).await.map_err(read("ConfigMap", &reference.name))?;
+    Ok(map.and_then(|map| map.data?.get(&reference.key).cloned()))
+}
+
+fn read(kind: &str, name: &str) -> impl FnOnce(kube::Error) -> DereferenceError {
+    let what = format!("{kind} {name}");
+    move |source| DereferenceError::Read { what, source: Box::new(source) }
+}
+
+/// Asks the worker, and puts together what was seen.
+pub async fn observe(nodes: &AdminClient, pipeline: &Pipeline, existing: &Existing) -> Observed {
+    let set = existing.stateful_set.as_ref();
+    let revision = set.and_then(|set| {
+        let status = set.status.as_ref()?;
+        let seen = status.observed_generation >= set.metadata.generation;
+        status.update_revision.clone().filter(|_| seen)
+    });
+    let worker = match &existing.pod {
+        Some(pod) => Some(ask(nodes, pod, revision.as_deref()).await),
+        None => None,
+    };
+    Observed {
+        ensemble: existing.ensemble,
+        exists: set.is_some(),
+        revision_known: revision.is_some(),
+        worker,
+        completed: pipeline.status.as_ref().and_then(|status| status.completed.clone()),
+    }
+}
+
+async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Worker {
+    let crash = crash(pod);
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
+    let status = match address.filter(|_| crash.is_none()) {
+        Some(ip) => nodes.pipeline(&ip).await.ok(),
+        None => None,
+    };
+    Worker {
+        pod: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        up_to_date: revision.is_some() && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        ready: is_ready(pod),
+        crash: crash.map(|crash| last_words(pod).map_or(crash.clone(), |words| format!("{crash}: {words}"))),
+        status,
+    }
+}
+
+/// What the worker said before it ended.
+fn last_words(pod: &Pod) -> Option<String> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    let ended = [container.state.as_ref(), container.last_state.as_ref()];
+    let message = ended.into_iter().flatten().find_map(|state| state.terminated.as_ref()?.message.clone())?;
+    // The last lines are the ones that say why.
+    let lines: Vec<&str> = message.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.get(lines.len().saturating_sub(3)..)?.join(" | ");
+    (!last.is_empty()).then_some(last)
+}
