@@ -9,6 +9,7 @@ pub mod environment;
 pub mod image;
 pub mod install;
 pub mod kubebox;
+pub mod local;
 pub mod sandbox;
 pub mod watch;
 pub mod zookeeper;

@@ -1,0 +1,170 @@
+//! Members of an Ensemble as processes on this machine, as a user starts them without Kubernetes.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::command::{output, wait_until};
+use crate::environment::our_binaries;
+
+/// How long a member may take to serve again after it was started.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An Ensemble; its processes end and its data is removed when this is dropped.
+pub struct LocalEnsemble {
+    members: Vec<Member>,
+    directory: TempDir,
+    program: PathBuf,
+}
+
+struct Member {
+    client: u16,
+    peer: u16,
+    admin: u16,
+    metrics: u16,
+    process: Option<Child>,
+}
+
+impl LocalEnsemble {
+    /// Founds an Ensemble of `size` members; all serve when this returns.
+    ///
+    /// # Errors
+    /// If a member does not start.
+    pub fn found(size: usize) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir().context("cannot make a directory")?;
+        let program = our_binaries()?.join("pharos-node");
+        let mut members = Vec::new();
+        for _ in 0..size {
+            let [client, peer, admin, metrics] = free_ports()?;
+            members.push(Member { client, peer, admin, metrics, process: None });
+        }
+        let mut this = Self { members, directory, program };
+        std::fs::write(this.directory.path().join("token"), "a token for tests")
+            .context("cannot write a token")?;
+        for index in 0..size {
+            this.start(index)?;
+        }
+        let mut permit = Command::new(&this.program);
+        permit.arg("permit").arg("--out").arg(this.directory.path().join("permit.json"));
+        for member in &this.members {
+            permit.args(["--founder", &format!("http://127.0.0.1:{}", member.admin)]);
+        }
+        wait_until("the permit", PATIENCE, || output(&mut permit).map(Some))?;
+        for index in 0..size {
+            this.wait_serving(index)?;
+        }
+        Ok(this)
+    }
+
+    /// What clients connect to.
+    #[must_use]
+    pub fn hosts(&self) -> String {
+        let addresses = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client));
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
+    /// Starts a member on the data that it has.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start(&mut self, index: usize) -> anyhow::Result<()> {
+        let directory = self.directory.path();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(directory.join(format!("{index}.log")))
+            .context("cannot open a log")?;
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        // Ends with this thread, should it be killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(&self.program).arg("ensemble");
+        command.arg("--data-dir").arg(directory.join(index.to_string()));
+        command.args(["--client-addr", &address(member.client), "--peer-addr", &address(member.peer)]);
+        command.args(["--admin-addr", &address(member.admin), "--metrics-addr", &address(member.metrics)]);
+        command.arg("--permit-file").arg(directory.join("permit.json"));
+        command.arg("--admin-token-file").arg(directory.join("token"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        member.process = Some(command.spawn().context("cannot start pharos-node")?);
+        Ok(())
+    }
+
+    /// Kills a member as kill -9 does.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        let mut process = member.process.take().context("the member does not run")?;
+        process.kill().context("cannot kill a member")?;
+        process.wait().context("cannot wait for a member").map(drop)
+    }
+
+    /// Waits until a member serves clients; it then leads or follows a leader.
+    ///
+    /// # Errors
+    /// If it does not in time; what it logged last is in the error.
+    pub fn wait_serving(&self, index: usize) -> anyhow::Result<()> {
+        wait_until(&format!("member {index} to serve"), PATIENCE, || Ok(self.mode(index).map(drop)))
+            .with_context(|| {
+                let log = self.directory.path().join(format!("{index}.log"));
+                let text = std::fs::read_to_string(log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().rev().take(20).collect();
+                lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+            })
+    }
+
+    /// The member that says it leads.
+    ///
+    /// # Errors
+    /// If none says so in time.
+    pub fn leader(&self) -> anyhow::Result<usize> {
+        wait_until("a leader", PATIENCE, || {
+            Ok((0..self.members.len()).find(|index| self.mode(*index).is_some_and(|mode| mode == "leader")))
+        })
+    }
+
+    /// How many members there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// What the command `srvr` says of a member that serves: `leader`, `follower` or `standalone`.
+    fn mode(&self, index: usize) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.members.get(index)?.client)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(b"srvr").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+}
+
+impl Drop for LocalEnsemble {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if let Some(mut process) = member.process.take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    // All are held at once, so that they differ.
+    let mut listeners = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+        *port = listener.local_addr().context("a listener has an address")?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
+}
