@@ -36,6 +36,8 @@ pub(crate) struct Leadership {
     pub(crate) round: u64,
     round_at: Millis,
     transfer: Option<Transfer>,
+    /// A hanging disk does not hand over again before.
+    spare_after: Millis,
     /// Acknowledgements, for the plant that counts them instead of members; otherwise empty.
     acks: Vec<Slot>,
 }
@@ -57,6 +59,7 @@ impl Leadership {
             round: 0,
             round_at: now,
             transfer: None,
+            spare_after: now,
             acks: Vec::new(),
         }
     }
@@ -195,13 +198,17 @@ impl Paxos {
     /// slow disk shared by all, nobody gains and nobody moves.
     fn spare_slow_disk(&mut self) {
         let hangs = self.disk.oldest().is_some_and(|at| self.now.0 - at.0 >= self.cfg.election.0);
-        let own = self.durable_as_accepted();
-        let State::Leader(l) = &self.state else { return };
-        if !hangs || l.transfer.is_some() {
+        let (now, own) = (self.now, self.durable_as_accepted());
+        let (election, heartbeat) = (self.cfg.election.0, self.cfg.heartbeat.0);
+        let State::Leader(l) = &mut self.state else { return };
+        if !hangs || l.transfer.is_some() || now < l.spare_after {
             return;
         }
-        let best = l.peers.iter().max_by_key(|(m, p)| (p.matched, std::cmp::Reverse(**m)));
-        if let Some(to) = best.filter(|(_, p)| p.matched > own).map(|(m, _)| *m) {
+        let answers = |p: &Peer| now.0 - p.acked_at.0 <= 2 * heartbeat;
+        let ahead = l.peers.iter().filter(|(_, p)| p.matched > own && answers(p));
+        let best = ahead.max_by_key(|(m, p)| (p.matched, std::cmp::Reverse(**m))).map(|(m, _)| *m);
+        if let Some(to) = best {
+            l.spare_after = Millis(now.0 + 4 * election); // A failed attempt has stopped proposals for one.
             self.transfer(to);
         }
     }

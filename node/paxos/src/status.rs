@@ -94,7 +94,7 @@ impl Paxos {
             elections: self.counters.elections,
             rejections: self.counters.rejections,
             last_refusal: self.counters.last_refusal,
-            in_flight: self.log.end().0 - self.committed.0,
+            in_flight: self.log.end().0.saturating_sub(self.committed.0),
             writes_in_flight: self.disk.in_flight(),
             reads_waiting: self.reads.len(),
             peers: self.peer_status(),
