@@ -27,12 +27,15 @@ impl<T: Send + 'static> Worker<T> {
     pub(crate) fn start(
         name: &'static str,
         commands: Commands,
-        mut work: impl FnMut(T) -> ControlFlow<()> + Send + 'static,
+        work: impl FnMut(T) -> ControlFlow<()> + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, jobs) = channel();
         let (end, ended) = channel();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _last = Last { name, commands, _end: end };
+            // Locals go in reverse order: what the jobs own, such as the store, is closed before the end
+            // is told.
+            let mut work = work;
             while let Ok(job) = jobs.recv() {
                 if work(job).is_break() {
                     return;
