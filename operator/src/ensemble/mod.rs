@@ -12,6 +12,9 @@ pub mod plan;
 pub mod status;
 pub mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;

@@ -242,6 +242,12 @@ impl Member {
         self.status.as_ref().map(|status| status.role)
     }
 
+    /// Its identity, once it is a member: until then it says 0.
+    #[must_use]
+    pub fn id(&self) -> Option<i64> {
+        self.status.as_ref().and_then(|status| status.member_id).filter(|id| *id > 0)
+    }
+
     fn applied(&self) -> u64 {
         self.status.as_ref().map_or(0, |status| status.applied)
     }
@@ -420,8 +426,7 @@ fn evict(member: &Member, commit: u64) -> Step {
 
 fn roll_leader(observed: &Observed, leader: &Member, commit: u64) -> Step {
     let heir = observed.present().filter(|member| member.uid != leader.uid).max_by_key(|member| member.applied());
-    let heir = heir.and_then(|heir| heir.status.as_ref()).and_then(|status| status.member_id);
-    match heir {
+    match heir.and_then(Member::id) {
         Some(to) => Step::Transfer { leader: leader.pod.clone(), to },
         None if observed.members.len() == 1 => evict(leader, commit),
         None => wait(Predicate::LeaderKnown, "no follower says who it is, so none can take over".into()),

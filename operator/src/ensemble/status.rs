@@ -116,7 +116,7 @@ fn member(member: &Member) -> MemberStatus {
     let status = member.status.as_ref();
     MemberStatus {
         pod: member.pod.clone(),
-        id: status.and_then(|status| status.member_id),
+        id: member.id(),
         role: status.map_or("unreachable", |status| status.role.as_str()).to_owned(),
         serving: member.serving,
         version: status.and_then(|status| status.version.clone()),

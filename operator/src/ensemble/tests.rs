@@ -1,0 +1,195 @@
+//! From the smallest manifest through the real `validate` and `build`; and what tools read in the status.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use pharos_crds::names::{condition, reason};
+use pharos_crds::{Ensemble, EnsembleStatus};
+use serde_json::{Value, json};
+
+use super::build::{Desired, build};
+use super::plan::{Health, Member, Observed, Predicate, Step, Wait};
+use super::status::{Blocked, blocked, status};
+use super::validate::{InvalidSpec, Validated, validate};
+use crate::conditions::kstatus;
+use crate::pods::Image;
+
+const SMALLEST: &str = "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, \
+                        metadata: {name: main, namespace: ns, uid: u1, generation: 1}, spec: {}}";
+
+fn ensemble(manifest: &str) -> Ensemble {
+    serde_yaml::from_str(manifest).expect("a manifest")
+}
+
+fn default_image() -> Image {
+    Image { reference: "node:1".into(), pull_policy: "IfNotPresent".into() }
+}
+
+fn valid(manifest: &str) -> Validated {
+    validate(&ensemble(manifest), None, &default_image()).expect("it is valid")
+}
+
+fn objects(desired: &Desired) -> Vec<Value> {
+    let Desired { service_account, peers, peers_service, client_service, network_policy, budget, stateful_set } =
+        desired;
+    let mut objects = vec![json!(service_account), json!(peers), json!(peers_service), json!(client_service)];
+    objects.push(json!(network_policy));
+    objects.extend(budget.iter().map(|budget| json!(budget)));
+    objects.push(json!(stateful_set));
+    objects
+}
+
+#[test]
+fn the_objects_of_the_smallest_ensemble() {
+    let text: Vec<String> = objects(&build(&valid(SMALLEST)))
+        .iter()
+        .map(|object| serde_yaml::to_string(object).expect("an object is plain data"))
+        .collect();
+    insta::assert_snapshot!(text.join("---\n"));
+}
+
+#[test]
+fn every_object_goes_with_its_ensemble() {
+    for object in objects(&build(&valid(SMALLEST))) {
+        let owner = &object["metadata"]["ownerReferences"][0];
+        assert_eq!((owner["uid"].as_str(), owner["controller"].as_bool()), (Some("u1"), Some(true)), "{object}");
+        assert_eq!(object["metadata"]["namespace"], "ns");
+    }
+}
+
+#[test]
+fn a_single_member_has_no_budget_and_seven_may_lose_three() {
+    let with = |replicas: u32| SMALLEST.replace("spec: {}", &format!("spec: {{replicas: {replicas}}}"));
+    assert_eq!(build(&valid(&with(1))).budget, None);
+    let budget = build(&valid(&with(7))).budget.expect("a budget");
+    assert_eq!(json!(budget)["spec"]["maxUnavailable"], 3);
+}
+
+#[test]
+fn a_new_operator_with_another_default_image_changes_nothing() {
+    let first = build(&valid(SMALLEST));
+    let other = Image { reference: "node:2".into(), pull_policy: "Always".into() };
+    let again = validate(&ensemble(SMALLEST), Some(&first.stateful_set), &other).expect("it is valid");
+    assert_eq!(build(&again), first);
+}
+
+#[test]
+fn a_larger_size_leaves_the_claim_template_as_it_is() {
+    let first = build(&valid(SMALLEST));
+    let larger = ensemble(&SMALLEST.replace("spec: {}", "spec: {storage: {size: 20Gi}}"));
+    let again = validate(&larger, Some(&first.stateful_set), &default_image()).expect("it is valid");
+    assert_eq!(build(&again), first);
+    assert_eq!((again.template_size.as_str(), again.spec.storage.size.as_str()), ("10Gi", "20Gi"));
+}
+
+#[test]
+fn members_cannot_come_or_go_even_where_the_api_server_has_no_rules() {
+    let first = build(&valid(SMALLEST));
+    let five = ensemble(&SMALLEST.replace("spec: {}", "spec: {replicas: 5}"));
+    let refused = validate(&five, Some(&first.stateful_set), &default_image()).expect_err("membership is fixed");
+    assert_eq!(refused, InvalidSpec::Membership { running: 3, wanted: 5 });
+}
+
+#[test]
+fn the_users_settings_reach_the_pods_and_never_the_selector() {
+    let manifest = SMALLEST.replace(
+        "spec: {}",
+        "spec: {pods: {labels: {app.kubernetes.io/name: mine, team: a}, annotations: {mark: new}, \
+         env: [{name: A, value: b}], topologySpreadConstraints: []}}",
+    );
+    let built = json!(build(&valid(&manifest)).stateful_set);
+    let template = &built["spec"]["template"];
+    let labels = &template["metadata"]["labels"];
+    assert_eq!((&labels["app.kubernetes.io/name"], &labels["team"]), (&json!("pharos"), &json!("a")));
+    assert_eq!(template["metadata"]["annotations"], json!({"mark": "new"}));
+    assert_eq!(template["spec"]["containers"][0]["env"][1], json!({"name": "A", "value": "b"}));
+    assert!(template["spec"]["topologySpreadConstraints"].is_null());
+}
+
+fn serving(pod: &str) -> Option<Member> {
+    Some(Member {
+        pod: pod.into(),
+        uid: pod.into(),
+        up_to_date: true,
+        terminating: false,
+        serving: true,
+        health: Health::WasReady,
+        identity: None,
+        status: None,
+    })
+}
+
+fn observed(members: Vec<Option<Member>>) -> Observed {
+    Observed { revision_known: true, members, permit: None, cluster_id: Some("c1".into()), note: None }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn after(old: &EnsembleStatus, observed: &Observed, step: &Step) -> EnsembleStatus {
+    status(old, &valid(SMALLEST), observed, step, &StatefulSet::default(), at(100))
+}
+
+fn read(status: &EnsembleStatus) -> kstatus::Verdict {
+    kstatus::compute(1, status.observed_generation, &status.conditions)
+}
+
+fn ready_reason(status: &EnsembleStatus) -> (String, String) {
+    let ready = status.conditions.iter().find(|one| one.type_ == condition::READY).expect("a condition");
+    (ready.status.clone(), ready.reason.clone())
+}
+
+#[test]
+fn tools_read_every_stage_of_an_ensemble_right() {
+    let all = observed(vec![serving("0"), serving("1"), serving("2")]);
+    let two = observed(vec![serving("0"), serving("1"), None]);
+    let one = observed(vec![serving("0"), None, None]);
+    let wait = Step::Wait(Wait { predicate: Predicate::PodExists, detail: "ordinal 2".into() });
+
+    let starting = after(&EnsembleStatus::default(), &two, &wait);
+    assert_eq!(read(&starting), kstatus::Verdict::InProgress);
+    assert_eq!(ready_reason(&starting), ("False".into(), reason::MEMBERS_STARTING.into()));
+
+    let ready = after(&starting, &all, &Step::Done);
+    assert_eq!(read(&ready), kstatus::Verdict::Current);
+
+    // One member away: clients are served, and the work is visible.
+    let rolling = after(&ready, &two, &wait);
+    assert_eq!(read(&rolling), kstatus::Verdict::InProgress);
+    assert_eq!(ready_reason(&rolling), ("True".into(), reason::SERVING.into()));
+
+    let lost = after(&rolling, &one, &wait);
+    assert_eq!(ready_reason(&lost), ("False".into(), reason::NO_QUORUM.into()));
+
+    let conflict = Blocked { reason: reason::NAME_CONFLICT, message: "taken".into(), stalled: true };
+    assert_eq!(read(&blocked(&EnsembleStatus::default(), &conflict, Some(1), at(1))), kstatus::Verdict::Failed);
+}
+
+#[test]
+fn all_conditions_are_there_on_the_first_visit_with_the_generation() {
+    let conflict = Blocked { reason: reason::NAME_CONFLICT, message: "taken".into(), stalled: true };
+    let first = after(&EnsembleStatus::default(), &observed(vec![None, None, None]), &Step::Done);
+    for status in [first, blocked(&EnsembleStatus::default(), &conflict, Some(1), at(1))] {
+        let types: BTreeSet<&str> = status.conditions.iter().map(|one| one.type_.as_str()).collect();
+        assert_eq!(types, BTreeSet::from(condition::OF_ENSEMBLE));
+        assert!(status.conditions.iter().all(|one| one.observed_generation == Some(1)));
+    }
+}
+
+#[test]
+fn a_status_without_news_is_the_same_value() {
+    let all = observed(vec![serving("0"), serving("1"), serving("2")]);
+    let first = after(&EnsembleStatus::default(), &all, &Step::Done);
+    let again = status(&first, &valid(SMALLEST), &all, &Step::Done, &StatefulSet::default(), at(999));
+    assert_eq!(again, first);
+}
+
+#[test]
+fn a_wait_is_named_in_the_condition() {
+    let wait = Step::Wait(Wait { predicate: Predicate::MemberCaughtUp, detail: "main-ensemble-1".into() });
+    let status = after(&EnsembleStatus::default(), &observed(vec![serving("0")]), &wait);
+    let reconciling = status.conditions.iter().find(|one| one.type_ == condition::RECONCILING).expect("a condition");
+    assert_eq!(reconciling.message, "waiting for member_caught_up (main-ensemble-1)");
+}

@@ -1,0 +1,155 @@
+//! From the smallest manifest through the real `validate` and `build`; and what tools read in the status.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use pharos_crds::names::{condition, reason};
+use pharos_crds::{Pipeline, PipelineStatus};
+use serde_json::{Value, json};
+
+use super::build::{Desired, build};
+use super::check::{Checker, Problem};
+use super::plan::{EnsembleState, Observed, Step};
+use super::status::{blocked, status};
+use super::validate::{Invalid, Validated, validate};
+use crate::conditions::kstatus;
+use crate::ensemble::status::Blocked;
+use crate::pods::Image;
+
+const SMALLEST: &str = "{apiVersion: pharos.dev/v1alpha1, kind: Pipeline, \
+                        metadata: {name: clicks, namespace: ns, uid: u1, generation: 1}, \
+                        spec: {ensembleRef: {name: main}, checkpoint: {location: 's3://bucket/a'}, \
+                        pipeline: 'pipeline: {}'}}";
+
+struct Finds(Vec<Problem>);
+
+impl Checker for Finds {
+    fn check(&self, _: &str) -> Vec<Problem> {
+        self.0.clone()
+    }
+}
+
+fn checked(manifest: &str, problems: Vec<Problem>) -> Result<Validated, Invalid> {
+    let pipeline: Pipeline = serde_yaml::from_str(manifest).expect("a manifest");
+    let image = Image { reference: "node:1".into(), pull_policy: "IfNotPresent".into() };
+    validate(&pipeline, None, None, &image, &Finds(problems))
+}
+
+fn valid(manifest: &str) -> Validated {
+    checked(manifest, Vec::new()).expect("it is valid")
+}
+
+fn set_of(manifest: &str) -> Value {
+    json!(build(&valid(manifest), 1).stateful_set)
+}
+
+#[test]
+fn the_objects_of_the_smallest_pipeline() {
+    let Desired { document, service_account, service, network_policy, stateful_set } = build(&valid(SMALLEST), 1);
+    let objects =
+        [json!(document), json!(service_account), json!(service), json!(network_policy), json!(stateful_set)];
+    let text: Vec<String> =
+        objects.iter().map(|object| serde_yaml::to_string(object).expect("an object is plain data")).collect();
+    insta::assert_snapshot!(text.join("---\n"));
+}
+
+#[test]
+fn a_mistake_in_the_document_is_named_with_line_and_column() {
+    let problem = |line| Problem { line, column: 7, message: "unknown transform Filterr".into() };
+    let refused = checked(SMALLEST, vec![problem(3)]).expect_err("it has a mistake");
+    assert_eq!(refused.to_string(), "spec.pipeline: line 3, column 7: unknown transform Filterr");
+    assert_eq!((refused.reason(), refused.lasts()), (reason::INVALID_PIPELINE, true));
+    let many = checked(SMALLEST, (1..=8).map(problem).collect()).expect_err("it has mistakes");
+    assert!(many.to_string().ends_with("line 5, column 7: unknown transform Filterr; and 3 more"), "{many}");
+}
+
+#[test]
+fn a_document_that_is_not_there_is_waited_for() {
+    let manifest = SMALLEST
+        .replace("pipeline: 'pipeline: {}'", "pipelineFrom: {configMapKeyRef: {name: docs, key: a.yaml}}");
+    let refused = checked(&manifest, Vec::new()).expect_err("there is no document");
+    assert_eq!((refused.reason(), refused.lasts()), (reason::DOCUMENT_NOT_FOUND, false));
+    assert_eq!(refused.to_string(), "ConfigMap docs does not exist or has no key a.yaml");
+}
+
+#[test]
+fn a_secret_reaches_the_worker_by_reference_alone() {
+    let manifest = SMALLEST.replace(
+        "pipeline: 'pipeline: {}'",
+        "pipeline: 'pipeline: {}', variables: [{name: key, valueFrom: {secretKeyRef: {name: s3, key: k}}}]",
+    );
+    let env = set_of(&manifest)["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+    let variable = json!({"name": "PHAROS_VAR_key", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}});
+    assert!(env.as_array().is_some_and(|env| env.contains(&variable)), "{env}");
+}
+
+#[test]
+fn a_claim_for_checkpoints_is_mounted() {
+    let manifest = SMALLEST.replace("location: 's3://bucket/a'", "volumeClaim: {claimName: cp}, interval: 1m");
+    let set = set_of(&manifest);
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][1]["persistentVolumeClaim"]["claimName"], "cp");
+    let command = pod["containers"][0]["command"].as_array().expect("a command");
+    let tail: Vec<&str> = command.iter().rev().take(4).rev().filter_map(Value::as_str).collect();
+    assert_eq!(tail, ["--checkpoint", "file:///var/lib/pharos/checkpoints", "--checkpoint-interval", "60"]);
+}
+
+#[test]
+fn another_document_is_another_config_map_and_restarts_the_worker() {
+    let other = SMALLEST.replace("pipeline: {}", "pipeline: {type: chain}");
+    let (first, second) = (build(&valid(SMALLEST), 1), build(&valid(&other), 1));
+    assert_ne!(first.document.metadata.name, second.document.metadata.name);
+    assert_ne!(json!(first.stateful_set)["spec"]["template"], json!(second.stateful_set)["spec"]["template"]);
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn after(old: &PipelineStatus, step: &Step) -> PipelineStatus {
+    let observed = Observed {
+        ensemble: EnsembleState::Ready,
+        exists: true,
+        revision_known: true,
+        worker: None,
+        completed: None,
+    };
+    status(old, &valid(SMALLEST), &observed, step, at(100))
+}
+
+fn read(status: &PipelineStatus) -> kstatus::Verdict {
+    kstatus::compute(1, status.observed_generation, &status.conditions)
+}
+
+#[test]
+fn tools_read_every_stage_of_a_pipeline_right() {
+    let new = PipelineStatus::default();
+    let wait = Step::Wait { reason: reason::ENSEMBLE_NOT_FOUND, message: String::new() };
+    assert_eq!(read(&after(&new, &wait)), kstatus::Verdict::InProgress);
+    for settled in [Step::Running, Step::Completed, Step::Suspended] {
+        assert_eq!(read(&after(&new, &settled)), kstatus::Verdict::Current, "{settled:?}");
+    }
+    assert_eq!(read(&after(&new, &Step::Failed { message: "no".into() })), kstatus::Verdict::Failed);
+    let invalid = Blocked { reason: reason::INVALID_PIPELINE, message: "line 1".into(), stalled: true };
+    assert_eq!(read(&blocked(&new, &invalid, Some(1), at(1))), kstatus::Verdict::Failed);
+}
+
+#[test]
+fn all_conditions_are_there_on_the_first_visit_with_the_generation() {
+    let invalid = Blocked { reason: reason::INVALID_PIPELINE, message: "line 1".into(), stalled: true };
+    let new = PipelineStatus::default();
+    for status in [after(&new, &Step::Running), blocked(&new, &invalid, Some(1), at(1))] {
+        let types: BTreeSet<&str> = status.conditions.iter().map(|one| one.type_.as_str()).collect();
+        assert_eq!(types, BTreeSet::from(condition::OF_PIPELINE));
+        assert!(status.conditions.iter().all(|one| one.observed_generation == Some(1)));
+    }
+}
+
+#[test]
+fn a_completion_is_recorded_once_with_uid_hash_and_run() {
+    let recorded = after(&PipelineStatus::default(), &Step::RecordCompletion);
+    let run = recorded.completed.clone().expect("a record");
+    assert_eq!((run.uid.as_str(), run.run_id, run.at.as_str()), ("u1", 1, "1970-01-01T00:01:40Z"));
+    assert_eq!(run.document_hash, valid(SMALLEST).hash);
+    assert_eq!(after(&recorded, &Step::Completed).completed, Some(run));
+}
