@@ -9,7 +9,7 @@ use crate::disk::Deferred;
 use crate::leader::Leadership;
 use crate::message::{Message, Run};
 use crate::paxos::{Paxos, State};
-use crate::types::{Ballot, Entry, EntryKind, MemberId, Millis, Slot};
+use crate::types::{Ballot, Entry, EntryKind, LogOp, MemberId, Millis, Slot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -319,6 +319,9 @@ impl Paxos {
 
     fn lead(&mut self, ballot: Ballot, adoption: Adoption, promises: &BTreeMap<MemberId, Promised>) {
         let Adoption { accepted, base, end, entries, .. } = adoption;
+        if self.cfg.plant.ballot_reuse() {
+            self.disk.push(LogOp::Promised(ballot));
+        }
         self.restamp(ballot, base, end, entries);
         let epoch_start = end.next();
         self.append(Entry { slot: epoch_start, ballot, kind: EntryKind::EpochStart, payload: Bytes::new() });

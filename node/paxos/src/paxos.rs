@@ -332,7 +332,9 @@ impl Paxos {
         assert!(ballot > self.promised, "a promise only rises");
         assert!(ballot >= self.accepted, "nothing is accepted above the promise");
         self.promised = ballot;
-        self.disk.push(LogOp::Promised(ballot));
+        if !(self.cfg.plant.ballot_reuse() && ballot.member == self.cfg.me) {
+            self.disk.push(LogOp::Promised(ballot));
+        }
         self.stage = None;
         self.gap_reported = None;
         self.leave_office();

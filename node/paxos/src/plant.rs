@@ -42,8 +42,8 @@ plants! {
     /// acknowledges the new leader's entries, which are still under way. (To acknowledge the old leader's
     /// would be harmless: the Promise went out after, and reported, every write issued before it.)
     LateCompletion late_completion
-    /// Prepare goes out before the candidate's own promise is durable: after a crash the same round is
-    /// taken again, with other entries.
+    /// Prepare goes out before the candidate's own promise is durable: that is written only with the adopted
+    /// prefix. After a crash in between the same round is taken again, with other entries.
     BallotReuse ballot_reuse
     /// Acknowledgements are counted instead of the members that sent them.
     DoubleCount double_count
