@@ -4,7 +4,10 @@
 //! engine. Invariants: nodes are in topological order (`inputs` name earlier nodes), `id` is the
 //! position in `nodes`, names are distinct, and two plans with the same [`Plan::hash`] do the same.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::expr::ir::Expr;
 use crate::schema::{Micros, Schema, Type, Value};
@@ -24,6 +27,67 @@ pub struct Plan {
     pub key_groups: u32,
     /// The steps, inputs before users.
     pub nodes: Vec<Node>,
+}
+
+/// What a plan is stored by: SHA-256 of its canonical JSON, places in the source left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlanHash(pub [u8; 32]);
+
+impl fmt::Display for PlanHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Why a stored plan is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The bytes are no plan.
+    #[error("plan is malformed")]
+    Malformed(#[from] serde_json::Error),
+    /// It was written by another version.
+    #[error("plan has version {found}, this reads version {PLAN_VERSION}")]
+    Version {
+        /// Its version.
+        found: u64,
+    },
+}
+
+impl Plan {
+    /// The plan as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a plan's maps have text for keys")
+    }
+
+    /// Reads a plan; one of another version is refused by that name.
+    pub fn from_json(bytes: &[u8]) -> Result<Plan, PlanError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u64,
+        }
+        let Versioned { version } = serde_json::from_slice(bytes)?;
+        if version != u64::from(PLAN_VERSION) {
+            return Err(PlanError::Version { found: version });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The same for plans that do the same, wherever their transforms stand in the source.
+    #[must_use]
+    pub fn hash(&self) -> PlanHash {
+        let mut placeless = self.clone();
+        for node in &mut placeless.nodes {
+            node.span = SourceSpan::default();
+        }
+        PlanHash(Sha256::digest(placeless.to_json()).into())
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(id.0 as usize)
+    }
 }
 
 /// The position of a node in its plan.
