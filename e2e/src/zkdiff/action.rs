@@ -1,7 +1,10 @@
 //! What is done to both servers, with strings of its own, so that a step can be kept and shown.
 
+use std::fmt;
+
 use pharos_jute::{
-    AclRef, Auth, Create, CreateTtl, MultiOp, OpCode, PathVersion, PathWatch, Request, SetAcl, SetData, SetWatches,
+    AclRef, Auth, Create, CreateTtl, MultiOp, OpCode, PathVersion, PathWatch, Request, SetAcl, SetData,
+    SetWatches,
 };
 
 /// An ACL entry: permissions, scheme, id.
@@ -10,11 +13,25 @@ pub(crate) type AclEntry = (i32, String, String);
 /// A node's path; `None` is the null string.
 pub(crate) type Path = Option<String>;
 
+/// A node's data; shown shortened.
+#[derive(Clone)]
+pub(crate) struct Data(pub(crate) Option<Vec<u8>>);
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(bytes) if bytes.len() > 40 => write!(f, "<{} bytes>", bytes.len()),
+            Some(bytes) => write!(f, "{:?}", String::from_utf8_lossy(bytes)),
+            None => f.write_str("null"),
+        }
+    }
+}
+
 /// The fields of all creates.
 #[derive(Debug, Clone)]
 pub(crate) struct NewNode {
     pub(crate) path: Path,
-    pub(crate) data: Option<Vec<u8>>,
+    pub(crate) data: Data,
     pub(crate) acl: Option<Vec<AclEntry>>,
     pub(crate) flags: i32,
     pub(crate) ttl_ms: i64,
@@ -25,7 +42,7 @@ pub(crate) struct NewNode {
 pub(crate) enum Action {
     Create(OpCode, NewNode),
     Delete(Path, i32),
-    SetData(Path, Option<Vec<u8>>, i32),
+    SetData(Path, Data, i32),
     SetAcl(Path, Option<Vec<AclEntry>>, i32),
     /// `exists`, `getData`, `getChildren` or `getChildren2`, perhaps with a watch.
     Read(OpCode, Path, bool),
@@ -39,7 +56,7 @@ pub(crate) enum Action {
     Watch(OpCode, Path, i32),
     /// `setWatches` or `setWatches2`: how far before the last zxid, and the five lists.
     SetWatches(OpCode, bool, [Vec<String>; 5]),
-    Auth(String, Vec<u8>),
+    Auth(String, Data),
     Ping,
     WhoAmI,
     /// A known type whose body ends early.
@@ -58,7 +75,7 @@ impl Action {
         }
     }
 
-    /// The type whose response to expect.
+    /// The type whose response to expect; [`OpCode::Error`] if none can come.
     pub(crate) fn op(&self) -> OpCode {
         match self {
             Self::Create(op, _)
@@ -99,9 +116,11 @@ impl Action {
                 OpCode::CheckWatches => Request::CheckWatches(path.as_deref(), *number),
                 _ => Request::RemoveWatches(path.as_deref(), *number),
             }),
-            Self::SetWatches(op, past, lists) => use_it(set_watches(*op, if *past { 0 } else { zxid }, lists)),
+            Self::SetWatches(op, past, lists) => {
+                use_it(set_watches(*op, if *past { 0 } else { zxid }, lists))
+            }
             Self::Auth(scheme, auth) => {
-                use_it(Request::Auth(Auth { kind: 0, scheme: Some(scheme), auth: Some(auth) }))
+                use_it(Request::Auth(Auth { kind: 0, scheme: Some(scheme), auth: auth.0.as_deref() }))
             }
             Self::Ping => use_it(Request::Ping),
             Self::WhoAmI | Self::Malformed(_) | Self::UnknownOp(_) => use_it(Request::WhoAmI),
@@ -137,13 +156,15 @@ fn raw(xid: i32, op: i32, body: &[u8], out: &mut Vec<u8>) {
 }
 
 fn entries(acl: &[AclEntry]) -> Vec<AclRef<'_>> {
-    acl.iter().map(|(perms, scheme, id)| AclRef { perms: *perms, scheme: Some(scheme), id: Some(id) }).collect()
+    acl.iter()
+        .map(|(perms, scheme, id)| AclRef { perms: *perms, scheme: Some(scheme), id: Some(id) })
+        .collect()
 }
 
 fn new_node(node: &NewNode) -> Create<'_> {
     Create {
         path: node.path.as_deref(),
-        data: node.data.as_deref(),
+        data: node.data.0.as_deref(),
         acl: node.acl.as_deref().map(entries),
         flags: node.flags,
     }
@@ -162,8 +183,8 @@ fn path_version(path: &Path, version: i32) -> PathVersion<'_> {
     PathVersion { path: path.as_deref(), version }
 }
 
-fn set_data<'a>(path: &'a Path, data: &'a Option<Vec<u8>>, version: i32) -> SetData<'a> {
-    SetData { path: path.as_deref(), data: data.as_deref(), version }
+fn set_data<'a>(path: &'a Path, data: &'a Data, version: i32) -> SetData<'a> {
+    SetData { path: path.as_deref(), data: data.0.as_deref(), version }
 }
 
 fn read(op: OpCode, path: &Path, watch: bool) -> Request<'_> {

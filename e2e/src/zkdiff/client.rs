@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use pharos_jute::{
-    ConnectRequest, ConnectResponse, OpCode, PROTOCOL_VERSION, Reader, ReplyHeader, Request, WatcherEvent,
-    framed, xid,
+    ConnectRequest, ConnectResponse, OpCode, PROTOCOL_VERSION, Reader, ReplyHeader, Request, Response,
+    WatcherEvent, framed, xid,
 };
 
 use super::action::Action;
@@ -34,6 +34,21 @@ pub(crate) struct Answer {
     pub(crate) reply: Option<Reply>,
     /// Whether the server closed the connection after it.
     pub(crate) closed: bool,
+}
+
+impl Answer {
+    /// The answer in words.
+    pub(crate) fn show(&self, op: OpCode) -> String {
+        let reply = match &self.reply {
+            None => "no reply".to_owned(),
+            Some(Reply { header, body }) if header.err.is_ok() => {
+                format!("{header:x?} {:?}", Response::decode(op, body))
+            }
+            Some(Reply { header, body }) => format!("{header:x?} and {} bytes", body.len()),
+        };
+        let closed = if self.closed { ", closed" } else { "" };
+        format!("{:?}, {reply}{closed}", self.events)
+    }
 }
 
 /// A reply as received.
@@ -160,7 +175,9 @@ fn connect(address: SocketAddr, session_id: i64, password: &[u8]) -> Result<(Tcp
     let mut bytes = Vec::new();
     framed(&mut bytes, |out| request.encode(out));
     stream.write_all(&bytes)?;
-    let Some(frame) = read_frame(&mut stream)? else { bail!("{address} closed the connection in the handshake") };
+    let Some(frame) = read_frame(&mut stream)? else {
+        bail!("{address} closed the connection in the handshake")
+    };
     let response = ConnectResponse::decode(&frame).context("handshake")?;
     ensure!(response.timeout_ms > 0, "{address} says that session 0x{session_id:x} has expired");
     Ok((stream, response.session_id, response.password.unwrap_or_default().to_vec()))

@@ -126,11 +126,14 @@ impl Comparison {
     }
 
     fn stats(&mut self, left: &Stat, right: &Stat) -> Result<()> {
-        let numbers = |s: &Stat| Stat { czxid: 0, mzxid: 0, pzxid: 0, ctime: 0, mtime: 0, ephemeral_owner: 0, ..*s };
+        let numbers =
+            |s: &Stat| Stat { czxid: 0, mzxid: 0, pzxid: 0, ctime: 0, mtime: 0, ephemeral_owner: 0, ..*s };
         equal("stat", &numbers(left), &numbers(right))?;
-        for (name, left, right) in
-            [("czxid", left.czxid, right.czxid), ("mzxid", left.mzxid, right.mzxid), ("pzxid", left.pzxid, right.pzxid)]
-        {
+        for (name, left, right) in [
+            ("czxid", left.czxid, right.czxid),
+            ("mzxid", left.mzxid, right.mzxid),
+            ("pzxid", left.pzxid, right.pzxid),
+        ] {
             self.zxid(name, left, right)?;
         }
         // Clocks differ; what one transaction wrote has one time on either side.

@@ -2,7 +2,7 @@
 
 use pharos_jute::OpCode;
 
-use super::action::{AclEntry, Action, NewNode, Path};
+use super::action::{AclEntry, Action, Data, NewNode, Path};
 use super::rng::Rng;
 
 /// One step of a run.
@@ -18,7 +18,19 @@ pub(crate) enum Step {
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "é"];
 const ODD_PATHS: [&str; 14] = [
-    "", "/", "foo", "a/b", "/a/", "//", "/a//b", "/a/.", "/a/../b", "/a/\u{1}", "/a/\0", "/a/😀", "/a/\u{fff0}",
+    "",
+    "/",
+    "foo",
+    "a/b",
+    "/a/",
+    "//",
+    "/a//b",
+    "/a/.",
+    "/a/../b",
+    "/a/\u{1}",
+    "/a/\0",
+    "/a/😀",
+    "/a/\u{fff0}",
     "/zookeeper/nothing",
 ];
 /// What may be written anywhere without locking the run out of its own tree.
@@ -66,11 +78,16 @@ impl Generator {
     fn rare(&mut self) -> Action {
         let user = self.rng.pick(&["alice:secret", "bob:secret"]);
         match self.rng.below(12) {
-            0..6 => Action::Auth("digest".into(), user.into()),
-            6 => Action::Auth("nonsense".into(), b"x".to_vec()),
+            0..6 => Action::Auth("digest".into(), Data(Some(user.into()))),
+            6 => Action::Auth("nonsense".into(), Data(Some(b"x".to_vec()))),
             7 => Action::Check(self.path(), -1),
             8 => Action::UnknownOp(self.rng.pick(&[10, 99, -7])),
-            _ => Action::Malformed(self.rng.pick(&[OpCode::Delete, OpCode::GetData, OpCode::SetAcl, OpCode::Multi])),
+            _ => Action::Malformed(self.rng.pick(&[
+                OpCode::Delete,
+                OpCode::GetData,
+                OpCode::SetAcl,
+                OpCode::Multi,
+            ])),
         }
     }
 
@@ -108,13 +125,13 @@ impl Generator {
         self.rng.weighted(&[(7, -1), (2, 0), (1, 1), (1, 2)])
     }
 
-    fn data(&mut self) -> Option<Vec<u8>> {
-        match self.rng.below(8) {
+    fn data(&mut self) -> Data {
+        Data(match self.rng.below(8) {
             0 => None,
             1 => Some(Vec::new()),
             2 => Some(vec![b'x'; 2000]),
             _ => Some(format!("data {}", self.rng.below(100)).into_bytes()),
-        }
+        })
     }
 
     fn acl(&mut self) -> Option<Vec<AclEntry>> {
@@ -187,13 +204,20 @@ impl Generator {
     }
 
     fn named(&mut self) -> Action {
-        let ops = [OpCode::Sync, OpCode::GetAcl, OpCode::GetAcl, OpCode::GetEphemerals, OpCode::GetAllChildrenNumber];
+        let ops = [
+            OpCode::Sync,
+            OpCode::GetAcl,
+            OpCode::GetAcl,
+            OpCode::GetEphemerals,
+            OpCode::GetAllChildrenNumber,
+        ];
         // ZooKeeper echoes characters beyond U+FFFF as two encoded surrogates, which is not UTF-8.
         let path = self.path().filter(|path| path.chars().all(|c| u32::from(c) <= 0xffff));
         Action::Named(self.rng.pick(&ops), path)
     }
 
-    /// A null path in a multi leaves an original ZooKeeper with changes that were never made: not asked for here.
+    /// Null paths and lists are not asked for here: the former leave an original ZooKeeper with changes that were never
+    /// made, the latter are the one malformed multi that takes no zxid.
     fn multi(&mut self) -> Action {
         let count = self.rng.below(6);
         let mut ops = Vec::new();
@@ -206,7 +230,7 @@ impl Generator {
                 _ if self.rng.one_in(8) => self.read(),
                 _ => continue,
             };
-            if !has_null_path(&op) {
+            if !has_null(&op) {
                 ops.push(op);
             }
         }
@@ -219,7 +243,7 @@ impl Generator {
         let mut reads = Vec::new();
         while reads.len() < count {
             let read = Action::Read(self.rng.pick(&ops), self.path(), self.rng.one_in(2));
-            if !has_null_path(&read) {
+            if !has_null(&read) {
                 reads.push(read);
             }
         }
@@ -247,10 +271,10 @@ impl Generator {
     }
 }
 
-fn has_null_path(action: &Action) -> bool {
+fn has_null(action: &Action) -> bool {
     match action {
-        Action::Create(_, NewNode { path, .. })
-        | Action::Delete(path, _)
+        Action::Create(_, NewNode { path, acl, .. }) => path.is_none() || acl.is_none(),
+        Action::Delete(path, _)
         | Action::SetData(path, ..)
         | Action::Check(path, _)
         | Action::Read(_, path, _) => path.is_none(),

@@ -116,7 +116,7 @@ impl Pair {
             }
         };
         self.note(op, &left);
-        self.comparison.answers(op, &left, &right).with_context(|| show(&left, &right))?;
+        self.comparison.answers(op, &left, &right).with_context(|| show(op, &left, &right))?;
         if op == OpCode::CloseSession {
             let (left, right) = &self.clients[at];
             self.comparison.session(left.session, right.session);
@@ -157,6 +157,6 @@ impl Pair {
     }
 }
 
-fn show(left: &Answer, right: &Answer) -> String {
-    format!("\n  left:  {left:?}\n  right: {right:?}\n")
+fn show(op: OpCode, left: &Answer, right: &Answer) -> String {
+    format!("\n  left:  {}\n  right: {}\n", left.show(op), right.show(op))
 }

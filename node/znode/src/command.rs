@@ -1,7 +1,9 @@
 //! Commands: what the log holds and [`crate::State::apply`] executes.
 
 use bytes::Bytes;
-use pharos_jute::{Acl, AclRef, Create, CreateMode, CreateTtl, ErrorCode, Id, MultiOp, Request};
+use pharos_jute::{
+    Acl, AclRef, Create, CreateMode, CreateTtl, ErrorCode, Id, MultiOp, OpCode, Request, SetAcl,
+};
 
 use crate::{SessionId, Zxid};
 
@@ -138,22 +140,30 @@ impl Op {
             Request::Create2(create) => Self::from_create(create, true),
             Request::CreateContainer(create) => Self::from_container(create),
             Request::CreateTtl(create) => Self::from_create_ttl(create),
-            Request::Delete(r) => Self::with_path(r.path, |path| Self::Delete { path, version: r.version }),
-            Request::SetData(r) => Self::with_path(r.path, |path| Self::SetData {
+            Request::Delete(r) => Self::with_path(r.path, ErrorCode::MARSHALLING_ERROR, |path| {
+                Self::Delete { path, version: r.version }
+            }),
+            Request::SetData(r) => Self::with_path(r.path, ErrorCode::BAD_ARGUMENTS, |path| Self::SetData {
                 path,
                 data: r.data.map(Bytes::copy_from_slice),
                 version: r.version,
             }),
-            Request::SetAcl(r) => match acl_list(r.acl.as_deref()) {
-                Ok(acl) => Self::with_path(r.path, |path| Self::SetAcl { path, acl, version: r.version }),
-                Err(error) => Self::Nop { error },
-            },
+            Request::SetAcl(r) => Self::from_set_acl(r),
             Request::Check(_) | Request::DeleteContainer(_) => Self::Nop { error: ErrorCode::UNIMPLEMENTED },
             Request::Multi(ops) => Self::from_multi(ops),
             Request::CloseSession => Self::CloseSession,
             _ => return None,
         };
         Some(op)
+    }
+
+    /// The command for a request of a known type whose body could not be decoded, or `None` if it is to be answered
+    /// without the log: only for a multi does ZooKeeper take a zxid, which the next reply then shows.
+    pub const fn from_undecodable(op: OpCode) -> Option<Self> {
+        match op {
+            OpCode::Multi => Some(Self::Nop { error: ErrorCode::MARSHALLING_ERROR }),
+            _ => None,
+        }
     }
 
     /// Whether the op may stand in a multi.
@@ -168,11 +178,19 @@ impl Op {
         )
     }
 
-    fn with_path(path: Option<&str>, make: impl FnOnce(String) -> Self) -> Self {
+    /// A null path is malformed to ZooKeeper where it takes the path apart, and bad where it validates it first.
+    fn with_path(path: Option<&str>, null: ErrorCode, make: impl FnOnce(String) -> Self) -> Self {
         match path {
             Some(path) => make(path.to_owned()),
-            None => Self::Nop { error: ErrorCode::MARSHALLING_ERROR },
+            None => Self::Nop { error: null },
         }
+    }
+
+    fn from_set_acl(r: &SetAcl<'_>) -> Self {
+        Self::with_path(r.path, ErrorCode::BAD_ARGUMENTS, |path| match acl_list(r.acl.as_deref()) {
+            Ok(acl) => Self::SetAcl { path, acl, version: r.version },
+            Err(error) => Self::Nop { error },
+        })
     }
 
     fn from_create(create: &Create<'_>, with_stat: bool) -> Self {
@@ -200,7 +218,7 @@ impl Op {
 
     fn create(create: &Create<'_>, mode: CreateMode, ttl: i64, with_stat: bool) -> Self {
         match acl_list(create.acl.as_deref()) {
-            Ok(acl) => Self::with_path(create.path, |path| Self::Create {
+            Ok(acl) => Self::with_path(create.path, ErrorCode::MARSHALLING_ERROR, |path| Self::Create {
                 path,
                 data: create.data.map(Bytes::copy_from_slice),
                 acl,
@@ -225,7 +243,8 @@ impl Op {
             MultiOp::Create(create) => Self::from_multi_create(create, false)?,
             MultiOp::Create2(create) => Self::from_multi_create(create, true)?,
             MultiOp::CreateContainer(create) => {
-                CreateMode::from_i32(create.flags)?;
+                create.acl.as_ref()?;
+                CreateMode::from_i32(create.flags).filter(|mode| !mode.is_ttl())?;
                 Self::from_container(create)
             }
             // ZooKeeper drops the time to live when the flags do not ask for one.
@@ -245,12 +264,13 @@ impl Op {
         (op != Self::Nop { error: ErrorCode::MARSHALLING_ERROR }).then_some(op)
     }
 
-    /// In a multi ZooKeeper turns creates with container or TTL flags into those operations, whose results have the
-    /// Stat, and refuses the whole multi for flags that mean nothing.
+    /// In a multi ZooKeeper turns creates with the container flag into that operation, whose result has the Stat, and
+    /// refuses the whole multi for flags that mean nothing or ask for a time to live, which a create does not carry, and
+    /// for a null list.
     fn from_multi_create(create: &Create<'_>, with_stat: bool) -> Option<Self> {
-        let mode = CreateMode::from_i32(create.flags)?;
-        let with_stat = with_stat || mode == CreateMode::Container || mode.is_ttl();
-        Some(Self::create(create, mode, -1, with_stat))
+        create.acl.as_ref()?;
+        let mode = CreateMode::from_i32(create.flags).filter(|mode| !mode.is_ttl())?;
+        Some(Self::create(create, mode, -1, with_stat || mode == CreateMode::Container))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which error wins when several apply, and that failures cost a zxid and nothing else.
 
 use bytes::Bytes;
+use pharos_jute::{Create, OpCode, PathVersion, Request, SetAcl, SetData};
 use pharos_znode::{Acl, CreateMode, ErrorCode, Op, State, perms, validate_path};
 
 use crate::world::{
@@ -116,6 +117,25 @@ fn errors_of_data_and_acl_writes_and_checks_come_in_zookeepers_order() {
         (check("/v", 0), ErrorCode::BAD_VERSION),
         (Op::Nop { error: ErrorCode::MARSHALLING_ERROR }, ErrorCode::MARSHALLING_ERROR),
     ]);
+}
+
+#[test]
+fn null_paths_of_writes_fail_as_zookeeper_comes_upon_them() {
+    let nop = |error| Some(Op::Nop { error });
+    let delete = Request::Delete(PathVersion { path: None, version: -1 });
+    let set_data = Request::SetData(SetData { path: None, data: None, version: -1 });
+    let set_acl = Request::SetAcl(SetAcl { path: None, acl: None, version: -1 });
+    let create = Request::Create2(Create { path: None, data: None, acl: Some(vec![]), flags: 0 });
+    assert_eq!(Op::from_request(&delete), nop(ErrorCode::MARSHALLING_ERROR));
+    assert_eq!(Op::from_request(&create), nop(ErrorCode::MARSHALLING_ERROR));
+    assert_eq!(Op::from_request(&set_data), nop(ErrorCode::BAD_ARGUMENTS));
+    assert_eq!(Op::from_request(&set_acl), nop(ErrorCode::BAD_ARGUMENTS));
+}
+
+#[test]
+fn of_what_cannot_be_decoded_a_multi_alone_goes_to_the_log() {
+    assert_eq!(Op::from_undecodable(OpCode::Multi), Some(Op::Nop { error: ErrorCode::MARSHALLING_ERROR }));
+    assert_eq!(Op::from_undecodable(OpCode::Delete), None);
 }
 
 #[test]

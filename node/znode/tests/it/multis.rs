@@ -110,12 +110,18 @@ fn acl_writes_and_session_commands_are_refused_in_a_multi() {
 
 #[test]
 fn a_multi_that_zookeeper_cannot_even_prepare_fails_as_a_whole() {
-    let create_op = |flags| Create { path: Some("/x"), data: None, acl: None, flags };
+    let create_op = |flags| Create { path: Some("/x"), data: None, acl: Some(vec![]), flags };
+    let null_list = Create { acl: None, ..create_op(0) };
     let whole = Some(Op::Nop { error: ErrorCode::MARSHALLING_ERROR });
     let multi = |op| Op::from_request(&Request::Multi(vec![op]));
     assert_eq!(multi(MultiOp::GetData(PathWatch { path: Some("/"), watch: false })), whole);
     assert_eq!(multi(MultiOp::Delete(PathVersion { path: None, version: 0 })), whole);
-    assert_eq!(multi(MultiOp::Create(create_op(77))), whole);
+    assert_eq!(multi(MultiOp::Create2(null_list.clone())), whole);
+    assert_eq!(multi(MultiOp::CreateContainer(null_list)), whole);
+    for flags in [77, 5, 6] {
+        assert_eq!(multi(MultiOp::Create(create_op(flags))), whole);
+        assert_eq!(multi(MultiOp::CreateContainer(create_op(flags))), whole);
+    }
     let failing = Some(Op::Multi(vec![Op::Nop { error: ErrorCode::BAD_ARGUMENTS }]));
     assert_eq!(multi(MultiOp::CreateTtl(CreateTtl { create: create_op(77), ttl_ms: 0 })), failing);
 }
