@@ -58,6 +58,9 @@ pub(crate) enum Command {
     Ensemble(EnsembleArgs),
     /// Write the permit that founds an Ensemble of blank members (the operator does this in Kubernetes)
     Permit(PermitArgs),
+    /// Run the Ensembles and Pipelines of manifests, or a Beam YAML file, in this process: the very YAML
+    /// that `kubectl apply` takes. Ends when all Pipelines have completed, or with Ctrl-C
+    Local(LocalArgs),
     /// Print the version
     Version,
 }
@@ -127,6 +130,19 @@ pub(crate) struct PermitArgs {
     /// Where to write the permit; each founder reads it as its --permit-file
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LocalArgs {
+    /// YAML with Ensembles and Pipelines, or a plain Beam YAML file; may be given several times
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Directory for everything that is to outlive the process [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address for ZooKeeper clients of the first Ensemble; port 0 takes a free one, as further Ensembles do
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2181")]
+    pub(crate) client_addr: SocketAddr,
 }
 
 /// The version of the program, and of the protocol that clients see.

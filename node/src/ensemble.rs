@@ -57,16 +57,23 @@ fn wait(server: &ServerHandle) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot wait for signals").map_err(Failure::ours)?;
     let waited = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
-            () = ended(server) => {}
+            signalled = signalled() => signalled,
+            () = ended(server) => Ok(()),
         }
-        Ok::<_, std::io::Error>(())
     });
     waited.context("cannot wait for signals").map_err(Failure::ours)
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn signalled() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
+    }
+    Ok(())
 }
 
 async fn ended(server: &ServerHandle) {
