@@ -72,7 +72,7 @@ pub fn compile(text: &str, source: SourceName, schemas: &dyn SchemaSource) -> Re
 
 fn run(text: &str, name: SourceName, sampler: Option<&Sampler<'_>>) -> Result<Vec<Node>, Diagnostics> {
     let source = Source::new(text, name);
-    let root = yaml::parse(&source).map_err(|error| Diagnostics::new(vec![error]))?;
+    let root = yaml::parse(&source).map_err(|error| Diagnostics::new(vec![*error]))?;
     let cx = Context::new(source);
     let Some(pipeline) = syntax::document(&cx, &root) else {
         return Err(Diagnostics::new(cx.into_found()));

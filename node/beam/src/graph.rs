@@ -92,7 +92,7 @@ impl<'y> Scope<'y> {
         let members: Vec<&Transform<'_>> = of.children.iter().chain(&of.extra).collect();
         let explicit =
             |member: &&Transform<'_>| matches!(member.inputs, Inputs::Given(_)) || !member.outputs.is_empty();
-        let implicit = !inputs.is_empty() && !members.iter().any(|member| explicit(member));
+        let implicit = !inputs.is_empty() && !members.iter().any(explicit);
         let chained = if of.is_chain() || implicit { of.children.len() } else { 0 };
         let paths = paths(&members, prefix);
         let states = members.iter().map(|_| State::New).collect();

@@ -46,7 +46,7 @@ pub(crate) fn parse(cx: &Context<'_>, yaml: &Yaml) -> Option<Windowing> {
 fn parse_text(cx: &Context<'_>, yaml: &Yaml, text: &str) -> Option<Windowing> {
     let source = crate::diagnostic::Source::new(text, crate::diagnostic::SourceName::new("windowing"));
     let found = match crate::yaml::parse(&source) {
-        Err(error) => vec![error],
+        Err(error) => vec![*error],
         Ok(inner) => {
             let inside = Context::new(source);
             match &inner.data {

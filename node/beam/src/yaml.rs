@@ -81,11 +81,10 @@ impl Yaml {
 }
 
 /// Reads the one document of the source.
-pub(crate) fn parse(source: &Source<'_>) -> Result<Yaml, Diagnostic> {
+pub(crate) fn parse(source: &Source<'_>) -> Result<Yaml, Box<Diagnostic>> {
     if source.text.len() > MAX_BYTES {
-        return Err(
-            source.diagnostic(Span::new(0, 0), format!("the document is longer than {MAX_BYTES} bytes"))
-        );
+        let message = format!("the document is longer than {MAX_BYTES} bytes");
+        return Err(Box::new(source.diagnostic(Span::new(0, 0), message)));
     }
     Builder::new(source).run()
 }
@@ -136,11 +135,11 @@ impl<'a> Builder<'a> {
         Span::new(start, self.byte(span.end.index()).max(start))
     }
 
-    fn error(&self, span: Span, message: impl Into<String>) -> Diagnostic {
-        self.source.diagnostic(span, message.into())
+    fn error(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
+        Box::new(self.source.diagnostic(span, message.into()))
     }
 
-    fn run(mut self) -> Result<Yaml, Diagnostic> {
+    fn run(mut self) -> Result<Yaml, Box<Diagnostic>> {
         let mut parser = Parser::new_from_str(self.source.text);
         let mut documents = 0;
         while let Some(event) = parser.next_event() {
@@ -161,7 +160,7 @@ impl<'a> Builder<'a> {
         self.root.take().ok_or_else(|| self.error(empty, "the document is empty"))
     }
 
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Box<Diagnostic>> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let scalar = self.scalar(&text, style, tag.as_deref(), span)?;
@@ -188,7 +187,7 @@ impl<'a> Builder<'a> {
         style: ScalarStyle,
         tag: Option<&Tag>,
         span: Span,
-    ) -> Result<Scalar, Diagnostic> {
+    ) -> Result<Scalar, Box<Diagnostic>> {
         let plain = style == ScalarStyle::Plain;
         let resolved = match tag {
             None if plain => scalar::resolve(text),
@@ -205,7 +204,7 @@ impl<'a> Builder<'a> {
         resolved.map_err(|message| self.error(span, message))
     }
 
-    fn container_tag(&self, tag: Option<&Tag>, wanted: &str, span: Span) -> Result<(), Diagnostic> {
+    fn container_tag(&self, tag: Option<&Tag>, wanted: &str, span: Span) -> Result<(), Box<Diagnostic>> {
         match tag {
             Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == wanted) => {
                 Err(self.error(span, format!("the tag `{tag}` is not supported here")))
@@ -214,7 +213,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn open(&mut self, open: Open) -> Result<(), Diagnostic> {
+    fn open(&mut self, open: Open) -> Result<(), Box<Diagnostic>> {
         if self.stack.len() >= MAX_DEPTH {
             return Err(self.error(open.span, format!("nested deeper than {MAX_DEPTH} levels")));
         }
@@ -225,7 +224,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn close(&mut self, end: Span) -> Result<(), Diagnostic> {
+    fn close(&mut self, end: Span) -> Result<(), Box<Diagnostic>> {
         let open = self.stack.pop().expect("the parser balances its events");
         let span = Span::new(open.span.start, end.end.max(open.span.end));
         let data = match open.data {
@@ -235,7 +234,7 @@ impl<'a> Builder<'a> {
         self.add(Yaml { span, data }, open.anchor, ScalarStyle::Plain)
     }
 
-    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Diagnostic> {
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Box<Diagnostic>> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
             return Err(self.error(span, "an alias inside the node it stands for"));
         };
@@ -243,7 +242,7 @@ impl<'a> Builder<'a> {
         self.add(node, 0, ScalarStyle::SingleQuoted)
     }
 
-    fn add(&mut self, node: Yaml, anchor: usize, style: ScalarStyle) -> Result<(), Diagnostic> {
+    fn add(&mut self, node: Yaml, anchor: usize, style: ScalarStyle) -> Result<(), Box<Diagnostic>> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
             return Err(self.error(node.span, format!("more than {MAX_NODES} nodes")));
@@ -280,7 +279,7 @@ impl<'a> Builder<'a> {
         node: &Yaml,
         style: ScalarStyle,
         entries: &[(Key, Yaml)],
-    ) -> Result<PendingKey, Diagnostic> {
+    ) -> Result<PendingKey, Box<Diagnostic>> {
         let Data::Scalar(scalar) = &node.data else {
             return Err(self.error(node.span, "a map or list cannot be a key"));
         };
@@ -296,7 +295,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The entries that a value of `<<` brings in.
-    fn merged(&self, node: Yaml, at: Span) -> Result<Vec<(Key, Yaml)>, Diagnostic> {
+    fn merged(&self, node: Yaml, at: Span) -> Result<Vec<(Key, Yaml)>, Box<Diagnostic>> {
         let maps = match node.data {
             Data::Map(entries) => return Ok(entries),
             Data::List(items) => items,
