@@ -167,3 +167,102 @@ fn leaving<K: Owned>(object: &K) -> ApplyError {
 fn refused<K: Owned>(object: &K, source: kube::Error) -> ApplyError {
     ApplyError::Api { kind: K::kind(&()).into_owned(), name: object.name_any(), source: Box::new(source) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::extract::{Request, State};
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+    use k8s_openapi::api::core::v1::Service;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An API server that holds one Service at most, and notes what it is asked.
+    #[derive(Clone, Default)]
+    struct Server {
+        service: Arc<Mutex<Option<Value>>>,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    async fn answer(State(server): State<Server>, request: Request) -> axum::response::Response {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let method = request.method().clone();
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body");
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let forced = query.contains("force=true");
+        let uid = body["metadata"]["uid"].as_str().unwrap_or("-").to_owned();
+        server.asked.lock().expect("a lock").push(format!("{method} force={forced} uid={uid}"));
+        let held = server.service.lock().expect("a lock").clone();
+        match held {
+            _ if method == "PATCH" => axum_json(StatusCode::OK, &body),
+            Some(service) => axum_json(StatusCode::OK, &service),
+            None => {
+                let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                                     "reason": "NotFound", "message": "", "code": 404});
+                axum_json(StatusCode::NOT_FOUND, &missing)
+            }
+        }
+    }
+
+    fn axum_json(code: StatusCode, value: &Value) -> axum::response::Response {
+        (code, [("content-type", "application/json")], value.to_string()).into_response()
+    }
+
+    async fn applier(server: &Server) -> Applier {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound port");
+        let router = Router::new().fallback(answer).with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let url = format!("http://{address}").parse().expect("a URL");
+        let client = Client::try_from(kube::Config::new(url)).expect("a client");
+        Applier::new(client, "ns", owner("u1"))
+    }
+
+    fn owner(uid: &str) -> OwnerReference {
+        owner_reference::<pharos_crds::Ensemble>("main", uid)
+    }
+
+    fn held(owners: &[OwnerReference]) -> Server {
+        let service = json!({"apiVersion": "v1", "kind": "Service",
+                             "metadata": {"name": "s", "uid": "s1", "ownerReferences": owners}});
+        Server { service: Arc::new(Mutex::new(Some(service))), asked: Arc::default() }
+    }
+
+    async fn outcome(server: &Server) -> (Result<Service, ApplyError>, Vec<String>) {
+        let metadata = ObjectMeta { name: Some("s".into()), ..ObjectMeta::default() };
+        let service = Service { metadata, ..Service::default() };
+        let result = applier(server).await.apply(&service).await;
+        let asked = server.asked.lock().expect("a lock").clone();
+        (result, asked)
+    }
+
+    #[tokio::test]
+    async fn an_object_of_someone_else_is_read_and_never_written() {
+        for owners in [&[][..], &[OwnerReference { kind: "Other".into(), ..owner("u9") }]] {
+            let (result, asked) = outcome(&held(owners)).await;
+            assert!(matches!(result, Err(ApplyError::NameConflict { .. })), "{result:?}");
+            assert_eq!(asked, ["GET force=false uid=-"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_of_a_deleted_namesake_is_waited_for() {
+        let (result, asked) = outcome(&held(&[owner("u0")])).await;
+        assert!(matches!(result, Err(ApplyError::Leaving { .. })), "{result:?}");
+        assert_eq!(asked, ["GET force=false uid=-"]);
+    }
+
+    #[tokio::test]
+    async fn an_object_of_ours_is_written_by_force_and_by_uid_and_a_new_one_without() {
+        let (result, asked) = outcome(&held(&[owner("u1")])).await;
+        result.expect("it is ours");
+        assert_eq!(asked, ["GET force=false uid=-", "PATCH force=true uid=s1"]);
+        let (result, asked) = outcome(&Server::default()).await;
+        result.expect("there was none");
+        assert_eq!(asked, ["GET force=false uid=-", "PATCH force=false uid=-"]);
+    }
+}

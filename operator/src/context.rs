@@ -14,7 +14,6 @@ use crate::admin::AdminClient;
 use crate::election::Leadership;
 use crate::health::Progress;
 use crate::metrics::Metrics;
-use crate::pipeline::check::Checker;
 use crate::pods::Image;
 use pharos_crds::names;
 
@@ -32,8 +31,6 @@ pub struct Context {
     pub progress: Progress,
     /// Whether this process leads.
     pub leadership: Leadership,
-    /// Checks pipeline documents.
-    pub checker: Box<dyn Checker>,
     recorder: Recorder,
 }
 
@@ -45,7 +42,6 @@ impl Context {
         nodes: AdminClient,
         default_image: Image,
         leadership: Leadership,
-        checker: Box<dyn Checker>,
         instance: String,
     ) -> Self {
         let reporter = Reporter { controller: names::FIELD_MANAGER.into(), instance: Some(instance) };
@@ -57,7 +53,6 @@ impl Context {
             metrics: Metrics::default(),
             progress: Progress::default(),
             leadership,
-            checker,
         }
     }
 

@@ -31,6 +31,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// What the keys of its resources begin with in `Progress`.
+    fn prefix(&self, controller: &str) -> String {
+        match self {
+            Self::All => format!("{controller} "),
+            Self::Namespace(namespace) => format!("{controller} {namespace}/"),
+        }
+    }
+
     /// An API of this scope.
     pub fn api<K>(&self, client: &Client) -> Api<K>
     where
@@ -55,7 +63,7 @@ pub async fn ensembles(context: Arc<Context>, scope: Scope, stop: CancellationTo
         .graceful_shutdown_on(stop.clone().cancelled_owned());
     let visits = controller.run(ensemble::reconcile, on_ensemble_error, context.clone());
     let keys = keys(reader, ensemble::CONTROLLER);
-    run(visits, context, ensemble::CONTROLLER, keys, stop).await;
+    run(visits, context, &scope.prefix(ensemble::CONTROLLER), keys, stop).await;
 }
 
 fn on_ensemble_error(
@@ -92,7 +100,7 @@ pub async fn pipelines(context: Arc<Context>, scope: Scope, stop: CancellationTo
         .graceful_shutdown_on(stop.clone().cancelled_owned());
     let visits = controller.run(pipeline::reconcile, on_pipeline_error, context.clone());
     let keys = keys(reader, pipeline::CONTROLLER);
-    run(visits, context, pipeline::CONTROLLER, keys, stop).await;
+    run(visits, context, &scope.prefix(pipeline::CONTROLLER), keys, stop).await;
 }
 
 fn on_pipeline_error(
@@ -159,7 +167,7 @@ where
 async fn run<O, E: std::fmt::Display>(
     visits: impl Stream<Item = Result<O, E>>,
     context: Arc<Context>,
-    controller: &'static str,
+    prefix: &str,
     keys: impl Fn() -> Vec<String> + Send,
     stop: CancellationToken,
 ) {
@@ -169,14 +177,14 @@ async fn run<O, E: std::fmt::Display>(
         tokio::select! {
             visit = visits.next() => match visit {
                 Some(Ok(_)) => {}
-                Some(Err(error)) => tracing::debug!(%error, controller, "the controller reports"),
+                Some(Err(error)) => tracing::debug!(%error, prefix, "the controller reports"),
                 None => break,
             },
-            _ = minute.tick() => context.progress.retain(controller, &keys()),
+            _ = minute.tick() => context.progress.retain(prefix, &keys()),
         }
     }
     if !stop.is_cancelled() {
-        tracing::error!(controller, "the controller ended by itself");
+        tracing::error!(prefix, "the controller ended by itself");
         stop.cancel();
     }
 }

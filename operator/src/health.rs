@@ -60,11 +60,11 @@ impl Progress {
         self.visits.lock().expect("no holder of this lock panics").due.remove(resource);
     }
 
-    /// Resources of a controller that are not among these are gone: no watch reports it where only changes of specs
+    /// Resources with this prefix that are not among these are gone: no watch reports it where only changes of specs
     /// are looked at.
-    pub fn retain(&self, controller: &str, resources: &[String]) {
+    pub fn retain(&self, prefix: &str, resources: &[String]) {
         let mut visits = self.visits.lock().expect("no holder of this lock panics");
-        visits.due.retain(|key, _| !key.starts_with(controller) || resources.contains(key));
+        visits.due.retain(|key, _| !key.starts_with(prefix) || resources.contains(key));
     }
 
     /// This process has what it needs to work.

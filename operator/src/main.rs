@@ -1,5 +1,6 @@
 //! The operator's command line. Owns flags and start-up order. Must not know what a controller does.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use pharos_operator::context::Context;
 use pharos_operator::controller::{self, Scope};
 use pharos_operator::election::{Elector, Leadership};
 use pharos_operator::health;
-use pharos_operator::pipeline::check::Syntax;
 use pharos_operator::pods::Image;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +99,7 @@ fn main() -> Result<()> {
         }
         Command::Run(arguments) => {
             tracing_subscriber::fmt()
+                .with_ansi(std::io::stdout().is_terminal())
                 .with_env_filter(
                     tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
                 )
@@ -129,7 +130,6 @@ async fn run(arguments: RunArgs) -> Result<()> {
         AdminClient::new(names::PORT_ADMIN, Duration::from_secs(2)),
         Image::default_of(&arguments.node_image, arguments.node_image_pull_policy.into()),
         leadership.clone(),
-        Box::new(Syntax),
         arguments.identity.clone(),
     ));
     let stop = CancellationToken::new();

@@ -20,12 +20,11 @@ use crate::election::Leadership;
 /// Field manager of the note of a roll-out, so that writing the StatefulSet does not take it away.
 const ROLL_MANAGER: &str = "pharos-operator-roll";
 
-/// Writes everything an Ensemble is made of, or nothing if a name is taken.
+/// Fails if a name is taken, before anything is written.
 ///
 /// # Errors
 /// `NameConflict`, or what the API server says.
-pub async fn apply(applier: &Applier, desired: &Desired) -> Result<StatefulSet, ApplyError> {
-    // No `..`: a new field must find its place.
+pub async fn claim(applier: &Applier, desired: &Desired) -> Result<(), ApplyError> {
     let Desired { service_account, peers, peers_service, client_service, network_policy, budget, stateful_set } =
         desired;
     applier.claim(service_account).await?;
@@ -37,7 +36,17 @@ pub async fn apply(applier: &Applier, desired: &Desired) -> Result<StatefulSet, 
         applier.claim(budget).await?;
     }
     applier.claim(stateful_set).await?;
+    Ok(())
+}
 
+/// Writes everything an Ensemble is made of.
+///
+/// # Errors
+/// `NameConflict`, or what the API server says.
+pub async fn apply(applier: &Applier, desired: &Desired) -> Result<StatefulSet, ApplyError> {
+    // No `..`: a new field must find its place.
+    let Desired { service_account, peers, peers_service, client_service, network_policy, budget, stateful_set } =
+        desired;
     applier.apply(service_account).await?;
     applier.apply(peers).await?;
     applier.apply(peers_service).await?;

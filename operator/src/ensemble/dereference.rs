@@ -141,6 +141,7 @@ async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Member {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         serving: is_ready(pod) && status.as_ref().is_some_and(|status| status.serving),
         health: health(pod),
+        trouble: crash(pod).or_else(|| unscheduled(pod)),
         identity,
         status,
     }
@@ -178,6 +179,14 @@ pub fn crash(pod: &Pod) -> Option<String> {
     Some(format!("{}, exit code {}", ended.reason.as_deref().unwrap_or("ended"), ended.exit_code))
 }
 
+/// Why a pod finds no node.
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions.iter().find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
+    let (reason, message) = (scheduled.reason.as_deref(), scheduled.message.as_deref());
+    Some(format!("{}: {}", reason.unwrap_or("not scheduled"), message.unwrap_or_default()))
+}
+
 /// Whether and how a pod fails to run.
 #[must_use]
 pub fn health(pod: &Pod) -> Health {
@@ -196,15 +205,49 @@ fn was_ready(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let ready = status.conditions.iter().flatten().find(|one| one.type_ == "Ready");
     let changed = ready.and_then(|one| one.last_transition_time.as_ref()).map(|time| time.0);
-    let begun = main_container(pod)
-        .and_then(|one| one.state.as_ref())
-        .and_then(|state| state.running.as_ref())
-        .and_then(|running| running.started_at.as_ref())
-        .or(status.start_time.as_ref())
-        .map(|time| time.0);
-    match (changed, begun, status.start_time.as_ref().map(|time| time.0)) {
-        // Whole seconds: one second of grace for the first stamp.
-        (Some(changed), Some(_), Some(accepted)) => changed.duration_since(accepted).as_secs() > 2,
+    let accepted = status.start_time.as_ref().map(|time| time.0);
+    match (changed, accepted) {
+        // The first stamp may be a little later than the start.
+        (Some(changed), Some(accepted)) => changed.duration_since(accepted).as_secs() > 2,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(ready: (&str, &str), state: &serde_json::Value) -> Pod {
+        let status = json!({
+            "startTime": "2026-01-01T00:00:00Z",
+            "conditions": [{"type": "Ready", "status": ready.0, "lastTransitionTime": ready.1}],
+            "containerStatuses": [{"name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                                   "state": state}],
+        });
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).expect("a pod")
+    }
+
+    fn running() -> serde_json::Value {
+        json!({"running": {"startedAt": "2026-01-01T00:05:00Z"}})
+    }
+
+    #[test]
+    fn a_pod_that_was_ready_once_is_told_from_one_that_never_was() {
+        assert_eq!(health(&pod(("False", "2026-01-01T00:00:01Z"), &running())), Health::NeverReady);
+        assert_eq!(health(&pod(("False", "2026-01-01T00:07:00Z"), &running())), Health::WasReady);
+        assert_eq!(health(&pod(("True", "2026-01-01T00:06:00Z"), &running())), Health::WasReady);
+        assert_eq!(health(&Pod::default()), Health::NeverReady);
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_is_a_crash_only_after_it_was_tried() {
+        let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "m"}});
+        let of = |state| crash(&pod(("False", "2026-01-01T00:00:01Z"), &state));
+        assert_eq!(of(waiting("ErrImageNeverPull")).as_deref(), Some("ErrImageNeverPull: m"));
+        assert_eq!(of(waiting("ContainerCreating")), None);
+        assert_eq!(of(json!({"terminated": {"exitCode": 2}})).as_deref(), Some("ended, exit code 2"));
+        assert_eq!(of(running()), None);
     }
 }

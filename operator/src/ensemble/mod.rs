@@ -148,10 +148,12 @@ async fn write_objects(
     existing: &dereference::Existing,
     context: &Context,
 ) -> Result<StatefulSet, ApplyError> {
+    let desired = build::build(validated);
+    apply::claim(applier, &desired).await?;
     if existing.token.is_none() {
         applier.create_once(&build::token(validated, crate::random::hex(32))).await?;
     }
-    let set = apply::apply(applier, &build::build(validated)).await?;
+    let set = apply::apply(applier, &desired).await?;
     apply::grow_volumes(&context.client, validated).await?;
     Ok(set)
 }
@@ -211,7 +213,8 @@ async fn announce(ensemble: &Ensemble, old: &EnsembleStatus, new: &EnsembleStatu
     if before.as_ref().map(|one| &one.0) != now.as_ref().map(|one| &one.0)
         && let Some((status, reason, message)) = now
     {
-        let kind = if status == "True" { EventType::Normal } else { EventType::Warning };
+        // At first it is only on its way; what served and does not is a warning.
+        let kind = if status == "True" || before.is_none() { EventType::Normal } else { EventType::Warning };
         context.event(&about, kind, &reason, "Observe", &message).await;
     }
 }

@@ -41,6 +41,8 @@ pub struct Member {
     pub serving: bool,
     /// Whether and how it fails to run.
     pub health: Health,
+    /// Why its container does not run or its pod finds no node, for people.
+    pub trouble: Option<String>,
     /// What it says about its disk.
     pub identity: Option<Identity>,
     /// What it says about itself.
@@ -417,7 +419,8 @@ fn replace_or_await(observed: &Observed, down: &Member) -> Step {
 
 fn not_serving(member: &Member) -> Step {
     let role = member.role().map_or("unreachable", Role::as_str);
-    wait(Predicate::MemberServes, format!("{}, {role}", member.pod))
+    let what = member.trouble.as_deref().unwrap_or(role);
+    wait(Predicate::MemberServes, format!("{}: {what}", member.pod))
 }
 
 fn evict(member: &Member, commit: u64) -> Step {

@@ -115,6 +115,7 @@ fn serving(pod: &str) -> Option<Member> {
         terminating: false,
         serving: true,
         health: Health::WasReady,
+        trouble: None,
         identity: None,
         status: None,
     })

@@ -102,7 +102,6 @@ async fn visit_one(pipeline: &Pipeline, context: &Context) -> Result<Action, Err
         existing.document.as_deref(),
         existing.stateful_set.as_ref(),
         &context.default_image,
-        context.checker.as_ref(),
     );
     let validated = match validated {
         Ok(validated) => validated,

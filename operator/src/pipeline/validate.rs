@@ -10,7 +10,7 @@ use pharos_crds::names::reason;
 use pharos_crds::{Pipeline, PipelineSpec, names};
 use sha2::{Digest, Sha256};
 
-use super::check::{Checker, Problem, SOURCE};
+use super::check::check;
 use crate::pods::Image;
 
 /// Mistakes shown in a condition; the rest is counted.
@@ -92,15 +92,14 @@ pub fn validate(
     referred: Option<&str>,
     running: Option<&StatefulSet>,
     default_image: &Image,
-    checker: &dyn Checker,
 ) -> Result<Validated, Invalid> {
     pharos_crds::validate(pipeline)
         .map_err(|broken| Invalid::Rules(broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     let spec = pipeline.spec.clone();
     let document = document(&spec, referred)?;
-    let problems = checker.check(&document);
+    let problems = check(&document, &source(&spec));
     if !problems.is_empty() {
-        return Err(Invalid::Document(describe(&spec, &problems)));
+        return Err(Invalid::Document(describe(&problems)));
     }
     let running_pod = running.and_then(|set| set.spec.as_ref()).and_then(|one| one.template.spec.as_ref());
     Ok(Validated {
@@ -129,12 +128,16 @@ fn document(spec: &PipelineSpec, referred: Option<&str>) -> Result<String, Inval
     }
 }
 
-fn describe(spec: &PipelineSpec, problems: &[Problem]) -> String {
-    let source = spec.pipeline_from.as_ref().map_or_else(
-        || SOURCE.to_owned(),
+/// What the document is called in messages.
+fn source(spec: &PipelineSpec) -> String {
+    spec.pipeline_from.as_ref().map_or_else(
+        || "spec.pipeline".to_owned(),
         |from| format!("ConfigMap {} key {}", from.config_map_key_ref.name, from.config_map_key_ref.key),
-    );
-    let shown: Vec<String> = problems.iter().take(SHOWN).map(|problem| format!("{source}: {problem}")).collect();
+    )
+}
+
+fn describe(problems: &[String]) -> String {
+    let shown = problems.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>();
     let mut text = shown.join("; ");
     if problems.len() > SHOWN {
         write!(text, "; and {} more", problems.len() - SHOWN).expect("writing to a string does not fail");

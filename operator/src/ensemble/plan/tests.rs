@@ -24,6 +24,7 @@ fn member(ordinal: usize, role: Role) -> Member {
         terminating: false,
         serving: matches!(role, Role::Leader | Role::Follower),
         health: Health::WasReady,
+        trouble: None,
         identity: Some(disk(DiskState::Member, &format!("v{ordinal}"), Some(CLUSTER))),
         status: Some(node(id, role, 100)),
     }
