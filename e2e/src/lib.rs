@@ -12,4 +12,5 @@ pub mod kubebox;
 pub mod local;
 pub mod sandbox;
 pub mod watch;
+pub mod zkdiff;
 pub mod zookeeper;

@@ -1,7 +1,7 @@
 //! Members of an Ensemble as processes on this machine, as a user starts them without Kubernetes.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -66,6 +66,15 @@ impl LocalEnsemble {
     pub fn hosts(&self) -> String {
         let addresses = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client));
         addresses.collect::<Vec<_>>().join(",")
+    }
+
+    /// Where clients of one member connect.
+    ///
+    /// # Errors
+    /// If there is no such member.
+    pub fn address(&self, index: usize) -> anyhow::Result<SocketAddr> {
+        let member = self.members.get(index).context("there is no such member")?;
+        Ok(SocketAddr::from(([127, 0, 0, 1], member.client)))
     }
 
     /// Starts a member on the data that it has.

@@ -104,7 +104,12 @@ impl Image {
         to_bytes(&json!({
             "architecture": architecture,
             "os": "linux",
-            "config": {"Entrypoint": [self.entrypoint], "User": self.user, "WorkingDir": "/"},
+            "config": {
+                "Entrypoint": [self.entrypoint],
+                "Env": ["PATH=/usr/bin"],
+                "User": self.user,
+                "WorkingDir": "/",
+            },
             "rootfs": {"type": "layers", "diff_ids": layers},
         }))
     }

@@ -1,6 +1,7 @@
-//! What a user sees of Pharos: on a real cluster, and through unmodified ZooKeeper clients.
+//! What a user sees of Pharos: on a real cluster, through unmodified ZooKeeper clients, and beside a real ZooKeeper.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod differential;
 mod kazoo;
 mod kubernetes;

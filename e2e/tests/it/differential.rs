@@ -1,0 +1,30 @@
+//! The same random requests to a real ZooKeeper and to ours: every result, error, Stat and watch event is the same.
+
+use pharos_e2e::local::LocalEnsemble;
+use pharos_e2e::zkdiff::{Options, RealZooKeeper, run};
+
+/// Steps of one run, which has a server of each kind to itself.
+const STEPS: usize = 2500;
+
+fn answers_like_zookeeper(seed: u64, members: usize) {
+    let real = RealZooKeeper::start().unwrap();
+    let ours = LocalEnsemble::found(members).unwrap();
+    let options = Options { seed, steps: STEPS, connections: 4 };
+    let report = run(real.address(), ours.address(0).unwrap(), options)
+        .unwrap_or_else(|difference| panic!("{difference}"));
+    // A run that meets few kinds of requests or errors proves little.
+    assert!(report.operations.len() >= 10, "{report:?}");
+    assert!(report.errors.len() >= 5, "{report:?}");
+}
+
+#[test]
+fn one_member_answers_random_requests_like_zookeeper() {
+    answers_like_zookeeper(1, 1);
+    answers_like_zookeeper(2, 1);
+}
+
+#[test]
+fn one_of_three_members_answers_random_requests_like_zookeeper() {
+    answers_like_zookeeper(3, 3);
+    answers_like_zookeeper(4, 3);
+}
