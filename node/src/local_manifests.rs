@@ -295,7 +295,8 @@ impl Finder<'_> {
         }
         let path = self.enter(span);
         if style == ScalarStyle::Literal {
-            let after = span.start.line();
+            // The text begins on the line after the indicator, which stands on the key's line.
+            let after = self.documents.last().map_or(0, |document| document.line(&path));
             let lines = self.text.lines().enumerate().skip(after);
             let first = lines.map(|(index, line)| (index + 1, line.len() - line.trim_start().len(), line));
             let filled = first.clone().find(|(_, _, line)| !line.trim().is_empty());
