@@ -289,12 +289,14 @@ async fn exchange(
     token: Option<&str>,
     body: String,
 ) -> Result<(u16, Bytes), AdminError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Exchange { url: url.into(), source };
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Exchange { url: url.into(), source };
     let stream = TcpStream::connect(address)
         .await
         .map_err(|source| AdminError::Connect { url: url.into(), source })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.into()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(error.into()))?;
     let driver = tokio::spawn(connection);
     let mut request = Request::builder()
         .method(method)
@@ -317,8 +319,8 @@ async fn exchange(
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::{get, post};
     use axum::Router;
+    use axum::routing::{get, post};
 
     use super::*;
 
@@ -342,12 +344,19 @@ mod tests {
                 "/v1/transfer",
                 post(|headers: axum::http::HeaderMap, body: String| async move {
                     assert_eq!(body, r#"{"to":2}"#);
-                    if headers["authorization"] == "Bearer t" { Ok(()) } else { Err(axum::http::StatusCode::FORBIDDEN) }
+                    if headers["authorization"] == "Bearer t" {
+                        Ok(())
+                    } else {
+                        Err(axum::http::StatusCode::FORBIDDEN)
+                    }
                 }),
             );
         let client = serve(router).await;
         let identity = client.identity("127.0.0.1").await.expect("an answer");
-        assert_eq!((identity.state, identity.volume.as_str(), identity.member_id), (DiskState::Blank, "aa", None));
+        assert_eq!(
+            (identity.state, identity.volume.as_str(), identity.member_id),
+            (DiskState::Blank, "aa", None)
+        );
         client.transfer("127.0.0.1", 2, "t").await.expect("the right token");
         let refused = client.transfer("127.0.0.1", 2, "x").await.expect_err("the wrong token");
         assert!(matches!(refused, AdminError::Refused { status: 403, .. }), "{refused}");

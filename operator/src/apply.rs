@@ -17,7 +17,9 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// An object of this name belongs to someone else.
-    #[error("{kind} {name} exists and is not controlled by this resource: it is left untouched; rename one of the two")]
+    #[error(
+        "{kind} {name} exists and is not controlled by this resource: it is left untouched; rename one of the two"
+    )]
     NameConflict {
         /// Kind of the object.
         kind: String,
@@ -51,7 +53,11 @@ pub trait Owned:
 }
 
 impl<K> Owned for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
 {
 }
 
@@ -76,7 +82,8 @@ impl Applier {
     /// `NameConflict`, or what the API server says.
     pub async fn claim<K: Owned>(&self, object: &K) -> Result<Option<ObjectMeta>, ApplyError> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        let found = api.get_metadata_opt(&object.name_any()).await.map_err(|source| refused(object, source))?;
+        let found =
+            api.get_metadata_opt(&object.name_any()).await.map_err(|source| refused(object, source))?;
         let metadata = found.map(|found| found.metadata);
         match &metadata {
             Some(found) if self.was_of_a_namesake(found) => Err(leaving(object)),
@@ -127,7 +134,8 @@ impl Applier {
             return Ok(());
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let params =
+            PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.create(&params, object).await {
             Ok(_) => Ok(()),
             // The next visit finds it and looks at its owner.

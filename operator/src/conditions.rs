@@ -63,8 +63,14 @@ impl Verdict {
 
 /// The conditions after this visit. Conditions of other types (another tool's) are kept behind ours.
 #[must_use]
-pub fn merge(old: &[Condition], verdicts: Vec<Verdict>, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
-    let foreign = old.iter().filter(|one| verdicts.iter().all(|verdict| verdict.condition != one.type_)).cloned();
+pub fn merge(
+    old: &[Condition],
+    verdicts: Vec<Verdict>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let foreign =
+        old.iter().filter(|one| verdicts.iter().all(|verdict| verdict.condition != one.type_)).cloned();
     let foreign: Vec<Condition> = foreign.collect();
     let ours = verdicts.into_iter().map(|verdict| {
         let status = verdict.truth.as_str();
@@ -76,7 +82,8 @@ pub fn merge(old: &[Condition], verdicts: Vec<Verdict>, generation: Option<i64>,
             // The API allows 32,768 characters; a status should stay far below.
             message: shorten(verdict.message, 2048),
             observed_generation: generation,
-            last_transition_time: before.map_or_else(|| Time(seconds(now)), |one| one.last_transition_time.clone()),
+            last_transition_time: before
+                .map_or_else(|| Time(seconds(now)), |one| one.last_transition_time.clone()),
         }
     });
     ours.chain(foreign).collect()

@@ -63,7 +63,14 @@ impl Context {
     }
 
     /// Tells users what happens. A lost Event changes nothing, so failures are only logged.
-    pub async fn event(&self, about: &ObjectReference, kind: EventType, reason: &str, action: &str, note: &str) {
+    pub async fn event(
+        &self,
+        about: &ObjectReference,
+        kind: EventType,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) {
         let event = Event {
             type_: kind,
             reason: reason.to_owned(),

@@ -87,10 +87,14 @@ pub async fn pipelines(context: Arc<Context>, scope: Scope, stop: CancellationTo
         .owns(scope.api::<StatefulSet>(client), owned)
         .watches(scope.api::<Pod>(client), pods(), |pod| pipeline::owner_of(&pod))
         // The status of an Ensemble says when a Pipeline may start.
-        .watches(scope.api::<DeserializeGuard<Ensemble>>(client), watcher::Config::default(), move |ensemble| {
-            let name = ensemble.name_any();
-            refer(&by_ensemble, ensemble.meta(), move |one| one.spec.ensemble_ref.name == name)
-        })
+        .watches(
+            scope.api::<DeserializeGuard<Ensemble>>(client),
+            watcher::Config::default(),
+            move |ensemble| {
+                let name = ensemble.name_any();
+                refer(&by_ensemble, ensemble.meta(), move |one| one.spec.ensemble_ref.name == name)
+            },
+        )
         .watches(scope.api::<PartialObjectMeta<ConfigMap>>(client), watcher::Config::default(), move |map| {
             let name = map.name_any();
             refer(&by_document, map.meta(), move |one| {
@@ -127,7 +131,13 @@ fn refer(
 /// A store of a kind, and the stream of changes to its specs.
 fn watched<K>(api: Api<K>) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>>)
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let (reader, writer) = reflector::store();
     let stream = watcher(api, watcher::Config::default())

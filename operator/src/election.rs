@@ -45,9 +45,9 @@ pub struct Seen {
 impl Seen {
     /// Takes note of a lease.
     pub fn note(&mut self, lease: Option<&Lease>, now: Instant) {
-        let record = lease.and_then(|lease| lease.spec.as_ref()).map(|spec| {
-            (spec.holder_identity.clone().unwrap_or_default(), spec.renew_time.clone())
-        });
+        let record = lease
+            .and_then(|lease| lease.spec.as_ref())
+            .map(|spec| (spec.holder_identity.clone().unwrap_or_default(), spec.renew_time.clone()));
         if record != self.record || self.since.is_none() {
             self.record = record;
             self.since = Some(now);
@@ -204,7 +204,8 @@ fn claim(lease: Option<Lease>, name: &str, me: &str, verdict: Verdict) -> Lease 
     let spec = lease.spec.get_or_insert_default();
     if verdict != Verdict::Renew {
         spec.acquire_time = Some(now.clone());
-        spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default() + i32::from(verdict == Verdict::Acquire));
+        spec.lease_transitions =
+            Some(spec.lease_transitions.unwrap_or_default() + i32::from(verdict == Verdict::Acquire));
     }
     spec.holder_identity = Some(me.to_owned());
     spec.lease_duration_seconds = Some(i32::try_from(DURATION.as_secs()).expect("fifteen"));

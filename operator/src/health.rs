@@ -4,9 +4,9 @@
 //! a wedged watch is repaired by a restart, not hidden by a green probe.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -77,7 +77,11 @@ impl Progress {
         if visits.under_way.values().any(|begun| now.duration_since(*begun) > LONGEST_VISIT) {
             return Some("a visit does not end".into());
         }
-        visits.due.iter().find(|(_, due)| now > **due).map(|(resource, _)| format!("{resource} is not visited"))
+        visits
+            .due
+            .iter()
+            .find(|(_, due)| now > **due)
+            .map(|(resource, _)| format!("{resource} is not visited"))
     }
 }
 

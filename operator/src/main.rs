@@ -104,7 +104,8 @@ fn main() -> Result<()> {
                     tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
                 )
                 .init();
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             runtime.block_on(run(arguments))
         }
     }
@@ -143,7 +144,8 @@ async fn run(arguments: RunArgs) -> Result<()> {
     tokio::spawn(stop_on_signal(stop.clone()));
 
     let me = format!("{}_{}", arguments.identity, pharos_operator::random::hex(4));
-    let mut elector = Elector::new(client, &arguments.lease_namespace, &arguments.lease_name, &me, leadership);
+    let mut elector =
+        Elector::new(client, &arguments.lease_namespace, &arguments.lease_name, &me, leadership);
     tokio::select! {
         () = elector.acquire() => {}
         () = stop.cancelled() => return Ok(()),
@@ -176,8 +178,11 @@ async fn lead(
 }
 
 fn scopes(namespaces: &[String]) -> Vec<Scope> {
-    let named: Vec<Scope> =
-        namespaces.iter().filter(|name| !name.is_empty()).map(|name| Scope::Namespace(name.clone())).collect();
+    let named: Vec<Scope> = namespaces
+        .iter()
+        .filter(|name| !name.is_empty())
+        .map(|name| Scope::Namespace(name.clone()))
+        .collect();
     if named.is_empty() { vec![Scope::All] } else { named }
 }
 
@@ -190,7 +195,8 @@ async fn serve(listener: tokio::net::TcpListener, context: Arc<Context>, stop: C
 
 async fn stop_on_signal(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return;
     };

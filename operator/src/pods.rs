@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -35,7 +35,8 @@ impl Image {
         }
         let container = running.and_then(|pod| pod.containers.iter().find(|one| one.name == CONTAINER));
         let running = container.and_then(|container| {
-            let pull_policy = container.image_pull_policy.clone().unwrap_or_else(|| default.pull_policy.clone());
+            let pull_policy =
+                container.image_pull_policy.clone().unwrap_or_else(|| default.pull_policy.clone());
             container.image.clone().map(|reference| Self { reference, pull_policy })
         });
         running.unwrap_or_else(|| default.clone())
@@ -71,7 +72,12 @@ pub fn labels(instance: &str, component: &str) -> BTreeMap<String, String> {
 
 /// Metadata of an object of a resource.
 #[must_use]
-pub fn metadata(name: String, namespace: &str, labels: BTreeMap<String, String>, owner: OwnerReference) -> ObjectMeta {
+pub fn metadata(
+    name: String,
+    namespace: &str,
+    labels: BTreeMap<String, String>,
+    owner: OwnerReference,
+) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: Some(namespace.to_owned()),
@@ -136,7 +142,9 @@ pub fn template(workload: Workload<'_>) -> PodTemplateSpec {
             containers: vec![container],
             volumes: Some(volumes),
             security_context: Some(pod_security()),
-            service_account_name: Some(settings.service_account_name.clone().unwrap_or(workload.service_account)),
+            service_account_name: Some(
+                settings.service_account_name.clone().unwrap_or(workload.service_account),
+            ),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(workload.grace_seconds),

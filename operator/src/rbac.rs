@@ -99,9 +99,11 @@ pub const RULES: &[Rule] = &[
 /// The rules as the chart includes them.
 #[must_use]
 pub fn yaml() -> String {
-    let mut text = String::from("# Generated from operator/src/rbac.rs by `pharos-operator rbac`. Do not edit.\n");
+    let mut text =
+        String::from("# Generated from operator/src/rbac.rs by `pharos-operator rbac`. Do not edit.\n");
     for rule in RULES {
-        let list = |items: &[&str]| items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ");
+        let list =
+            |items: &[&str]| items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ");
         writeln!(
             text,
             "# {}\n- apiGroups: [{:?}]\n  resources: [{}]\n  verbs: [{}]",
@@ -121,7 +123,10 @@ mod tests {
     fn the_charts_rules_are_made_from_this_list() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/pharos/files/rbac.yaml");
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == super::yaml(), "charts/pharos/files/rbac.yaml is stale: write `pharos-operator rbac` to it");
+        assert!(
+            committed == super::yaml(),
+            "charts/pharos/files/rbac.yaml is stale: write `pharos-operator rbac` to it"
+        );
     }
 
     #[test]

@@ -64,6 +64,7 @@ where
 /// Whether conditions differ in what users read.
 #[must_use]
 pub fn changed(old: &[Condition], new: &[Condition]) -> bool {
-    let read = |one: &Condition| (one.type_.clone(), one.status.clone(), one.reason.clone(), one.message.clone());
+    let read =
+        |one: &Condition| (one.type_.clone(), one.status.clone(), one.reason.clone(), one.message.clone());
     old.iter().map(read).ne(new.iter().map(read))
 }

@@ -25,8 +25,15 @@ const ROLL_MANAGER: &str = "pharos-operator-roll";
 /// # Errors
 /// `NameConflict`, or what the API server says.
 pub async fn claim(applier: &Applier, desired: &Desired) -> Result<(), ApplyError> {
-    let Desired { service_account, peers, peers_service, client_service, network_policy, budget, stateful_set } =
-        desired;
+    let Desired {
+        service_account,
+        peers,
+        peers_service,
+        client_service,
+        network_policy,
+        budget,
+        stateful_set,
+    } = desired;
     applier.claim(service_account).await?;
     applier.claim(peers).await?;
     applier.claim(peers_service).await?;
@@ -45,8 +52,15 @@ pub async fn claim(applier: &Applier, desired: &Desired) -> Result<(), ApplyErro
 /// `NameConflict`, or what the API server says.
 pub async fn apply(applier: &Applier, desired: &Desired) -> Result<StatefulSet, ApplyError> {
     // No `..`: a new field must find its place.
-    let Desired { service_account, peers, peers_service, client_service, network_policy, budget, stateful_set } =
-        desired;
+    let Desired {
+        service_account,
+        peers,
+        peers_service,
+        client_service,
+        network_policy,
+        budget,
+        stateful_set,
+    } = desired;
     applier.apply(service_account).await?;
     applier.apply(peers).await?;
     applier.apply(peers_service).await?;
@@ -71,7 +85,8 @@ pub async fn grow_volumes(client: &Client, ensemble: &Validated) -> Result<(), A
     for ordinal in 0..ensemble.replicas {
         let name = format!("data-{}", names::ensemble::pod(&ensemble.name, ordinal));
         let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
         match api.patch(&name, &params, &Patch::Merge(patch)).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
@@ -146,7 +161,11 @@ pub async fn carry_out(hands: &Hands<'_>, step: Step) -> Result<Step, StepError>
         }
         Step::Transfer { leader, to } => {
             leads(hands)?;
-            let ip = hands.pods.iter().find(|pod| pod.name_any() == *leader).and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
+            let ip = hands
+                .pods
+                .iter()
+                .find(|pod| pod.name_any() == *leader)
+                .and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
             let token = hands.token.ok_or(StepError::NoToken)?;
             hands.nodes.transfer(&ip.unwrap_or_default(), *to, token).await?;
             Ok(step)

@@ -8,8 +8,9 @@ use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, PersistentVolumeClaim, PersistentVolumeClaimSpec, Secret, SecretVolumeSource,
-    Service, ServiceAccount, ServicePort, ServiceSpec, Volume, VolumeResourceRequirements,
+    ConfigMap, ConfigMapVolumeSource, PersistentVolumeClaim, PersistentVolumeClaimSpec, Secret,
+    SecretVolumeSource, Service, ServiceAccount, ServicePort, ServiceSpec, Volume,
+    VolumeResourceRequirements,
 };
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -18,8 +19,8 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use pharos_crds::names::{self, COMPONENT_ENSEMBLE, ensemble as named};
 use pharos_crds::Ensemble;
+use pharos_crds::names::{self, COMPONENT_ENSEMBLE, ensemble as named};
 
 use super::permit::{Peers, Permit};
 use super::validate::Validated;
@@ -172,10 +173,17 @@ fn network_policy(ensemble: &Validated) -> NetworkPolicy {
             pod_selector: Some(label_selector(ensemble)),
             policy_types: Some(vec!["Ingress".into()]),
             ingress: Some(vec![
-                NetworkPolicyIngressRule { from: Some(vec![members]), ports: Some(vec![port(names::PORT_PEER)]) },
+                NetworkPolicyIngressRule {
+                    from: Some(vec![members]),
+                    ports: Some(vec![port(names::PORT_PEER)]),
+                },
                 NetworkPolicyIngressRule {
                     from: None,
-                    ports: Some(vec![port(names::PORT_CLIENT), port(names::PORT_ADMIN), port(names::PORT_METRICS)]),
+                    ports: Some(vec![
+                        port(names::PORT_CLIENT),
+                        port(names::PORT_ADMIN),
+                        port(names::PORT_METRICS),
+                    ]),
                 },
             ]),
             ..NetworkPolicySpec::default()
@@ -208,7 +216,10 @@ fn stateful_set(ensemble: &Validated) -> StatefulSet {
             selector: label_selector(ensemble),
             // Ordered start deadlocks a quorum.
             pod_management_policy: Some("Parallel".into()),
-            update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), rolling_update: None }),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".into()),
+                rolling_update: None,
+            }),
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
                 when_deleted: Some(retention.when_deleted.as_str().into()),
                 when_scaled: Some(retention.when_scaled.as_str().into()),

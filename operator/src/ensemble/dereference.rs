@@ -73,7 +73,10 @@ pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existin
     Ok(Existing {
         stateful_set: stateful_set.filter(|one| is_controlled_by(&one.metadata, &uid)),
         pods: found.items,
-        permit: permit.filter(|one| is_controlled_by(&one.metadata, &uid)).map(|one| read_permit(&one)).transpose()?,
+        permit: permit
+            .filter(|one| is_controlled_by(&one.metadata, &uid))
+            .map(|one| read_permit(&one))
+            .transpose()?,
         token: token.filter(|one| is_controlled_by(&one.metadata, &uid)).and_then(|one| read_token(&one)),
     })
 }
@@ -94,7 +97,12 @@ fn read_token(secret: &Secret) -> Option<String> {
 }
 
 /// Asks the members, and puts together what was seen.
-pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existing, replicas: u32) -> Observed {
+pub async fn observe(
+    nodes: &AdminClient,
+    ensemble: &Ensemble,
+    existing: &Existing,
+    replicas: u32,
+) -> Observed {
     let name = ensemble.name_any();
     let set_uid = existing.stateful_set.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
     let revision = latest_revision(existing.stateful_set.as_ref());
@@ -137,7 +145,8 @@ async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Member {
     Member {
         pod: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-        up_to_date: revision.is_some() && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
+        up_to_date: revision.is_some()
+            && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
         terminating: pod.metadata.deletion_timestamp.is_some(),
         serving: is_ready(pod) && status.as_ref().is_some_and(|status| status.serving),
         health: health(pod),

@@ -66,9 +66,13 @@ impl Error {
 ///
 /// # Errors
 /// When the API server or a node does not do as asked; the next visit begins anew.
-pub async fn reconcile(guard: Arc<DeserializeGuard<Ensemble>>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    guard: Arc<DeserializeGuard<Ensemble>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let started = tokio::time::Instant::now();
-    let key = format!("{CONTROLLER} {}/{}", guard.meta().namespace.as_deref().unwrap_or(""), guard.name_any());
+    let key =
+        format!("{CONTROLLER} {}/{}", guard.meta().namespace.as_deref().unwrap_or(""), guard.name_any());
     let visit = context.progress.begin(&key);
     let outcome = if guard.meta().deletion_timestamp.is_some() {
         // Everything goes by its owner reference; there is nothing to clean outside the API server.
@@ -80,7 +84,8 @@ pub async fn reconcile(guard: Arc<DeserializeGuard<Ensemble>>, context: Arc<Cont
             Err(invalid) => {
                 let blocked = stalled(reason::INVALID_SPEC, invalid.error.clone());
                 // Its status is read apart, or each visit would write a new transition time.
-                let old = status_writer::read::<Ensemble, EnsembleStatus>(&context.client, &invalid.metadata).await;
+                let old =
+                    status_writer::read::<Ensemble, EnsembleStatus>(&context.client, &invalid.metadata).await;
                 let old = old.map_err(|error| Error::Status(Box::new(error)))?;
                 conclude_blocked(&*guard, &old, &blocked, &context).await
             }
@@ -94,7 +99,8 @@ pub async fn reconcile(guard: Arc<DeserializeGuard<Ensemble>>, context: Arc<Cont
 async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Error> {
     let old = ensemble.status.clone().unwrap_or_default();
     let existing = dereference::dereference(&context.client, ensemble).await?;
-    let validated = match validate::validate(ensemble, existing.stateful_set.as_ref(), &context.default_image) {
+    let validated = match validate::validate(ensemble, existing.stateful_set.as_ref(), &context.default_image)
+    {
         Ok(validated) => validated,
         Err(invalid) => {
             let blocked = stalled(reason::INVALID_SPEC, invalid.to_string());
@@ -170,7 +176,8 @@ fn blocked_by(error: &ApplyError) -> Blocked {
         }
         ApplyError::Api { source, .. } => {
             // What the server finds invalid or forbidden stays so until a person changes it.
-            let lasting = matches!(&**source, kube::Error::Api(status) if status.is_invalid() || status.is_forbidden());
+            let lasting =
+                matches!(&**source, kube::Error::Api(status) if status.is_invalid() || status.is_forbidden());
             Blocked { reason: reason::APPLY_FAILED, message: error.to_string(), stalled: lasting }
         }
     }
@@ -197,7 +204,13 @@ where
 }
 
 /// One Event for each decision and each wait: none while nothing changes.
-async fn announce(ensemble: &Ensemble, old: &EnsembleStatus, new: &EnsembleStatus, step: &Step, context: &Context) {
+async fn announce(
+    ensemble: &Ensemble,
+    old: &EnsembleStatus,
+    new: &EnsembleStatus,
+    step: &Step,
+    context: &Context,
+) {
     let said = |status: &EnsembleStatus, wanted: &str| {
         let found = status.conditions.iter().find(|one| one.type_ == wanted);
         found.map(|one| (one.status.clone(), one.reason.clone(), one.message.clone()))

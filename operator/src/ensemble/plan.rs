@@ -265,7 +265,8 @@ pub fn plan(observed: &Observed, new_permit: impl FnOnce(&[Identity]) -> Permit)
         Founding::Broken { reason, message } => return Step::Stall { reason, message },
         Founding::Reporting(detail) => return wait(Predicate::FoundersReport, detail),
         Founding::Ready => {
-            let identities: Vec<Identity> = observed.present().filter_map(|member| member.identity.clone()).collect();
+            let identities: Vec<Identity> =
+                observed.present().filter_map(|member| member.identity.clone()).collect();
             return Step::WritePermit(new_permit(&identities));
         }
         Founding::UnderWay(detail) => return wait(Predicate::ClusterFounded, detail),
@@ -280,7 +281,8 @@ fn replace_broken(observed: &Observed) -> Option<Step> {
     if !observed.revision_known {
         return None;
     }
-    let mut outdated = observed.present().filter(|member| !member.up_to_date && !member.terminating && !member.serving);
+    let mut outdated =
+        observed.present().filter(|member| !member.up_to_date && !member.terminating && !member.serving);
     let broken = outdated.find(|member| member.health != Health::WasReady)?;
     let why = match broken.health {
         Health::Crashed => "its container does not run",
@@ -336,14 +338,21 @@ pub fn founding(observed: &Observed) -> Founding {
 }
 
 /// A disk of another cluster, or a blank one where the cluster exists already.
-fn broken_disk(observed: &Observed, disks: &[(&Member, &Identity)], expected: Option<&str>) -> Option<Founding> {
+fn broken_disk(
+    observed: &Observed,
+    disks: &[(&Member, &Identity)],
+    expected: Option<&str>,
+) -> Option<Founding> {
     for (member, disk) in disks {
         match (disk.state, expected) {
             (DiskState::Member, Some(cluster)) if disk.cluster_id.as_deref() != Some(cluster) => {
                 let other = disk.cluster_id.as_deref().unwrap_or("unknown");
                 return Some(Founding::Broken {
                     reason: reason::STALE_DISK,
-                    message: format!("the volume of {} belongs to cluster {other}, not to {cluster}", member.pod),
+                    message: format!(
+                        "the volume of {} belongs to cluster {other}, not to {cluster}",
+                        member.pod
+                    ),
                 });
             }
             (DiskState::Blank, Some(_))
@@ -369,7 +378,7 @@ fn roll(observed: &Observed) -> Step {
         return step;
     }
     if observed.present().all(|member| member.up_to_date) {
-        return observed.present().find(|member| !member.serves()).map_or(Step::Done, |member| not_serving(member));
+        return observed.present().find(|member| !member.serves()).map_or(Step::Done, not_serving);
     }
     if let Some(down) = observed.present().find(|member| !member.serves()) {
         return replace_or_await(observed, down);
@@ -380,7 +389,8 @@ fn roll(observed: &Observed) -> Step {
     if let Some(note) = &observed.note
         && let Some(behind) = observed.present().find(|member| member.applied() < note.commit)
     {
-        let detail = format!("{} has applied {}, {} was committed", behind.pod, behind.applied(), note.commit);
+        let detail =
+            format!("{} has applied {}, {} was committed", behind.pod, behind.applied(), note.commit);
         return wait(Predicate::MemberCaughtUp, detail);
     }
     let commit = leader.status.as_ref().map_or(0, |status| status.committed);
@@ -394,7 +404,10 @@ fn roll(observed: &Observed) -> Step {
 /// What must settle before anything is judged.
 fn unsettled(observed: &Observed) -> Option<Step> {
     if !observed.revision_known {
-        return Some(wait(Predicate::StatefulSetObserved, "its controller has not seen the latest template".into()));
+        return Some(wait(
+            Predicate::StatefulSetObserved,
+            "its controller has not seen the latest template".into(),
+        ));
     }
     if let Some(ordinal) = observed.members.iter().position(Option::is_none) {
         return Some(wait(Predicate::PodExists, format!("ordinal {ordinal}")));
@@ -428,7 +441,8 @@ fn evict(member: &Member, commit: u64) -> Step {
 }
 
 fn roll_leader(observed: &Observed, leader: &Member, commit: u64) -> Step {
-    let heir = observed.present().filter(|member| member.uid != leader.uid).max_by_key(|member| member.applied());
+    let heir =
+        observed.present().filter(|member| member.uid != leader.uid).max_by_key(|member| member.applied());
     match heir.and_then(Member::id) {
         Some(to) => Step::Transfer { leader: leader.pod.clone(), to },
         None if observed.members.len() == 1 => evict(leader, commit),

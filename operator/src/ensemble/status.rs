@@ -27,8 +27,14 @@ pub struct Blocked {
 
 /// The status when a visit ended before anything could be planned: what was known stays, the conditions say why.
 #[must_use]
-pub fn blocked(old: &EnsembleStatus, blocked: &Blocked, generation: Option<i64>, now: Timestamp) -> EnsembleStatus {
-    let unknown = |condition| Verdict::new(condition, Truth::Unknown, blocked.reason, blocked.message.clone());
+pub fn blocked(
+    old: &EnsembleStatus,
+    blocked: &Blocked,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> EnsembleStatus {
+    let unknown =
+        |condition| Verdict::new(condition, Truth::Unknown, blocked.reason, blocked.message.clone());
     let serves = is_true(&old.conditions, condition::READY);
     let ready = if serves {
         Verdict::new(condition::READY, true, reason::SERVING, "the members run on as they were")
@@ -37,7 +43,12 @@ pub fn blocked(old: &EnsembleStatus, blocked: &Blocked, generation: Option<i64>,
     };
     let (reconciling, stalled) = if blocked.stalled {
         (
-            Verdict::new(condition::RECONCILING, false, blocked.reason, "nothing is done until this is repaired"),
+            Verdict::new(
+                condition::RECONCILING,
+                false,
+                blocked.reason,
+                "nothing is done until this is repaired",
+            ),
             Verdict::new(condition::STALLED, true, blocked.reason, blocked.message.clone()),
         )
     } else {
@@ -98,7 +109,9 @@ pub fn status(
         ready_replicas: count(serving),
         updated_replicas: count(updated),
         leader: leader.map(|member| member.pod.clone()),
-        version: leader.and_then(|member| member.status.as_ref()?.version.clone()).or_else(|| old.version.clone()),
+        version: leader
+            .and_then(|member| member.status.as_ref()?.version.clone())
+            .or_else(|| old.version.clone()),
         image: image(set),
         members: observed.present().map(member).collect(),
     }
@@ -123,7 +136,13 @@ fn member(member: &Member) -> MemberStatus {
     }
 }
 
-fn verdicts(old: &EnsembleStatus, observed: &Observed, step: &Step, present: usize, updated: usize) -> Vec<Verdict> {
+fn verdicts(
+    old: &EnsembleStatus,
+    observed: &Observed,
+    step: &Step,
+    present: usize,
+    updated: usize,
+) -> Vec<Verdict> {
     let (reconciling, stalled) = progress(step);
     vec![
         ready(old, observed),
@@ -216,7 +235,12 @@ fn quorum(observed: &Observed) -> Verdict {
 fn up_to_date(observed: &Observed, present: usize, updated: usize) -> Verdict {
     if !observed.revision_known {
         let reason = Predicate::StatefulSetObserved.reason();
-        return Verdict::new(condition::UP_TO_DATE, Truth::Unknown, reason, "the latest revision is not known yet");
+        return Verdict::new(
+            condition::UP_TO_DATE,
+            Truth::Unknown,
+            reason,
+            "the latest revision is not known yet",
+        );
     }
     let whole = present == observed.members.len() && updated == present;
     let reason = if whole { reason::AS_DESIRED } else { reason::ROLLING_UPDATE };

@@ -31,8 +31,15 @@ fn valid(manifest: &str) -> Validated {
 }
 
 fn objects(desired: &Desired) -> Vec<Value> {
-    let Desired { service_account, peers, peers_service, client_service, network_policy, budget, stateful_set } =
-        desired;
+    let Desired {
+        service_account,
+        peers,
+        peers_service,
+        client_service,
+        network_policy,
+        budget,
+        stateful_set,
+    } = desired;
     let mut objects = vec![json!(service_account), json!(peers), json!(peers_service), json!(client_service)];
     objects.push(json!(network_policy));
     objects.extend(budget.iter().map(|budget| json!(budget)));
@@ -53,7 +60,11 @@ fn the_objects_of_the_smallest_ensemble() {
 fn every_object_goes_with_its_ensemble() {
     for object in objects(&build(&valid(SMALLEST))) {
         let owner = &object["metadata"]["ownerReferences"][0];
-        assert_eq!((owner["uid"].as_str(), owner["controller"].as_bool()), (Some("u1"), Some(true)), "{object}");
+        assert_eq!(
+            (owner["uid"].as_str(), owner["controller"].as_bool()),
+            (Some("u1"), Some(true)),
+            "{object}"
+        );
         assert_eq!(object["metadata"]["namespace"], "ns");
     }
 }
@@ -87,7 +98,8 @@ fn a_larger_size_leaves_the_claim_template_as_it_is() {
 fn members_cannot_come_or_go_even_where_the_api_server_has_no_rules() {
     let first = build(&valid(SMALLEST));
     let five = ensemble(&SMALLEST.replace("spec: {}", "spec: {replicas: 5}"));
-    let refused = validate(&five, Some(&first.stateful_set), &default_image()).expect_err("membership is fixed");
+    let refused =
+        validate(&five, Some(&first.stateful_set), &default_image()).expect_err("membership is fixed");
     assert_eq!(refused, InvalidSpec::Membership { running: 3, wanted: 5 });
 }
 
@@ -165,7 +177,10 @@ fn tools_read_every_stage_of_an_ensemble_right() {
     assert_eq!(ready_reason(&lost), ("False".into(), reason::NO_QUORUM.into()));
 
     let conflict = Blocked { reason: reason::NAME_CONFLICT, message: "taken".into(), stalled: true };
-    assert_eq!(read(&blocked(&EnsembleStatus::default(), &conflict, Some(1), at(1))), kstatus::Verdict::Failed);
+    assert_eq!(
+        read(&blocked(&EnsembleStatus::default(), &conflict, Some(1), at(1))),
+        kstatus::Verdict::Failed
+    );
 }
 
 #[test]
@@ -191,6 +206,7 @@ fn a_status_without_news_is_the_same_value() {
 fn a_wait_is_named_in_the_condition() {
     let wait = Step::Wait(Wait { predicate: Predicate::MemberCaughtUp, detail: "main-ensemble-1".into() });
     let status = after(&EnsembleStatus::default(), &observed(vec![serving("0")]), &wait);
-    let reconciling = status.conditions.iter().find(|one| one.type_ == condition::RECONCILING).expect("a condition");
+    let reconciling =
+        status.conditions.iter().find(|one| one.type_ == condition::RECONCILING).expect("a condition");
     assert_eq!(reconciling.message, "waiting for member_caught_up (main-ensemble-1)");
 }

@@ -60,7 +60,11 @@ fn ensemble_state(ensemble: Option<&Ensemble>) -> EnsembleState {
     if ready { EnsembleState::Ready } else { EnsembleState::NotReady }
 }
 
-async fn document(client: &Client, pipeline: &Pipeline, namespace: &str) -> Result<Option<String>, DereferenceError> {
+async fn document(
+    client: &Client,
+    pipeline: &Pipeline,
+    namespace: &str,
+) -> Result<Option<String>, DereferenceError> {
     let Some(from) = &pipeline.spec.pipeline_from else { return Ok(None) };
     let reference = &from.config_map_key_ref;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
@@ -104,7 +108,8 @@ async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Worker {
     Worker {
         pod: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-        up_to_date: revision.is_some() && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
+        up_to_date: revision.is_some()
+            && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ready: is_ready(pod),
         crash: crash.map(|crash| last_words(pod).map_or(crash.clone(), |words| format!("{crash}: {words}"))),

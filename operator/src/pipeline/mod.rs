@@ -67,9 +67,13 @@ impl Error {
 ///
 /// # Errors
 /// When the API server or a node does not do as asked; the next visit begins anew.
-pub async fn reconcile(guard: Arc<DeserializeGuard<Pipeline>>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    guard: Arc<DeserializeGuard<Pipeline>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let started = tokio::time::Instant::now();
-    let key = format!("{CONTROLLER} {}/{}", guard.meta().namespace.as_deref().unwrap_or(""), guard.name_any());
+    let key =
+        format!("{CONTROLLER} {}/{}", guard.meta().namespace.as_deref().unwrap_or(""), guard.name_any());
     let visit = context.progress.begin(&key);
     let outcome = if guard.meta().deletion_timestamp.is_some() {
         context.progress.forget(&key);
@@ -78,7 +82,8 @@ pub async fn reconcile(guard: Arc<DeserializeGuard<Pipeline>>, context: Arc<Cont
         match &guard.0 {
             Ok(pipeline) => visit_one(pipeline, &context).await,
             Err(invalid) => {
-                let old = status_writer::read::<Pipeline, PipelineStatus>(&context.client, &invalid.metadata).await;
+                let old =
+                    status_writer::read::<Pipeline, PipelineStatus>(&context.client, &invalid.metadata).await;
                 let old = old.map_err(|error| Error::Status(Box::new(error)))?;
                 let blocked =
                     Blocked { reason: reason::INVALID_SPEC, message: invalid.error.clone(), stalled: true };
@@ -132,7 +137,7 @@ async fn visit_one(pipeline: &Pipeline, context: &Context) -> Result<Action, Err
     Ok(Action::requeue(match step {
         Step::Running | Step::Failed { .. } => requeue::STEADY,
         Step::Completed | Step::Suspended => requeue::IDLE,
-        Step::Wait { .. } | Step::Replace { .. } | Step::RecordCompletion => requeue::SOON,
+        Step::Wait { .. } | Step::Replace { .. } | Step::RecordCompletion | Step::Leaving => requeue::SOON,
     }))
 }
 
@@ -168,7 +173,11 @@ async fn carry_out(validated: &validate::Validated, step: &Step, context: &Conte
             let swept = apply::sweep_documents(&context.client, validated).await;
             Ok(swept.map_err(StepError::from)?)
         }
-        Step::Wait { .. } | Step::RecordCompletion | Step::Suspended | Step::Failed { .. } => Ok(()),
+        Step::Wait { .. }
+        | Step::RecordCompletion
+        | Step::Leaving
+        | Step::Suspended
+        | Step::Failed { .. } => Ok(()),
     }
 }
 
@@ -177,7 +186,8 @@ fn blocked_by(error: &ApplyError) -> Blocked {
         ApplyError::NameConflict { .. } => (reason::NAME_CONFLICT, true),
         ApplyError::Leaving { .. } => (reason::WAITING_FOR_DELETION, false),
         ApplyError::Api { source, .. } => {
-            let lasting = matches!(&**source, kube::Error::Api(status) if status.is_invalid() || status.is_forbidden());
+            let lasting =
+                matches!(&**source, kube::Error::Api(status) if status.is_invalid() || status.is_forbidden());
             (reason::APPLY_FAILED, lasting)
         }
     };

@@ -114,6 +114,8 @@ pub enum Step {
     },
     /// Put the completion on record, and only then take the worker away.
     RecordCompletion,
+    /// The run is on record as completed, and its worker leaves.
+    Leaving,
     /// The run is on record as completed, and no worker is left.
     Completed,
     /// No worker is left, as asked.
@@ -131,11 +133,12 @@ pub enum Step {
 #[must_use]
 pub fn plan(wanted: &Wanted, observed: &Observed) -> Step {
     if wanted.is_completed(observed.completed.as_ref()) {
-        return observed.worker.as_ref().map_or(Step::Completed, |worker| going(worker, "has completed and leaves"));
+        return if observed.worker.is_some() { Step::Leaving } else { Step::Completed };
     }
     if wanted.suspend {
-        return observed.worker.as_ref().map_or(Step::Suspended, |worker| {
-            Step::Wait { reason: reason::SUSPENDING, message: format!("pod {} leaves", worker.pod) }
+        return observed.worker.as_ref().map_or(Step::Suspended, |worker| Step::Wait {
+            reason: reason::SUSPENDING,
+            message: format!("pod {} leaves", worker.pod),
         });
     }
     match (observed.ensemble, &observed.worker) {
@@ -152,10 +155,13 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Step {
 
 fn worker_step(wanted: &Wanted, observed: &Observed, worker: &Worker) -> Step {
     if worker.terminating {
-        return going(worker, "leaves");
+        return wait(reason::RESTARTING, format!("pod {} leaves", worker.pod));
     }
     if !observed.revision_known {
-        return wait(reason::WORKER_STARTING, "the StatefulSet's controller has not seen the latest template".into());
+        return wait(
+            reason::WORKER_STARTING,
+            "the StatefulSet's controller has not seen the latest template".into(),
+        );
     }
     // A worker that has completed the wanted run is heard before its template is judged: an image that changes at that
     // moment must not run it again.
@@ -175,15 +181,12 @@ fn worker_step(wanted: &Wanted, observed: &Observed, worker: &Worker) -> Step {
         }
         Some((WorkerState::Running, _)) if worker.ready => Step::Running,
         Some((state, message)) => {
-            let detail = message.filter(|message| !message.is_empty()).unwrap_or_else(|| state.as_str().to_owned());
+            let detail =
+                message.filter(|message| !message.is_empty()).unwrap_or_else(|| state.as_str().to_owned());
             wait(reason::WORKER_STARTING, format!("pod {}: {detail}", worker.pod))
         }
         None => wait(reason::WORKER_STARTING, format!("pod {} has not answered yet", worker.pod)),
     }
-}
-
-fn going(worker: &Worker, what: &str) -> Step {
-    wait(reason::RESTARTING, format!("pod {} {what}", worker.pod))
 }
 
 fn wait(reason: &'static str, message: String) -> Step {
@@ -237,9 +240,12 @@ mod tests {
     #[test]
     fn completion_is_put_on_record_before_the_worker_is_taken_away() {
         let mut observed = with(WorkerState::Completed);
-        assert_eq!((workers(&wanted(), &observed), plan(&wanted(), &observed)), (Some(1), Step::RecordCompletion));
+        assert_eq!(
+            (workers(&wanted(), &observed), plan(&wanted(), &observed)),
+            (Some(1), Step::RecordCompletion)
+        );
         observed.completed = Some(completed(1, "h"));
-        assert_eq!(workers(&wanted(), &observed), Some(0));
+        assert_eq!((workers(&wanted(), &observed), plan(&wanted(), &observed)), (Some(0), Step::Leaving));
         observed.worker = None;
         assert_eq!(plan(&wanted(), &observed), Step::Completed);
     }

@@ -16,7 +16,12 @@ use crate::ensemble::status::Blocked;
 
 /// The status when a visit ended before anything could be planned: what was known stays, the conditions say why.
 #[must_use]
-pub fn blocked(old: &PipelineStatus, blocked: &Blocked, generation: Option<i64>, now: Timestamp) -> PipelineStatus {
+pub fn blocked(
+    old: &PipelineStatus,
+    blocked: &Blocked,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> PipelineStatus {
     let invalid = matches!(blocked.reason, reason::INVALID_PIPELINE | reason::INVALID_SPEC);
     let valid = match blocked.reason {
         reason::INVALID_PIPELINE | reason::INVALID_SPEC | reason::DOCUMENT_NOT_FOUND => Truth::False,
@@ -44,7 +49,12 @@ pub fn blocked(old: &PipelineStatus, blocked: &Blocked, generation: Option<i64>,
 fn stopped(blocked: &Blocked) -> (Verdict, Verdict) {
     if blocked.stalled {
         (
-            Verdict::new(condition::RECONCILING, false, blocked.reason, "nothing is done until this is repaired"),
+            Verdict::new(
+                condition::RECONCILING,
+                false,
+                blocked.reason,
+                "nothing is done until this is repaired",
+            ),
             Verdict::new(condition::STALLED, true, blocked.reason, blocked.message.clone()),
         )
     } else {
@@ -64,7 +74,8 @@ pub fn status(
     step: &Step,
     now: Timestamp,
 ) -> PipelineStatus {
-    let same_run = old.document_hash.as_deref() == Some(&pipeline.hash) && old.run_id == Some(pipeline.spec.run_id);
+    let same_run =
+        old.document_hash.as_deref() == Some(&pipeline.hash) && old.run_id == Some(pipeline.spec.run_id);
     // Numbers of another run say nothing of this one; those of this run stay when its worker is away.
     let before = if same_run { old.clone() } else { PipelineStatus::default() };
     let said = observed.worker.as_ref().and_then(|worker| worker.status.as_ref());
@@ -85,7 +96,11 @@ pub fn status(
         windows_closed: number(|said| said.windows_closed, before.windows_closed),
         ready_replicas: Some(i32::from(ready)),
         image: Some(pipeline.image.reference.clone()),
-        completed: if *step == Step::RecordCompletion { Some(completed(pipeline, now)) } else { old.completed.clone() },
+        completed: if *step == Step::RecordCompletion {
+            Some(completed(pipeline, now))
+        } else {
+            old.completed.clone()
+        },
     }
 }
 
@@ -94,13 +109,15 @@ fn completed(pipeline: &Validated, now: Timestamp) -> CompletedRun {
         uid: pipeline.uid.clone(),
         document_hash: pipeline.hash.clone(),
         run_id: pipeline.spec.run_id,
-        at: Timestamp::from_second(now.as_second()).expect("a time without its fraction is a time").to_string(),
+        at: Timestamp::from_second(now.as_second())
+            .expect("a time without its fraction is a time")
+            .to_string(),
     }
 }
 
 fn state(step: &Step, said: Option<&WorkerStatus>) -> Option<String> {
     match step {
-        Step::Completed | Step::RecordCompletion => Some("completed".into()),
+        Step::Completed | Step::Leaving | Step::RecordCompletion => Some("completed".into()),
         Step::Suspended => Some("suspended".into()),
         _ => said.map(|said| said.state.as_str().to_owned()),
     }
@@ -117,7 +134,7 @@ fn verdicts(observed: &Observed, step: &Step) -> Vec<Verdict> {
             Verdict::new(condition::ENSEMBLE_READY, false, reason::ENSEMBLE_NOT_FOUND, "it does not exist")
         }
     };
-    let done = matches!(step, Step::Completed | Step::RecordCompletion);
+    let done = matches!(step, Step::Completed | Step::Leaving | Step::RecordCompletion);
     let valid = Verdict::new(condition::VALID, true, reason::VALID, "the document was read and checked");
     vec![ready, reconciling, stalled, valid, ensemble, completed_verdict(done)]
 }
@@ -150,14 +167,16 @@ fn progress(step: &Step) -> [Verdict; 3] {
         Step::Running => settled(reason::RUNNING, "the pipeline runs"),
         Step::Completed => settled(reason::COMPLETED, "the input was read to its end"),
         Step::Suspended => settled(reason::SUSPENDED, "spec.suspend is set, and no worker is left"),
-        Step::RecordCompletion => {
+        Step::RecordCompletion | Step::Leaving => {
             // Ready at once, so that who waits need not wait for the worker to leave.
             let [ready, ..] = settled(reason::COMPLETED, "the input was read to its end");
             let [_, reconciling, calm] = under_way(reason::COMPLETED, "its worker leaves".into());
             [ready, reconciling, calm]
         }
         Step::Wait { reason, message } => under_way(reason, message.clone()),
-        Step::Replace { pod, .. } => under_way(reason::RESTARTING, format!("pod {pod} moves to the latest template")),
+        Step::Replace { pod, .. } => {
+            under_way(reason::RESTARTING, format!("pod {pod} moves to the latest template"))
+        }
         Step::Failed { message } => [
             Verdict::new(condition::READY, false, reason::PIPELINE_FAILED, message.clone()),
             Verdict::new(condition::RECONCILING, false, reason::PIPELINE_FAILED, "the worker gave up"),

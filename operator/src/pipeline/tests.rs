@@ -38,11 +38,14 @@ fn set_of(manifest: &str) -> Value {
 
 #[test]
 fn the_objects_of_the_smallest_pipeline() {
-    let Desired { document, service_account, service, network_policy, stateful_set } = build(&valid(SMALLEST), 1);
+    let Desired { document, service_account, service, network_policy, stateful_set } =
+        build(&valid(SMALLEST), 1);
     let objects =
         [json!(document), json!(service_account), json!(service), json!(network_policy), json!(stateful_set)];
-    let text: Vec<String> =
-        objects.iter().map(|object| serde_yaml::to_string(object).expect("an object is plain data")).collect();
+    let text: Vec<String> = objects
+        .iter()
+        .map(|object| serde_yaml::to_string(object).expect("an object is plain data"))
+        .collect();
     insta::assert_snapshot!(text.join("---\n"));
 }
 
@@ -57,8 +60,7 @@ fn mistakes_in_the_document_are_named_with_line_and_column() {
 
 #[test]
 fn a_document_that_is_not_there_is_waited_for() {
-    let manifest = SMALLEST
-        .replace(DOCUMENT, "pipelineFrom: {configMapKeyRef: {name: docs, key: a.yaml}}");
+    let manifest = SMALLEST.replace(DOCUMENT, "pipelineFrom: {configMapKeyRef: {name: docs, key: a.yaml}}");
     let refused = checked(&manifest).expect_err("there is no document");
     assert_eq!((refused.reason(), refused.lasts()), (reason::DOCUMENT_NOT_FOUND, false));
     assert_eq!(refused.to_string(), "ConfigMap docs does not exist or has no key a.yaml");
@@ -71,13 +73,15 @@ fn a_secret_reaches_the_worker_by_reference_alone() {
         "variables: [{name: key, valueFrom: {secretKeyRef: {name: s3, key: k}}}]",
     );
     let env = set_of(&manifest)["spec"]["template"]["spec"]["containers"][0]["env"].clone();
-    let variable = json!({"name": "PHAROS_VAR_key", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}});
+    let variable =
+        json!({"name": "PHAROS_VAR_key", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}});
     assert!(env.as_array().is_some_and(|env| env.contains(&variable)), "{env}");
 }
 
 #[test]
 fn a_claim_for_checkpoints_is_mounted() {
-    let manifest = SMALLEST.replace("location: 's3://bucket/a'", "volumeClaim: {claimName: cp}, interval: 1m");
+    let manifest =
+        SMALLEST.replace("location: 's3://bucket/a'", "volumeClaim: {claimName: cp}, interval: 1m");
     let set = set_of(&manifest);
     let pod = &set["spec"]["template"]["spec"];
     assert_eq!(pod["volumes"][1]["persistentVolumeClaim"]["claimName"], "cp");

@@ -93,8 +93,9 @@ pub fn validate(
     running: Option<&StatefulSet>,
     default_image: &Image,
 ) -> Result<Validated, Invalid> {
-    pharos_crds::validate(pipeline)
-        .map_err(|broken| Invalid::Rules(broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    pharos_crds::validate(pipeline).map_err(|broken| {
+        Invalid::Rules(broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
     let spec = pipeline.spec.clone();
     let document = document(&spec, referred)?;
     let problems = check(&document, &source(&spec));
@@ -124,7 +125,9 @@ fn document(spec: &PipelineSpec, referred: Option<&str>) -> Result<String, Inval
             let (name, key) = (&reference.name, &reference.key);
             Err(Invalid::NoDocument(format!("ConfigMap {name} does not exist or has no key {key}")))
         }
-        (None, None, None) => Err(Invalid::Rules("exactly one of pipeline and pipelineFrom must be given".into())),
+        (None, None, None) => {
+            Err(Invalid::Rules("exactly one of pipeline and pipelineFrom must be given".into()))
+        }
     }
 }
 

@@ -12,7 +12,15 @@ fn disk(state: DiskState, volume: &str, cluster: Option<&str>) -> Identity {
 
 fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
     let serving = matches!(role, Role::Leader | Role::Follower);
-    NodeStatus { member_id: Some(id), role, leader: None, applied, committed: applied, serving, version: None }
+    NodeStatus {
+        member_id: Some(id),
+        role,
+        leader: None,
+        applied,
+        committed: applied,
+        serving,
+        version: None,
+    }
 }
 
 fn member(ordinal: usize, role: Role) -> Member {
@@ -356,17 +364,23 @@ impl World {
     }
 
     fn index(&self, uid: &str) -> usize {
-        self.pods.iter().position(|pod| pod.uid.to_string() == uid).expect("the plan names a pod it was shown")
+        self.pods
+            .iter()
+            .position(|pod| pod.uid.to_string() == uid)
+            .expect("the plan names a pod it was shown")
     }
 
     /// Carries a step out, after checking that it is safe.
     fn carry_out(&mut self, step: &Step) {
         match step {
             Step::Done | Step::Wait(_) => {}
-            Step::WritePermit(_) | Step::Stall { .. } => panic!("a founded cluster is not founded again: {step:?}"),
+            Step::WritePermit(_) | Step::Stall { .. } => {
+                panic!("a founded cluster is not founded again: {step:?}")
+            }
             Step::Delete { uid, .. } => {
                 let ordinal = self.index(uid);
-                let others = (0..self.pods.len()).filter(|other| *other != ordinal && self.serves(*other)).count();
+                let others =
+                    (0..self.pods.len()).filter(|other| *other != ordinal && self.serves(*other)).count();
                 assert!(
                     !self.serves(ordinal) || others > self.pods.len() / 2,
                     "a serving voter is deleted and no quorum is left"
@@ -376,12 +390,21 @@ impl World {
             Step::Evict(note) => {
                 let ordinal = self.index(&note.uid);
                 assert_eq!(self.serving(), self.pods.len(), "a second voter is taken down");
-                assert!(self.pods.len() == 1 || self.serving() - 1 > self.pods.len() / 2, "no quorum is left");
-                let behind = self.note.as_ref().is_some_and(|note| self.pods.iter().any(|pod| pod.applied < note.commit));
+                assert!(
+                    self.pods.len() == 1 || self.serving() - 1 > self.pods.len() / 2,
+                    "no quorum is left"
+                );
+                let behind = self
+                    .note
+                    .as_ref()
+                    .is_some_and(|note| self.pods.iter().any(|pod| pod.applied < note.commit));
                 assert!(!behind, "the member restarted last has not caught up");
-                let outdated_followers = (0..self.pods.len())
-                    .filter(|other| Some(*other) != self.leader && self.pods[*other].template != self.template);
-                assert!(Some(ordinal) != self.leader || self.pods.len() == 1 || outdated_followers.count() > 0);
+                let outdated_followers = (0..self.pods.len()).filter(|other| {
+                    Some(*other) != self.leader && self.pods[*other].template != self.template
+                });
+                assert!(
+                    Some(ordinal) != self.leader || self.pods.len() == 1 || outdated_followers.count() > 0
+                );
                 self.note = Some(note.clone());
                 self.pods[ordinal].leaving = Some(1);
             }
