@@ -16,7 +16,7 @@ use pharos_stream::io::{ConnectError, Split};
 use crate::place::Place;
 
 pub use bytes::ByteSource;
-pub use csv::CsvSplit;
+pub use csv::{CsvSplit, reader as csv_reader};
 pub use lines::LineSplit;
 
 /// The split of one file.

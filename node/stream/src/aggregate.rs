@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringBuilder,
-};
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow_array::builder::StringBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array};
 use pharos_beam::plan::{AggregateFunction, Aggregation};
 use pharos_beam::schema::{Type, Value};
 

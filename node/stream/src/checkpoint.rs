@@ -4,6 +4,10 @@
 //! Must not know: how tasks work.
 //! Invariant: what `latest` points to is complete and durable.
 
+pub(crate) mod coordinator;
+pub(crate) mod keeper;
+pub(crate) mod manifest;
+
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

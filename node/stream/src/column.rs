@@ -10,16 +10,16 @@ mod any;
 mod batch;
 
 pub use any::{AnyError, decode as decode_any, encode as encode_any, encode_into as encode_any_into};
-pub use batch::{Batch, Panes, Times, Windows, take_columns};
+pub use batch::{Batch, Panes, Steps, Times, Windows, take_columns};
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, ListArray,
-    StringBuilder, StructArray,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type};
+use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, ListArray, StructArray};
+use arrow_buffer::{NullBuffer, OffsetBuffer};
+use arrow_schema::{DataType, Field, Fields};
 use pharos_beam::schema::{Micros, Schema, Type, Value};
 
 /// The Arrow type in which values of `ty` lie.

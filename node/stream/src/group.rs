@@ -10,16 +10,17 @@ mod general;
 mod slices;
 pub mod table;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef};
 use pharos_beam::plan::Aggregation;
 use pharos_beam::schema::{Type, Value};
 use pharos_window::{TimestampCombiner, Watermark, Window, WindowFn, WindowingStrategy};
 
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
-use crate::column::{Batch, Times, Windows, build, take_columns};
+use crate::column::{Batch, Steps, Times, Windows, build, take_columns};
 use crate::key::{KeyHash, Keys, key_values};
 use table::SliceTable;
 
@@ -81,6 +82,8 @@ pub struct KeyedBatch {
     pub times: Times,
     /// Their windows.
     pub windows: Windows,
+    /// Their steps.
+    pub steps: Steps,
     /// The rows themselves, if those dropped as late are wanted.
     pub originals: Option<Vec<ArrayRef>>,
 }
@@ -94,6 +97,7 @@ impl KeyedBatch {
             values: take_columns(&self.values, rows),
             times: self.times.take(rows),
             windows: self.windows.take(rows),
+            steps: self.steps.take(rows),
             originals: self.originals.as_ref().map(|columns| take_columns(columns, rows)),
         }
     }
@@ -141,12 +145,12 @@ impl Grouping {
         if spec.slices_serve() { Self::Slices(Slices::new(spec)) } else { Self::General(General::new(spec)) }
     }
 
-    /// Adds rows while the input watermark is `input`; returns those that are dropped, each with the
-    /// window for which it came too late.
-    pub fn add(&mut self, batch: &KeyedBatch, input: Watermark) -> Vec<(u32, Window)> {
+    /// Adds the rows `rows` of a batch while the input watermark is `input`; returns those that are
+    /// dropped, each with the window for which it came too late.
+    pub fn add(&mut self, batch: &KeyedBatch, rows: Range<usize>, input: Watermark) -> Vec<(u32, Window)> {
         match self {
-            Self::Slices(slices) => slices.add(batch, input),
-            Self::General(general) => general.add(batch, input),
+            Self::Slices(slices) => slices.add(batch, rows, input),
+            Self::General(general) => general.add(batch, rows, input),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow_array::ArrayRef;
 use pharos_beam::plan::{ReadSpec, WriteSpec};
 use pharos_beam::schema::Schema;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,8 @@ pub struct Records {
     pub rows: usize,
     /// The line of each row, for messages.
     pub lines: Vec<u64>,
+    /// The place of each row among the records read now, bad and empty ones counted.
+    pub positions: Vec<u32>,
     /// The records that are no rows. They count as read.
     pub bad: Vec<BadRecord>,
     /// Whether the split ends here.

@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array};
-use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
-use arrow::compute::{interleave, is_null};
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array};
+use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow_select::interleave::interleave;
 use pharos_beam::expr::error::RowError;
 use pharos_beam::expr::ir::{ArithmeticOp, Cast, CompareOp, Expr, ExprKind};
 use pharos_beam::expr::{eval, number};
@@ -47,8 +48,8 @@ pub fn evaluate(expr: &Expr, columns: &[ArrayRef], rows: usize) -> Evaluated {
         ExprKind::Not(value) => map_bool(evaluate(value, columns, rows), |bits| !bits),
         ExprKind::IsNull(value) => {
             let value = evaluate(value, columns, rows);
-            let flags = is_null(&value.column).expect("every column can be asked for nulls");
-            Evaluated { column: Arc::new(flags), errors: value.errors }
+            let flags = BooleanBuffer::collect_bool(rows, |row| value.column.is_null(row));
+            Evaluated { column: Arc::new(BooleanArray::new(flags, None)), errors: value.errors }
         }
         ExprKind::Arithmetic { op, left, right } => {
             arithmetic(*op, evaluate(left, columns, rows), evaluate(right, columns, rows))
@@ -202,7 +203,7 @@ fn negate(expr: &Expr, value: Evaluated) -> Evaluated {
     Evaluated { column: Arc::new(Int64Array::new(column, None)), errors: join_errors(value.errors, &own) }
 }
 
-fn fallible<T: Default + Clone + arrow::datatypes::ArrowNativeType>(
+fn fallible<T: Default + Clone + arrow_buffer::ArrowNativeType>(
     rows: usize,
     of: impl Fn(usize) -> Result<T, RowError>,
 ) -> (ScalarBuffer<T>, RowErrors) {

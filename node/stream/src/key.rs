@@ -8,8 +8,9 @@
 //! A key comes out of a grouping as its canonical bytes say, so in a column of type `Any` the
 //! number `1.0` and `True` come out as `1`.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
 use pharos_beam::schema::{Type, Value};
 
 use crate::column::value_at;

@@ -12,6 +12,7 @@ mod assertion;
 pub mod checkpoint;
 mod codec;
 pub mod column;
+pub mod coordination;
 mod error;
 mod event;
 mod exec;
@@ -25,5 +26,5 @@ mod run;
 
 pub use error::StreamError;
 pub use event::{Event, GroupReport, Listener, Report};
-pub use exec::ROUND_RECORDS;
-pub use run::{RunOptions, run};
+pub use exec::STEP_RECORDS;
+pub use run::{CheckpointOptions, RunOptions, run};

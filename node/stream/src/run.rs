@@ -1,25 +1,46 @@
 //! A run: from a plan to a report.
 //!
-//! Owns: starting and joining the threads, and who commits what.
+//! Owns: starting and joining the threads, carrying out what the coordinator of checkpoints asks
+//! for, the clock of checkpoints.
 //! Must not know: formats, the Ensemble's protocol.
-//! Invariant: outputs become visible only after everything before them is kept.
+//! Invariant: outputs become visible only after the last checkpoint counts; a run that is done is
+//! never run again.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pharos_beam::plan::{NodeId, NodeKind, Plan};
 
 use crate::assemble::{Assembly, Restored};
+use crate::checkpoint::Blobs;
+use crate::checkpoint::coordinator::{Command, Coordinator, Input, TaskId};
+use crate::checkpoint::keeper::Keeper;
+use crate::coordination::{Coordination, CoordinationError};
 use crate::error::StreamError;
 use crate::event::{Event, Events, Listener, Report};
 use crate::exec::fragment::Steps;
 use crate::exec::task::{TaskReport, TaskState};
 use crate::exec::worker::{self, News, Shared, Task};
 use crate::graph::Graph;
-use crate::io::Connectors;
+use crate::io::{Connectors, Encode};
+
+/// How soon a request to stop is noticed.
+const STOP_WITHIN: Duration = Duration::from_millis(50);
+
+/// Where checkpoints are kept and who says that they count.
+#[derive(Clone)]
+pub struct CheckpointOptions {
+    /// From the end of one to the start of the next.
+    pub interval: Duration,
+    /// Where their bytes are kept.
+    pub blobs: Arc<dyn Blobs>,
+    /// Who says that they count.
+    pub coordination: Arc<Mutex<dyn Coordination>>,
+}
 
 /// How to run.
 #[derive(Clone)]
@@ -30,9 +51,13 @@ pub struct RunOptions {
     pub run: String,
     /// Who hears of progress.
     pub listener: Listener,
+    /// Checkpoints; without them a run that dies starts from the beginning.
+    pub checkpoint: Option<CheckpointOptions>,
+    /// Set from outside to end the run early. Its last checkpoint stays.
+    pub stop: Arc<AtomicBool>,
 }
 
-/// Runs a plan to its end.
+/// Runs a plan to its end, from its last checkpoint if it has one.
 ///
 /// # Errors
 /// If it cannot be run to its end.
@@ -43,35 +68,116 @@ pub fn run(
 ) -> Result<Report, StreamError> {
     let graph = Graph::new(plan)?;
     let events = Events::new(Arc::clone(&options.listener));
+    let mut start = Start { restored: Restored::default(), keeping: None, next: 1 };
+    if let Some(checkpoint) = &options.checkpoint {
+        match take_over(plan, checkpoint, &graph, &**connectors, &events)? {
+            Found::Completed => return Ok(Report { already_completed: true, ..events.report() }),
+            Found::Ended => return Ok(events.report()),
+            Found::Start(found) => start = found,
+        }
+    }
     let assembly = Assembly {
         graph: &graph,
         connectors: &**connectors,
-        threads: options.threads,
+        threads: options.threads.max(1),
         run: &options.run,
-        restored: Restored::default(),
+        restored: start.restored,
     };
     let tasks = assembly.tasks()?;
     let encoders = encoders(&graph, &**connectors)?;
+    let ids = task_ids(&graph, options.threads.max(1));
     let steps = Steps { graph, encoders, events: events.clone() };
     let shared = Arc::new(Shared::new(steps));
-    let (mut threads, news) = start(&shared, tasks);
-    let mut sinks = BTreeMap::new();
-    let result = follow(&news, options.threads, |report| {
-        if let (None, TaskState::Sink(prepared)) = (report.barrier, report.state) {
-            sinks.insert(report.node, prepared);
-        }
-        Ok(())
-    });
-    threads.drain(..).for_each(|thread| thread.join().expect("a worker thread does not panic"));
+    let (threads, news) = spawn(&shared, tasks);
+    let mut control = Control {
+        shared: &shared,
+        connectors: &**connectors,
+        events: &events,
+        stop: &options.stop,
+        coordinator: Coordinator::new(ids, start.next),
+        keeping: start.keeping,
+        sinks: BTreeMap::new(),
+    };
+    let result = control.follow(&news, threads.len());
+    if result.is_err() {
+        shared.stop();
+    }
+    for thread in threads {
+        thread.join().expect("a worker thread does not panic");
+    }
     result?;
-    commit(&shared.steps.graph, &**connectors, &events, &sinks)?;
     Ok(events.report())
+}
+
+/// What a process that takes over has to do.
+enum Found {
+    /// Nothing: the run is noted as done.
+    Completed,
+    /// Nothing more: its input had ended, and now its outputs are visible.
+    Ended,
+    /// Run.
+    Start(Start),
+}
+
+struct Start {
+    restored: Restored,
+    keeping: Option<Keeping>,
+    next: u64,
+}
+
+/// The means of taking checkpoints.
+struct Keeping {
+    keeper: Keeper,
+    coordination: Arc<Mutex<dyn Coordination>>,
+    interval: Duration,
+}
+
+fn coordination(error: CoordinationError) -> StreamError {
+    match error {
+        CoordinationError::Fenced => StreamError::Fenced,
+        other => StreamError::Checkpoint(other.to_string()),
+    }
+}
+
+fn with<T>(
+    of: &Arc<Mutex<dyn Coordination>>,
+    step: impl FnOnce(&mut dyn Coordination) -> Result<T, CoordinationError>,
+) -> Result<T, StreamError> {
+    step(&mut *of.lock().unwrap_or_else(PoisonError::into_inner)).map_err(coordination)
+}
+
+fn take_over(
+    plan: &Plan,
+    options: &CheckpointOptions,
+    graph: &Graph,
+    connectors: &dyn Connectors,
+    events: &Events,
+) -> Result<Found, StreamError> {
+    let tenure = with(&options.coordination, |ensemble| ensemble.take_over())?;
+    if tenure.completed {
+        return Ok(Found::Completed);
+    }
+    let keeper = Keeper::open(Arc::clone(&options.blobs), plan, tenure.generation, tenure.latest.as_ref())?;
+    let last = keeper.last().map(|manifest| (manifest.epoch, manifest.round));
+    if let Some((epoch, round)) = last {
+        events.send(Event::Restored { epoch });
+        if round.is_none() {
+            // The process died after the input had ended: what the sinks prepared is committed again.
+            commit(graph, connectors, events, &keeper.prepared())?;
+            with(&options.coordination, |ensemble| ensemble.complete())?;
+            return Ok(Found::Ended);
+        }
+    }
+    let restored = keeper.restore()?;
+    let keeping =
+        Keeping { keeper, coordination: Arc::clone(&options.coordination), interval: options.interval };
+    Ok(Found::Start(Start { restored, keeping: Some(keeping), next: last.map_or(0, |(epoch, _)| epoch) + 1 }))
 }
 
 fn encoders(
     graph: &Graph,
     connectors: &dyn Connectors,
-) -> Result<BTreeMap<NodeId, Arc<dyn crate::io::Encode>>, StreamError> {
+) -> Result<BTreeMap<NodeId, Arc<dyn Encode>>, StreamError> {
     let mut encoders = BTreeMap::new();
     for node in graph.targets() {
         if let NodeKind::Write(spec) = &node.kind {
@@ -84,7 +190,25 @@ fn encoders(
     Ok(encoders)
 }
 
-fn start(shared: &Arc<Shared>, tasks: Vec<Vec<Task>>) -> (Vec<JoinHandle<()>>, Receiver<News>) {
+/// Every task that reports: all threads of origins, the one thread of each sink.
+fn task_ids(graph: &Graph, threads: usize) -> BTreeSet<TaskId> {
+    let mut ids = BTreeSet::new();
+    for node in &graph.nodes {
+        let id = |thread: usize| TaskId { node: node.id.0, thread: thread as u32 };
+        match node.kind {
+            NodeKind::Read(_) | NodeKind::Create { .. } | NodeKind::Combine { .. } => {
+                ids.extend((0..threads).map(id));
+            }
+            NodeKind::Write(_) | NodeKind::AssertEqual { .. } => {
+                ids.insert(id(node.id.0 as usize % threads));
+            }
+            _ => {}
+        }
+    }
+    ids
+}
+
+fn spawn(shared: &Arc<Shared>, tasks: Vec<Vec<Task>>) -> (Vec<JoinHandle<()>>, Receiver<News>) {
     let (sender, news) = channel();
     let threads = tasks.len();
     let handles: Vec<JoinHandle<()>> = tasks
@@ -102,27 +226,119 @@ fn start(shared: &Arc<Shared>, tasks: Vec<Vec<Task>>) -> (Vec<JoinHandle<()>>, R
     (handles, news)
 }
 
-/// Hears the threads until all have ended; the first error that is not an echo is the result.
-fn follow(
-    news: &Receiver<News>,
-    threads: usize,
-    mut keep: impl FnMut(TaskReport) -> Result<(), StreamError>,
-) -> Result<(), StreamError> {
-    let mut result = Ok(());
-    let mut running = threads;
-    while running > 0 {
-        match news.recv_timeout(Duration::from_secs(3600)) {
-            Ok(News::Report(report)) => keep(report)?,
-            Ok(News::Ended(ended)) => {
-                running -= 1;
-                if matches!(result, Ok(()) | Err(StreamError::Stopped)) && ended.is_err() {
-                    result = ended;
-                }
+/// The control side of a run.
+struct Control<'a> {
+    shared: &'a Arc<Shared>,
+    connectors: &'a dyn Connectors,
+    events: &'a Events,
+    stop: &'a AtomicBool,
+    coordinator: Coordinator<TaskState>,
+    keeping: Option<Keeping>,
+    /// What the sinks prepared last.
+    sinks: BTreeMap<NodeId, String>,
+}
+
+impl Control<'_> {
+    /// Hears the threads until all have ended and the run is done. The first error that is not the
+    /// echo of another is the result.
+    fn follow(&mut self, news: &Receiver<News>, threads: usize) -> Result<(), StreamError> {
+        let mut running = threads;
+        let mut failure = None;
+        let mut due = Instant::now();
+        if let Some(keeping) = &self.keeping {
+            due += keeping.interval;
+        }
+        while running > 0 {
+            if self.stop.load(Ordering::Acquire) {
+                self.shared.stop();
             }
-            Err(_) => {}
+            match news.recv_timeout(STOP_WITHIN) {
+                Ok(News::Report(report)) if failure.is_none() => self.report(report)?,
+                Ok(News::Report(_)) => {}
+                Ok(News::Ended(ended)) => {
+                    running -= 1;
+                    if let Err(error) = ended
+                        && failure.as_ref().is_none_or(|known| matches!(known, StreamError::Stopped))
+                    {
+                        failure = Some(error);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let interval = self.keeping.as_ref().map(|keeping| keeping.interval);
+            if let Some(interval) = interval.filter(|_| failure.is_none() && Instant::now() >= due) {
+                self.act(Input::Due)?;
+                due = Instant::now() + interval;
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None if self.coordinator.is_done() => Ok(()),
+            None => Err(StreamError::Checkpoint("the threads ended before the run was done".to_owned())),
         }
     }
-    result
+
+    fn report(&mut self, report: TaskReport) -> Result<(), StreamError> {
+        let id = TaskId { node: report.node.0, thread: report.thread as u32 };
+        if let TaskState::Sink(prepared) = &report.state {
+            self.sinks.insert(report.node, prepared.clone());
+        }
+        self.act(match report.barrier {
+            Some((epoch, round)) => Input::Kept(id, epoch, round, report.state),
+            None => Input::Ended(id, report.state),
+        })
+    }
+
+    fn act(&mut self, input: Input<TaskState>) -> Result<(), StreamError> {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for command in self.coordinator.handle(input) {
+                inputs.extend(self.carry_out(command)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, command: Command<TaskState>) -> Result<Option<Input<TaskState>>, StreamError> {
+        let keeping = self.keeping.as_mut();
+        Ok(match (command, keeping) {
+            (Command::Inject(epoch), _) => {
+                self.shared.barriers.request(epoch);
+                None
+            }
+            (Command::Write { epoch, round, parts }, keeping) => {
+                if let Some(keeping) = keeping {
+                    keeping.keeper.write(epoch, round, parts)?;
+                }
+                Some(Input::Written(epoch))
+            }
+            (Command::Publish(epoch), keeping) => {
+                if let Some(keeping) = keeping {
+                    let pointer = keeping.keeper.pointer().expect("a checkpoint was written just before");
+                    with(&keeping.coordination, |ensemble| ensemble.publish(&pointer))?;
+                    self.events.send(Event::Checkpoint { epoch });
+                }
+                Some(Input::Published(epoch))
+            }
+            (Command::Clean(_), keeping) => {
+                if let Some(keeping) = keeping {
+                    keeping.keeper.clean()?;
+                }
+                None
+            }
+            (Command::Commit, _) => {
+                commit(&self.shared.steps.graph, self.connectors, self.events, &self.sinks)?;
+                Some(Input::Committed)
+            }
+            (Command::Note, keeping) => {
+                if let Some(keeping) = keeping {
+                    with(&keeping.coordination, |ensemble| ensemble.complete())?;
+                }
+                Some(Input::Noted)
+            }
+        })
+    }
 }
 
 fn commit(

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::SeekFrom;
 
-use arrow::array::ArrayRef;
+use arrow_array::ArrayRef;
 use csv::{Position, Reader, ReaderBuilder, StringRecord};
 use pharos_beam::schema::{Schema, Type, Value};
 use pharos_stream::column::build;
@@ -145,10 +145,11 @@ impl Split for CsvSplit {
     fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
         let mut rows: Vec<Vec<Value>> = Vec::with_capacity(records);
         let mut lines = Vec::with_capacity(records);
+        let mut positions = Vec::with_capacity(records);
         let mut bad = Vec::new();
         let mut end = false;
         self.texts.clear();
-        for _ in 0..records {
+        for at in 0..records {
             let mut record = StringRecord::new();
             match self.reader.read_record(&mut record) {
                 Ok(false) => {
@@ -161,6 +162,7 @@ impl Split for CsvSplit {
                         Ok(row) => {
                             rows.push(row);
                             lines.push(line);
+                            positions.push(at as u32);
                             self.texts.insert(line, record);
                         }
                         Err(message) => bad.push(BadRecord {
@@ -184,7 +186,7 @@ impl Split for CsvSplit {
             build(&field.ty, &rows.iter().map(|row| &row[position]).collect::<Vec<_>>())
         };
         let columns: Vec<ArrayRef> = self.schema.fields.iter().enumerate().map(column).collect();
-        Ok(Records { columns, rows: rows.len(), lines, bad, end })
+        Ok(Records { columns, rows: rows.len(), lines, positions, bad, end })
     }
 
     fn record_text(&self, line: u64) -> String {

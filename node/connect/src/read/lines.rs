@@ -8,7 +8,7 @@
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow_array::{ArrayRef, StringArray};
 use pharos_beam::schema::Schema;
 use pharos_stream::io::{BadRecord, ConnectError, Offset, Records, Split};
 
@@ -116,6 +116,7 @@ impl Split for LineSplit {
             Err(error) => return Err(self.failed(&error)),
         };
         let mut lines = Vec::with_capacity(self.chunk.ends.len());
+        let mut positions = Vec::with_capacity(self.chunk.ends.len());
         let mut bad = Vec::new();
         let mut texts = Vec::new();
         for at in 0..self.chunk.ends.len() {
@@ -128,7 +129,10 @@ impl Split for LineSplit {
                     .map_err(|error| format!("the line is not utf-8: {error}")),
             };
             match row {
-                Ok(()) => lines.push(number),
+                Ok(()) => {
+                    lines.push(number);
+                    positions.push(at as u32);
+                }
                 Err(message) => bad.push(BadRecord {
                     place: format!("{}:{number}", self.name),
                     text: String::from_utf8_lossy(line).into_owned(),
@@ -140,7 +144,7 @@ impl Split for LineSplit {
             Decoder::Json(rows) => rows.finish(),
             Decoder::Text => vec![Arc::new(StringArray::from(texts)) as ArrayRef],
         };
-        Ok(Records { columns, rows: lines.len(), lines, bad, end })
+        Ok(Records { columns, rows: lines.len(), lines, positions, bad, end })
     }
 
     fn record_text(&self, line: u64) -> String {

@@ -4,11 +4,12 @@
 //! Must not know: keys, expressions, who sent the batch.
 //! Invariant: everything that is given for each row has `rows` entries.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::buffer::ScalarBuffer;
-use arrow::compute::take;
+use arrow_array::{Array, ArrayRef, UInt32Array};
+use arrow_buffer::ScalarBuffer;
+use arrow_select::take::take;
 use pharos_window::{IntervalWindow, PaneInfo, Timestamp, Window, WindowFn};
 
 /// A point in event time for each row.
@@ -107,6 +108,35 @@ fn gather(from: &ScalarBuffer<i64>, rows: &[u32]) -> ScalarBuffer<i64> {
     rows.iter().map(|row| from[*row as usize]).collect::<Vec<_>>().into()
 }
 
+/// In which step of its round each row came. Never decreasing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Steps {
+    /// The same for all.
+    All(u8),
+    /// Row by row.
+    Each(Arc<[u8]>),
+}
+
+impl Steps {
+    /// The rows of a step, among `rows`.
+    #[must_use]
+    pub fn rows(&self, step: u8, rows: usize) -> Range<usize> {
+        match self {
+            Self::All(all) => 0..if *all == step { rows } else { 0 },
+            Self::Each(steps) => {
+                steps.partition_point(|of| *of < step)..steps.partition_point(|of| *of <= step)
+            }
+        }
+    }
+
+    pub(crate) fn take(&self, rows: &[u32]) -> Self {
+        match self {
+            Self::All(step) => Self::All(*step),
+            Self::Each(steps) => Self::Each(rows.iter().map(|row| steps[*row as usize]).collect()),
+        }
+    }
+}
+
 /// Rows as columns.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -120,6 +150,8 @@ pub struct Batch {
     pub windows: Windows,
     /// Their panes.
     pub panes: Panes,
+    /// Their steps.
+    pub steps: Steps,
 }
 
 impl Batch {
@@ -132,6 +164,7 @@ impl Batch {
             times: self.times.take(rows),
             windows: self.windows.take(rows),
             panes: self.panes.take(rows),
+            steps: self.steps.take(rows),
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pharos_window::{SplitState, SplitWatermarks, Watermark};
 
+use super::ROUND_STEPS;
 use crate::column::Batch;
 use crate::group::KeyedBatch;
 
@@ -30,6 +31,8 @@ pub type Epoch = u64;
 pub struct Label {
     /// The origin.
     pub origin: u32,
+    /// The step, for the results of a grouping.
+    pub step: u8,
     /// The end of the window, in microseconds.
     pub major: i64,
     /// Its start.
@@ -64,8 +67,8 @@ impl Payload {
 pub struct Message {
     /// The round.
     pub round: Round,
-    /// How far the origin's time is at the end of it.
-    pub state: SplitState,
+    /// How far the origin's time is after each step.
+    pub states: [SplitState; ROUND_STEPS],
     /// Whether nothing follows.
     pub end: bool,
     /// The checkpoint to take at the end of it.
@@ -127,10 +130,8 @@ pub struct Gathered {
     pub round: Round,
     /// The rows, in order.
     pub parts: Vec<(Label, Payload)>,
-    /// The watermark during the round.
-    pub before: Watermark,
-    /// The watermark after it.
-    pub after: Watermark,
+    /// For each step the watermark during it and the one after it.
+    pub watermarks: [(Watermark, Watermark); ROUND_STEPS],
     /// Whether all origins are idle.
     pub idle: bool,
     /// The checkpoint to take now.
@@ -158,6 +159,7 @@ impl Inbox {
             return None;
         }
         let mut parts = Vec::new();
+        let mut states = Vec::with_capacity(self.channels.len());
         let mut round = None;
         let mut barrier = None;
         let mut idle = true;
@@ -169,18 +171,21 @@ impl Inbox {
             assert!(round.is_none_or(|round| round == message.round), "rounds arrive in step");
             round = Some(message.round);
             barrier = barrier.or(message.barrier);
-            idle &= message.state == SplitState::Idle;
-            self.watermarks.update(position, message.state);
+            idle &= message.states.iter().all(|state| *state == SplitState::Idle);
+            states.push((position, message.states));
             parts.extend(message.parts);
             if message.end {
                 *open = Open::No;
-                self.watermarks.update(position, SplitState::Finished);
             }
         }
         parts.sort_by_key(|(label, _)| *label);
-        let before = self.watermark;
-        self.watermark = before.max(self.watermarks.combined());
+        let watermarks = std::array::from_fn(|step| {
+            states.iter().for_each(|(position, states)| self.watermarks.update(*position, states[step]));
+            let before = self.watermark;
+            self.watermark = before.max(self.watermarks.combined());
+            (before, self.watermark)
+        });
         let end = self.channels.iter().all(|(_, open)| *open == Open::No);
-        Some(Gathered { round: round?, parts, before, after: self.watermark, idle, barrier, end })
+        Some(Gathered { round: round?, parts, watermarks, idle, barrier, end })
     }
 }

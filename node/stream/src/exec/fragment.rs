@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray, UInt32Array};
-use arrow::compute::take;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, StringArray, UInt32Array};
+use arrow_select::take::take;
 use pharos_beam::expr::error::RowError;
 use pharos_beam::expr::ir::Expr;
 use pharos_beam::plan::{Aggregation, Node, NodeId, NodeKind, OutputRef};
@@ -81,7 +82,7 @@ impl Steps {
             }
             NodeKind::AssignTimestamps { timestamp } => {
                 let (values, batch) = self.values(node, input, &[timestamp], label, batch, outbox)?;
-                let times = values[0].as_primitive::<arrow::datatypes::Int64Type>().values().clone();
+                let times = values[0].as_primitive::<arrow_array::types::Int64Type>().values().clone();
                 Batch { times: crate::column::Times::Each(times), ..batch }
             }
             NodeKind::WindowInto => {
@@ -269,6 +270,7 @@ impl Steps {
             values,
             times: batch.times.clone(),
             windows: batch.windows.clone(),
+            steps: batch.steps.clone(),
             originals: node.error_output.map(|_| batch.columns.clone()),
         };
         outbox.entry(node.id).or_default().push((label, Payload::Keyed(keyed)));

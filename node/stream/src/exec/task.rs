@@ -7,25 +7,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, StringArray};
-use arrow::compute::concat;
-use arrow::datatypes::Int64Type;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, StringArray};
+use arrow_select::concat::concat;
 use pharos_beam::plan::{Node, NodeId, NodeKind, OutputRef, ReadSpec, WatermarkSpec};
 use pharos_beam::schema::Value;
 use pharos_window::{Span, SplitState, SplitWatermarks, Timestamp, Watermark, Window};
 use serde::{Deserialize, Serialize};
 
-use super::ROUND_RECORDS;
 use super::channel::{Channel, Epoch, Inbox, Label, Message, Payload, Round};
 use super::fragment::{Outbox, Steps, batch_of, dead_letters, letters, values_of};
+use super::{ROUND_RECORDS, ROUND_STEPS, STEP_RECORDS};
 use crate::assertion;
-use crate::column::{Batch, Panes, Times, Windows, take_columns};
+use crate::column::{Batch, Panes, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
 use crate::group::{Frozen, Grouping, KeyedBatch};
 use crate::io::{BadRecord, Last, Offset, Records, Sink, Split};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
+
+/// How far time is after each step of a round.
+type States = [SplitState; ROUND_STEPS];
 
 /// The channels to one target, one for each of its threads.
 #[derive(Debug)]
@@ -130,11 +134,11 @@ impl Outlet {
         self.routes.iter().flat_map(|route| &route.channels).all(|channel| channel.has_room())
     }
 
-    fn send(&self, mut outbox: Outbox, round: Round, state: SplitState, end: bool, barrier: Option<Epoch>) {
+    fn send(&self, mut outbox: Outbox, round: Round, states: States, end: bool, barrier: Option<Epoch>) {
         for route in &self.routes {
             let parts = outbox.remove(&route.target).unwrap_or_default();
             for (channel, parts) in route.channels.iter().zip(scatter(parts, route.channels.len())) {
-                channel.send(Message { round, state, end, barrier, parts });
+                channel.send(Message { round, states, end, barrier, parts });
             }
         }
         assert!(outbox.is_empty(), "an origin sends only to targets it reaches");
@@ -204,17 +208,26 @@ impl ReadTask {
         let round = self.round;
         let barrier = (context.barrier)(round);
         let mut outbox = Outbox::new();
+        let mut read = Vec::with_capacity(self.splits.len());
         for position in 0..self.splits.len() {
-            if !self.splits[position].ended {
-                self.read(position, context.steps, &mut outbox)?;
-            }
-            let split = &self.splits[position];
-            self.watermarks.update(position, split_state(split, self.spec.watermark.as_ref()));
+            read.push(if self.splits[position].ended {
+                [SplitState::Finished; ROUND_STEPS]
+            } else {
+                self.read(position, context.steps, &mut outbox)?
+            });
         }
+        let states = std::array::from_fn(|step| {
+            read.iter()
+                .enumerate()
+                .for_each(|(position, states)| self.watermarks.update(position, states[step]));
+            match self.watermarks.combined() {
+                Watermark::POS_INF => SplitState::Finished,
+                combined if !self.splits.is_empty() => SplitState::Active(combined),
+                _ => SplitState::Finished,
+            }
+        });
         self.ended = self.splits.iter().all(|split| split.ended);
-        let state =
-            if self.ended { SplitState::Finished } else { SplitState::Active(self.watermarks.combined()) };
-        self.outlet.send(outbox, round, state, self.ended, barrier);
+        self.outlet.send(outbox, round, states, self.ended, barrier);
         self.round += 1;
         self.report(context, round, barrier);
         Ok(Polled::Worked)
@@ -235,20 +248,42 @@ impl ReadTask {
         send_report(context, self.node.id, round, barrier, self.ended, &state);
     }
 
-    fn read(&mut self, position: usize, steps: &Steps, outbox: &mut Outbox) -> Result<(), StreamError> {
+    /// Reads a round of a split and says how far its time is after each step.
+    fn read(&mut self, position: usize, steps: &Steps, outbox: &mut Outbox) -> Result<States, StreamError> {
         let open = &mut self.splits[position];
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
         let records = open.split.read(ROUND_RECORDS).map_err(failed)?;
         open.ended = records.end;
-        let label = Label { origin: self.node.id.0, major: i64::MIN, minor: 0, part: open.index };
+        let label = Label { origin: self.node.id.0, step: 0, major: i64::MIN, minor: 0, part: open.index };
         steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64);
         let mut bad = records.bad.clone();
+        let last = records.positions.last().map_or(0, |last| *last as usize / STEP_RECORDS);
         let batch = timed(&self.spec, open, records, &mut bad);
-        let output = OutputRef { node: self.node.id, output: 0 };
+        let states = self.advance(position, &batch, last);
         if !bad.is_empty() {
             self.dead_letters(bad, label, steps, outbox)?;
         }
-        steps.carry(output, label, batch, outbox)
+        steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, outbox)?;
+        Ok(states)
+    }
+
+    /// Moves a split's time through the steps of a batch, of which `last` is the last with a record.
+    fn advance(&mut self, position: usize, batch: &Batch, last: usize) -> States {
+        let open = &mut self.splits[position];
+        std::array::from_fn(|step| {
+            if let Times::Each(micros) = &batch.times {
+                let rows = batch.steps.rows(step as u8, batch.rows);
+                let highest = micros[rows].iter().copied().max().map(Timestamp::from_micros);
+                open.highest = open.highest.max(highest);
+            }
+            match (&self.spec.watermark, open.highest) {
+                _ if open.ended && step >= last => SplitState::Finished,
+                (Some(spec), Some(highest)) => {
+                    SplitState::Active(Watermark::behind(highest, Span::from_micros(spec.max_delay.0)))
+                }
+                _ => SplitState::Active(Watermark::NEG_INF),
+            }
+        })
     }
 
     fn dead_letters(
@@ -272,16 +307,6 @@ impl ReadTask {
     }
 }
 
-fn split_state(split: &OpenSplit, watermark: Option<&WatermarkSpec>) -> SplitState {
-    match (split.ended, watermark, split.highest) {
-        (true, _, _) => SplitState::Finished,
-        (false, Some(spec), Some(highest)) => {
-            SplitState::Active(Watermark::behind(highest, Span::from_micros(spec.max_delay.0)))
-        }
-        (false, _, _) => SplitState::Active(Watermark::NEG_INF),
-    }
-}
-
 fn untimed(columns: Vec<ArrayRef>, rows: usize) -> Batch {
     Batch {
         columns,
@@ -289,35 +314,32 @@ fn untimed(columns: Vec<ArrayRef>, rows: usize) -> Batch {
         times: Times::All(Timestamp::MIN),
         windows: Windows::All(Window::Global),
         panes: Panes::All(None),
+        steps: RowSteps::All(0),
     }
 }
 
-/// The rows with their event times. A record without one joins the bad ones.
-fn timed(spec: &ReadSpec, open: &mut OpenSplit, records: Records, bad: &mut Vec<BadRecord>) -> Batch {
-    let Records { columns, rows, lines, .. } = records;
-    let Some(watermark) = &spec.watermark else { return untimed(columns, rows) };
-    let times = evaluate(&watermark.timestamp, &columns, rows);
+/// The rows with their event times and steps. A record without an event time joins the bad ones.
+fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadRecord>) -> Batch {
+    let Records { columns, rows, lines, positions, .. } = records;
+    let steps = positions.iter().map(|position| (*position as usize / STEP_RECORDS) as u8).collect();
+    let batch = Batch { steps: RowSteps::Each(steps), ..untimed(columns, rows) };
+    let Some(watermark) = &spec.watermark else { return batch };
+    let times = evaluate(&watermark.timestamp, &batch.columns, rows);
     let micros = times.column.as_primitive::<Int64Type>().values().clone();
-    let batch = Batch { times: Times::Each(micros), ..untimed(columns, rows) };
-    let batch = if times.errors.is_empty() {
-        batch
-    } else {
-        bad.extend(times.errors.iter().map(|(row, error)| {
-            let line = lines[*row as usize];
-            BadRecord {
-                place: format!("{}:{line}", open.split.name()),
-                text: open.split.record_text(line),
-                message: error.to_string(),
-            }
-        }));
-        let failed = |row: &u32| times.errors.iter().all(|(failed, _)| failed != row);
-        batch.take(&(0..rows as u32).filter(failed).collect::<Vec<_>>())
-    };
-    if let Times::Each(micros) = &batch.times {
-        let highest = micros.iter().copied().max().map(Timestamp::from_micros);
-        open.highest = open.highest.max(highest);
+    let batch = Batch { times: Times::Each(micros), ..batch };
+    if times.errors.is_empty() {
+        return batch;
     }
-    batch
+    bad.extend(times.errors.iter().map(|(row, error)| {
+        let line = lines[*row as usize];
+        BadRecord {
+            place: format!("{}:{line}", open.split.name()),
+            text: open.split.record_text(line),
+            message: error.to_string(),
+        }
+    }));
+    let failed = |row: &u32| times.errors.binary_search_by_key(row, |(failed, _)| *failed).is_ok();
+    batch.take(&(0..rows as u32).filter(|row| !failed(row)).collect::<Vec<_>>())
 }
 
 fn send_report(
@@ -364,10 +386,10 @@ impl CreateTask {
         let mut outbox = Outbox::new();
         let barrier = (context.barrier)(self.round);
         let batch = untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
-        let label = Label { origin: self.node.id.0, major: i64::MIN, minor: 0, part: 0 };
+        let label = Label { origin: self.node.id.0, step: 0, major: i64::MIN, minor: 0, part: 0 };
         context.steps.events.read(&self.node.name, batch.rows as u64);
         context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, &mut outbox)?;
-        self.outlet.send(outbox, self.round, SplitState::Finished, true, barrier);
+        self.outlet.send(outbox, self.round, [SplitState::Finished; ROUND_STEPS], true, barrier);
         self.ended = true;
         let state = TaskState::Create(Done::Yes);
         send_report(context, self.node.id, self.round, barrier, true, &state);
@@ -404,19 +426,22 @@ impl GroupTask {
         }
         let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
         let mut outbox = Outbox::new();
-        self.take_in(gathered.parts, gathered.before, context, &mut outbox)?;
-        self.fire(gathered.before, gathered.after, context, &mut outbox)?;
+        let mut states = [SplitState::Finished; ROUND_STEPS];
+        let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
+        for (step, (before, after)) in gathered.watermarks.into_iter().enumerate() {
+            self.take_in(&parts, step as u8, before, context, &mut outbox)?;
+            self.fire(step as u8, before, after, context, &mut outbox)?;
+            states[step] = if gathered.idle {
+                SplitState::Idle
+            } else {
+                SplitState::Active(self.grouping.output(after))
+            };
+        }
         self.ended = gathered.end;
-        let state = if gathered.end {
-            SplitState::Finished
-        } else if gathered.idle {
-            SplitState::Idle
-        } else {
-            SplitState::Active(self.grouping.output(gathered.after))
-        };
-        self.outlet.send(outbox, gathered.round, state, gathered.end, gathered.barrier);
+        self.outlet.send(outbox, gathered.round, states, gathered.end, gathered.barrier);
+        let (_, after) = gathered.watermarks[ROUND_STEPS - 1];
         if gathered.barrier.is_some() || gathered.end {
-            let state = TaskState::Group(gathered.after, self.grouping.freeze());
+            let state = TaskState::Group(after, self.grouping.freeze());
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
         Ok(Polled::Worked)
@@ -424,16 +449,19 @@ impl GroupTask {
 
     fn take_in(
         &mut self,
-        parts: Vec<(Label, Payload)>,
+        parts: &[KeyedBatch],
+        step: u8,
         watermark: Watermark,
         context: &Context<'_>,
         outbox: &mut Outbox,
     ) -> Result<(), StreamError> {
         let mut late = Late::default();
-        for (_, payload) in parts {
-            let Payload::Keyed(batch) = payload else { unreachable!("a grouping is sent keyed rows") };
-            let dropped = self.grouping.add(&batch, watermark);
-            late.add(&batch, &dropped);
+        for batch in parts {
+            let rows = batch.steps.rows(step, batch.keys.len());
+            if !rows.is_empty() {
+                let dropped = self.grouping.add(batch, rows, watermark);
+                late.add(batch, &dropped);
+            }
         }
         if late.rows > 0 {
             context.steps.events.late(&self.node.name, late.rows);
@@ -441,6 +469,7 @@ impl GroupTask {
                 self.late_letters(
                     OutputRef { node: self.node.id, output },
                     late,
+                    step,
                     watermark,
                     context,
                     outbox,
@@ -455,6 +484,7 @@ impl GroupTask {
         &self,
         output: OutputRef,
         late: Late,
+        step: u8,
         watermark: Watermark,
         context: &Context<'_>,
         outbox: &mut Outbox,
@@ -477,6 +507,7 @@ impl GroupTask {
         let rows = Batch {
             rows: order.len(),
             times: Times::Each(micros.into()),
+            steps: RowSteps::All(step),
             ..untimed(take_columns(&columns, &order), order.len())
         };
         let rows = Batch {
@@ -486,12 +517,14 @@ impl GroupTask {
             },
             ..rows
         };
-        let label = Label { origin: self.node.id.0, major: i64::MIN, minor: 0, part: context.thread as u32 };
+        let label =
+            Label { origin: self.node.id.0, step, major: i64::MIN, minor: 0, part: context.thread as u32 };
         context.steps.carry(output, label, dead_letters(schema, &rows, messages), outbox)
     }
 
     fn fire(
         &mut self,
+        step: u8,
         before: Watermark,
         after: Watermark,
         context: &Context<'_>,
@@ -508,22 +541,33 @@ impl GroupTask {
                 Some(Window::Global) => (i64::MAX, 0),
                 None => (i64::MIN + 1, 0),
             };
-            let label = Label { origin: self.node.id.0, major, minor, part: context.thread as u32 };
+            let label = Label { origin: self.node.id.0, step, major, minor, part: context.thread as u32 };
             match one.window {
                 Some(window) => *counts.entry(window).or_default() += one.batch.rows as u64,
                 None => (0..one.batch.rows).flat_map(|row| one.batch.windows.at(row)).for_each(|window| {
                     *counts.entry(window).or_default() += 1;
                 }),
             }
-            context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, one.batch, outbox)?;
+            let batch = Batch { steps: RowSteps::All(step), ..one.batch };
+            context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, outbox)?;
         }
         let counts: Vec<(Window, u64)> = counts.into_iter().collect();
+        if counts.is_empty() && before == after {
+            return Ok(());
+        }
         context.steps.events.advanced(&self.node.name, context.thread, context.threads, after, &counts);
         Ok(())
     }
 }
 
-/// The rows of a round that came too late, once for each window they missed.
+fn keyed(payload: Payload) -> KeyedBatch {
+    match payload {
+        Payload::Keyed(batch) => batch,
+        Payload::Rows(_) | Payload::Bytes(..) => unreachable!("a grouping is sent keyed rows"),
+    }
+}
+
+/// The rows of a step that came too late, once for each window they missed.
 #[derive(Default)]
 struct Late {
     rows: u64,

@@ -6,6 +6,7 @@
 //! how keys are divided among threads.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -17,7 +18,7 @@ use pharos_window::{
 use super::{Fired, GroupSpec, KeyedBatch};
 use crate::aggregate::{Accumulators, AggregateError};
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
-use crate::column::{Batch, Panes, Times, Windows};
+use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::KeyHash;
 
 #[derive(Debug)]
@@ -54,10 +55,10 @@ impl General {
     }
 
     /// Adds rows; see [`super::Grouping::add`].
-    pub fn add(&mut self, batch: &KeyedBatch, input: Watermark) -> Vec<(u32, Window)> {
+    pub fn add(&mut self, batch: &KeyedBatch, rows: Range<usize>, input: Watermark) -> Vec<(u32, Window)> {
         let mut dropped = Vec::new();
         let strategy = self.spec.strategy;
-        for row in 0..batch.keys.len() {
+        for row in rows {
             let position = self.position(batch.keys.bytes(row), batch.keys.hash(row));
             let entry = self.entries[position as usize].as_mut().expect("the position is occupied");
             for window in batch.windows.at(row) {
@@ -154,6 +155,7 @@ impl General {
             times: Times::Each(fired.iter().map(|(_, _, pane)| pane.timestamp.micros()).collect()),
             windows: windows(fired.iter().map(|(_, _, pane)| pane.window)),
             panes: Panes::Each(fired.iter().map(|(_, _, pane)| pane.info).collect::<Vec<PaneInfo>>().into()),
+            steps: Steps::All(0),
         };
         Ok(Fired { window: None, batch })
     }

@@ -7,6 +7,7 @@
 //! theirs when they close.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use pharos_window::{
@@ -17,7 +18,7 @@ use super::table::SliceTable;
 use super::{Fired, Frozen, GroupSpec, KeyedBatch};
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
-use crate::column::{Batch, Panes, Times, Windows};
+use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::KeyHash;
 
 /// The start that stands for the one slice of the global window.
@@ -40,11 +41,11 @@ impl Slices {
     }
 
     /// Adds rows; see [`super::Grouping::add`].
-    pub fn add(&mut self, batch: &KeyedBatch, input: Watermark) -> Vec<(u32, Window)> {
+    pub fn add(&mut self, batch: &KeyedBatch, rows: Range<usize>, input: Watermark) -> Vec<(u32, Window)> {
         let mut dropped = Vec::new();
         let mut by_slice: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         let mut fates: BTreeMap<i64, (bool, Vec<Window>)> = BTreeMap::new();
-        for row in 0..batch.keys.len() {
+        for row in rows {
             let slice = self.slice_of(batch, row);
             let (kept, late) = fates.entry(slice).or_insert_with(|| {
                 let (late, open): (Vec<_>, Vec<_>) = self
@@ -263,6 +264,7 @@ fn emit(
         times: Times::All(window.max_timestamp()),
         windows: Windows::All(window),
         panes,
+        steps: Steps::All(0),
     };
     Ok(Fired { window: Some(window), batch })
 }

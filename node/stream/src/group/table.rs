@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow_array::ArrayRef;
 use hashbrown::HashTable;
 use pharos_beam::plan::Aggregation;
 

@@ -1,0 +1,163 @@
+//! Pipelines in this process, for `local` and `check`.
+//!
+//! Owns: compiling a document with the data it names, running it with checkpoints through the
+//! embedded Ensemble, and what is printed while it runs.
+//! Must not know: how rows are processed.
+//! Invariant: whose fault an error is decides the exit code; what a user can mend names the file.
+
+use crate::failure::Failure;
+use crate::local::PipelineJob;
+use crate::local_manifests::LocalPipeline;
+use anyhow::anyhow;
+use pharos_beam::{Plan, SourceName};
+use pharos_connect::{Files, Sampler, open_blobs};
+use pharos_crds::names::ZNODE_PIPELINES;
+use pharos_stream::coordination::{Paths, ZooKeeperCoordination};
+use pharos_stream::io::{Connectors, Fault};
+use pharos_stream::{CheckpointOptions, Event, Report, RunOptions, StreamError};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// From the end of one checkpoint to the start of the next, where a manifest does not say.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Checks what a document says, without the data it names.
+pub(crate) fn check_local(pipeline: &LocalPipeline) -> Result<(), Failure> {
+    let checked = pharos_beam::check(&pipeline.document, pipeline.source.clone());
+    checked.map(drop).map_err(|errors| Failure::users(anyhow!("{errors}")))
+}
+
+/// Checks a Beam YAML file with the data it names, and prints what is wrong.
+pub(crate) fn check(path: &Path) -> ExitCode {
+    let checked = std::fs::read_to_string(path)
+        .map_err(|error| Failure::users(anyhow!("{}: {error}", path.display())))
+        .and_then(|document| {
+            let files = Files::new(directory_of(path));
+            compile(&document, SourceName::new(path.display().to_string()), &files)
+        });
+    match checked {
+        Ok(plan) => {
+            println!("{}: {} steps, nothing wrong", path.display(), plan.nodes.len());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs a Pipeline of a manifest to its end. Relative paths in it start at the manifest's directory.
+pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
+    let PipelineJob { pipeline, data_dir, ensemble, stop } = job;
+    let files = Files::new(directory_of(&pipeline.file));
+    let plan = compile(&pipeline.document, pipeline.source.clone(), &files)?;
+    let run_id = pipeline.spec.as_ref().map_or(0, |spec| spec.run_id);
+    let paths = Paths::new(ZNODE_PIPELINES, &format!("local-{}", pipeline.name), &short_hash(&plan), run_id);
+    let blobs = open_blobs("checkpoints", &data_dir).map_err(|error| Failure::ours(anyhow!("{error}")))?;
+    let coordination = ZooKeeperCoordination::new(&ensemble.to_string(), paths, "local")
+        .map_err(|error| Failure::ours(anyhow!("{error}")))?;
+    let interval = pipeline.spec.as_ref().and_then(|spec| spec.checkpoint.as_ref());
+    let interval = interval
+        .and_then(|checkpoint| checkpoint.interval_seconds())
+        .map_or(CHECKPOINT_INTERVAL, Duration::from_secs);
+    let screen = Screen::new(&pipeline.name);
+    let options = RunOptions {
+        threads: threads(),
+        run: format!("{}-{run_id}", short_hash(&plan)),
+        listener: Arc::new(move |event: &Event| screen.show(event)),
+        checkpoint: Some(CheckpointOptions { interval, blobs, coordination: Arc::new(Mutex::new(coordination)) }),
+        stop,
+    };
+    let connectors: Arc<dyn Connectors> = Arc::new(files);
+    match pharos_stream::run(&plan, &connectors, &options) {
+        Ok(report) => {
+            summary(&pipeline.name, &report);
+            Ok(())
+        }
+        // Ctrl-C is no failure; the next start with the same data directory goes on from here.
+        Err(StreamError::Stopped) => Ok(()),
+        Err(error) => Err(failure(&pipeline.name, error)),
+    }
+}
+
+/// Compiles a document; reads that declare no schema are sampled.
+pub(crate) fn compile(document: &str, source: SourceName, files: &Files) -> Result<Plan, Failure> {
+    pharos_beam::compile(document, source, &Sampler(files)).map_err(|errors| Failure::users(anyhow!("{errors}")))
+}
+
+/// An error of a run by whose fault it is.
+pub(crate) fn failure(name: &str, error: StreamError) -> Failure {
+    let fault = error.fault();
+    let error = anyhow!("Pipeline {name}: {error}");
+    match fault {
+        Fault::User => Failure::users(error),
+        Fault::Environment => Failure::ours(error),
+    }
+}
+
+/// As many threads as the process may use cores.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn short_hash(plan: &Plan) -> String {
+    plan.hash().to_string().chars().take(16).collect()
+}
+
+/// What is printed while a Pipeline runs.
+struct Screen {
+    name: String,
+    late: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Screen {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), late: Mutex::default() }
+    }
+
+    fn show(&self, event: &Event) {
+        let name = &self.name;
+        match event {
+            Event::WindowClosed { transform, window, results, closed } => {
+                let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+                let late = late.get(transform).copied().unwrap_or_default();
+                println!("{name}: window {closed:>4} {window} closed with {results} results; {late} late rows so far");
+            }
+            Event::LateDropped { transform, total, .. } => {
+                self.late.lock().unwrap_or_else(PoisonError::into_inner).insert(transform.clone(), *total);
+            }
+            Event::Log { level, text, .. } => match level {
+                pharos_beam::plan::LogLevel::Error => tracing::error!("{text}"),
+                pharos_beam::plan::LogLevel::Info => tracing::info!("{text}"),
+                pharos_beam::plan::LogLevel::Debug => tracing::debug!("{text}"),
+            },
+            Event::Restored { epoch } => println!("{name}: goes on from checkpoint {epoch}"),
+            Event::Checkpoint { epoch } => tracing::info!("{name}: checkpoint {epoch}"),
+            Event::Written { files, .. } => files.iter().for_each(|file| println!("{name}: wrote {file}")),
+            Event::Watermark { transform, watermark } => {
+                tracing::debug!("{name}: watermark of {transform} at {watermark}");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn summary(name: &str, report: &Report) {
+    if report.already_completed {
+        println!("{name}: had completed before; nothing to do");
+        return;
+    }
+    for (transform, group) in &report.groups {
+        println!(
+            "{name}: {transform}: {} results in {} windows, {} of them closed before the input ended; {} rows dropped as late",
+            group.results, group.windows_closed, group.windows_closed_before_end, group.late_dropped
+        );
+    }
+    let read: u64 = report.records_read.values().sum();
+    println!("{name}: completed after {read} records");
+}

@@ -1,0 +1,164 @@
+//! The manifest of a checkpoint: everything that is needed to go on from it.
+//!
+//! Owns: the format, version 1, in JSON; what of a plan must be the same for it to be taken up.
+//! Must not know: stores, the Ensemble.
+//! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
+//! named by the full names of transforms, never by their numbers.
+
+use std::collections::BTreeMap;
+
+use pharos_beam::plan::Plan;
+use serde::{Deserialize, Serialize};
+
+use crate::exec::STEP_RECORDS;
+use crate::exec::channel::{Epoch, Round};
+use crate::exec::task::{Done, SplitProgress};
+use crate::key::KEY_VERSION;
+
+/// The version that this build writes and reads.
+const VERSION: u32 = 1;
+
+/// Why a manifest cannot be taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// It is no manifest.
+    #[error("manifest `{0}` cannot be read: {1}")]
+    Unreadable(String, String),
+    /// Its checksum does not match.
+    #[error("manifest `{0}` is damaged: its checksum does not match")]
+    Damaged(String),
+    /// It is of another version.
+    #[error("manifest `{name}` has {what} {found}, this build reads {known}")]
+    Version {
+        /// Which manifest.
+        name: String,
+        /// Which version.
+        what: &'static str,
+        /// What it has.
+        found: u64,
+        /// What is known.
+        known: u64,
+    },
+    /// It is of another pipeline.
+    #[error("manifest `{0}` is of another pipeline: its plan has the hash {1}, this one {2}")]
+    OtherPlan(String, String, String),
+}
+
+/// A piece of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The thread that wrote it.
+    pub thread: u32,
+    /// The start of the slice.
+    pub slice: i64,
+    /// The blob.
+    pub blob: String,
+    /// Where in it.
+    pub offset: u64,
+    /// How long.
+    pub length: u64,
+    /// CRC-32C of the bytes.
+    pub crc: u32,
+}
+
+/// The state of a grouping.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GroupState {
+    /// Its input watermark, in microseconds.
+    pub watermark: i64,
+    /// Its tables.
+    pub pieces: Vec<Piece>,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of this record.
+    pub version: u32,
+    /// The hash of the plan.
+    pub plan: String,
+    /// The version of key bytes and key hashes.
+    pub key_version: u32,
+    /// How many records make a step.
+    pub step_records: u64,
+    /// Its number.
+    pub epoch: Epoch,
+    /// The round of its barrier; none: the input has ended.
+    pub round: Option<Round>,
+    /// The splits of each read.
+    pub reads: BTreeMap<String, Vec<SplitProgress>>,
+    /// Whether the rows of each Create are out.
+    pub creates: BTreeMap<String, Done>,
+    /// The groupings.
+    pub groups: BTreeMap<String, GroupState>,
+    /// What each sink prepared.
+    pub sinks: BTreeMap<String, String>,
+    /// The rows each assertion has seen, as tagged bytes.
+    pub asserts: BTreeMap<String, Vec<Vec<u8>>>,
+}
+
+impl Manifest {
+    /// An empty manifest of a plan.
+    #[must_use]
+    pub fn new(plan: &Plan, epoch: Epoch, round: Option<Round>) -> Self {
+        Self {
+            version: VERSION,
+            plan: plan.hash().to_string(),
+            key_version: KEY_VERSION,
+            step_records: STEP_RECORDS as u64,
+            epoch,
+            round,
+            reads: BTreeMap::new(),
+            creates: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            asserts: BTreeMap::new(),
+        }
+    }
+
+    /// The bytes and their checksum.
+    #[must_use]
+    pub fn write(&self) -> (Vec<u8>, u32) {
+        let bytes = serde_json::to_vec(self).expect("plain data becomes JSON");
+        let crc = crc32c::crc32c(&bytes);
+        (bytes, crc)
+    }
+
+    /// Reads a manifest of `plan`.
+    ///
+    /// # Errors
+    /// If it is damaged, of another version, or of another plan.
+    pub fn read(name: &str, bytes: &[u8], crc: u32, plan: &Plan) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        if crc32c::crc32c(bytes) != crc {
+            return Err(ManifestError::Damaged(name.to_owned()));
+        }
+        let unreadable =
+            |error: serde_json::Error| ManifestError::Unreadable(name.to_owned(), error.to_string());
+        let version = |what, found: u64, known: u64| {
+            if found == known {
+                return Ok(());
+            }
+            Err(ManifestError::Version { name: name.to_owned(), what, found, known })
+        };
+        // A later version may look different altogether, so its number is read alone first.
+        let found: Versioned = serde_json::from_slice(bytes).map_err(unreadable)?;
+        version("version", found.version.into(), VERSION.into())?;
+        let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
+        version("key version", manifest.key_version.into(), KEY_VERSION.into())?;
+        version("a step length of", manifest.step_records, STEP_RECORDS as u64)?;
+        let hash = plan.hash().to_string();
+        if manifest.plan != hash {
+            return Err(ManifestError::OtherPlan(name.to_owned(), manifest.plan, hash));
+        }
+        Ok(manifest)
+    }
+
+    /// The blobs it needs.
+    pub fn blobs(&self) -> impl Iterator<Item = &str> {
+        self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.blob.as_str())
+    }
+}

@@ -1,0 +1,3 @@
+//! The engine with the real files of `pharos-connect`.
+
+mod by_hand;
