@@ -20,7 +20,7 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     let copies = RunDir::create(layout)?;
     let tests = step("building tests and programs", || {
         let tests = artifacts::tests(layout, &copies, &[])?;
-        artifacts::binaries(layout, &copies, &["pharos-node", "pharos-operator", "pharos-e2e"])?;
+        artifacts::binaries(layout, &copies, &["pharos-node", "pharos-operator", "pharos-e2e", "pharos-sim"])?;
         Ok(tests)
     })?;
     let (end_to_end, units): (Vec<_>, Vec<_>) = tests.iter().partition(|test| cluster::is_e2e(test));
@@ -29,7 +29,7 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
         units.iter().try_for_each(|test| run(&mut executable(&copies, test)))?;
         run(&mut cargo(layout, ["test", "--quiet", "--workspace", "--doc"]))
     })?;
-    sim::run(layout, &sim::Options::gate())?;
+    sim::run_built(&copies, &sim::Options::gate())?;
     setup::java()?;
     let tools = Tools::set_up(layout)?;
     step("conformance with ZooKeeper's clients and server", || {

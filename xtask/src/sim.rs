@@ -1,9 +1,8 @@
 //! The seeded simulator: built with optimisation and with assertions.
 
-use std::process::Command;
-
+use crate::artifacts::{self, RunDir};
 use crate::layout::Layout;
-use crate::shell::{self, cargo, step};
+use crate::shell::{self, step};
 
 /// Which clusters are simulated.
 #[derive(clap::Args)]
@@ -26,18 +25,17 @@ impl Options {
     }
 }
 
-/// The release profile with the assertions on: the simulator looks for their violations.
-const PROFILE: [&str; 4] = [
-    "--config=profile.sim.inherits='release'",
-    "--config=profile.sim.debug-assertions=true",
-    "--config=profile.sim.overflow-checks=true",
-    "--profile=sim",
-];
-
+/// Runs the simulator of the workspace's own build: what is simulated is optimised there, with assertions on.
 pub(crate) fn run(layout: &Layout, options: &Options) -> anyhow::Result<()> {
+    let copies = RunDir::create(layout)?;
+    step("building the simulator", || artifacts::binaries(layout, &copies, &["pharos-sim"]))?;
+    run_built(&copies, options)
+}
+
+/// Runs a simulator that was built before.
+pub(crate) fn run_built(copies: &RunDir, options: &Options) -> anyhow::Result<()> {
     step("simulator", || {
-        shell::run(cargo(layout, ["build", "--quiet", "--package", "pharos-sim"]).args(PROFILE))?;
-        let mut command = Command::new(layout.target.join("sim/pharos-sim"));
+        let mut command = artifacts::program(copies, "pharos-sim");
         command.args(["--seeds", &options.seeds.to_string()]);
         if let Some(seed) = options.seed {
             command.args(["--seed", &seed.to_string()]);
