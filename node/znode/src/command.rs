@@ -218,7 +218,7 @@ impl Op {
 
     fn create(create: &Create<'_>, mode: CreateMode, ttl: i64, with_stat: bool) -> Self {
         match acl_list(create.acl.as_deref()) {
-            Ok(acl) => Self::with_path(create.path, ErrorCode::MARSHALLING_ERROR, |path| Self::Create {
+            Ok(acl) => Self::with_path(create.path, null_path_error(mode), |path| Self::Create {
                 path,
                 data: create.data.map(Bytes::copy_from_slice),
                 acl,
@@ -247,6 +247,7 @@ impl Op {
                 CreateMode::from_i32(create.flags).filter(|mode| !mode.is_ttl())?;
                 Self::from_container(create)
             }
+            MultiOp::CreateTtl(CreateTtl { create: Create { path: None, .. }, .. }) => return None,
             // ZooKeeper drops the time to live when the flags do not ask for one.
             MultiOp::CreateTtl(request) => match CreateMode::from_i32(request.create.flags) {
                 Some(mode) if mode.is_ttl() => Self::from_create_ttl(request),
@@ -272,6 +273,11 @@ impl Op {
         let mode = CreateMode::from_i32(create.flags).filter(|mode| !mode.is_ttl())?;
         Some(Self::create(create, mode, -1, with_stat || mode == CreateMode::Container))
     }
+}
+
+/// A time to live is looked at before the path.
+const fn null_path_error(mode: CreateMode) -> ErrorCode {
+    if mode.is_ttl() { ErrorCode::UNIMPLEMENTED } else { ErrorCode::MARSHALLING_ERROR }
 }
 
 /// A null list is an empty one; both are refused when applied.

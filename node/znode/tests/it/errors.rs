@@ -128,6 +128,8 @@ fn null_paths_of_writes_fail_as_zookeeper_comes_upon_them() {
     let create = Request::Create2(Create { path: None, data: None, acl: Some(vec![]), flags: 0 });
     assert_eq!(Op::from_request(&delete), nop(ErrorCode::MARSHALLING_ERROR));
     assert_eq!(Op::from_request(&create), nop(ErrorCode::MARSHALLING_ERROR));
+    let with_ttl = Request::Create2(Create { path: None, data: None, acl: Some(vec![]), flags: 5 });
+    assert_eq!(Op::from_request(&with_ttl), nop(ErrorCode::UNIMPLEMENTED));
     assert_eq!(Op::from_request(&set_data), nop(ErrorCode::BAD_ARGUMENTS));
     assert_eq!(Op::from_request(&set_acl), nop(ErrorCode::BAD_ARGUMENTS));
 }
