@@ -10,6 +10,7 @@ pub mod image;
 pub mod install;
 pub mod kubebox;
 pub mod local;
+pub mod objects;
 pub mod sandbox;
 pub mod watch;
 pub mod zkdiff;

@@ -138,6 +138,32 @@ impl LocalEnsemble {
         })
     }
 
+    /// What a member's admin port answers to a GET.
+    ///
+    /// # Errors
+    /// If it does not answer, or not with success.
+    pub fn get(&self, index: usize, path: &str) -> anyhow::Result<String> {
+        let member = self.members.get(index).context("there is no such member")?;
+        let mut stream = TcpStream::connect(("127.0.0.1", member.admin)).context("cannot reach the admin port")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .context("cannot ask the admin port")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).context("cannot read from the admin port")?;
+        let (head, body) = text.split_once("\r\n\r\n").context("an answer has a head")?;
+        anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
+        Ok(body.to_owned())
+    }
+
+    /// The names of the files in a member's log.
+    ///
+    /// # Errors
+    /// If the data directory cannot be read.
+    pub fn segments(&self, index: usize) -> anyhow::Result<Vec<String>> {
+        let log = self.directory.path().join(index.to_string()).join("log");
+        let entries = std::fs::read_dir(&log).with_context(|| format!("cannot list {}", log.display()))?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
     /// How many members there are.
     #[must_use]
     pub fn size(&self) -> usize {

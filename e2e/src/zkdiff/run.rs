@@ -57,8 +57,9 @@ impl std::error::Error for Difference {}
 
 const HISTORY: usize = 12;
 
-/// Sends the same steps to both servers. Both must be new: what a server was asked before shows.
-pub fn run(left: SocketAddr, right: SocketAddr, options: Options) -> Result<Report, Difference> {
+/// Sends the same steps to both sides. A side is a server, or the members of an ensemble, to which its connections go in
+/// turn. Both must be new: what a server was asked before shows.
+pub fn run(left: &[SocketAddr], right: &[SocketAddr], options: Options) -> Result<Report, Difference> {
     let mut history = VecDeque::new();
     let mut step = 0;
     let mut pair = Pair::default();
@@ -91,9 +92,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn open(&mut self, left: SocketAddr, right: SocketAddr, connections: usize) -> Result<()> {
-        for _ in 0..connections {
-            let clients = (Client::open(left)?, Client::open(right)?);
+    fn open(&mut self, left: &[SocketAddr], right: &[SocketAddr], connections: usize) -> Result<()> {
+        for (left, right) in left.iter().cycle().zip(right.iter().cycle()).take(connections) {
+            let clients = (Client::open(*left)?, Client::open(*right)?);
             self.comparison.session(clients.0.session, clients.1.session);
             self.clients.push(clients);
         }

@@ -5,3 +5,4 @@
 mod differential;
 mod kazoo;
 mod kubernetes;
+mod restart;

@@ -3,6 +3,7 @@
 mod api;
 mod ensemble;
 mod operator;
+mod pipeline;
 
 use std::sync::OnceLock;
 

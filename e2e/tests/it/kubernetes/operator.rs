@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use pharos_e2e::command::{output, wait_until};
+use pharos_e2e::install::Release;
+use pharos_e2e::sandbox::Sandbox;
 
 use super::{RELEASE, SYSTEM, installed};
 
@@ -42,4 +44,47 @@ pub(super) fn kill() {
 fn the_charts_own_test_passes() {
     let mut helm = installed().cluster.command("helm");
     output(helm.args(["test", RELEASE, "--namespace", SYSTEM, "--timeout=120s"])).unwrap();
+}
+
+/// Installs the shared release again when it is dropped, whatever happened to the other.
+struct InPlaceOfTheShared<'a>(Release<'a>);
+
+impl<'a> InPlaceOfTheShared<'a> {
+    fn install(release: Release<'a>, values: &[&str]) -> Self {
+        installed().release().uninstall().unwrap();
+        let this = Self(release);
+        this.0.install(&installed().images, values).unwrap();
+        this
+    }
+}
+
+impl Drop for InPlaceOfTheShared<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.uninstall();
+        installed().release().install(&installed().images, &[]).unwrap();
+    }
+}
+
+#[test]
+fn a_release_of_another_name_for_one_namespace_takes_over_without_a_restart_and_needs_no_cluster_role() {
+    let sandbox = Sandbox::new(&installed().cluster, "narrow").unwrap();
+    let ensemble = |name: &str| {
+        format!(
+            "{{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {{name: {name}}}, \
+             spec: {{replicas: 1, storage: {{size: 1Gi}}}}}}"
+        )
+    };
+    sandbox.apply(&ensemble("old")).unwrap();
+    sandbox.wait_for("ensemble/old", "condition=Ready", Duration::from_secs(180)).unwrap();
+    let before = sandbox.get("pod/old-ensemble-0").unwrap()["metadata"]["uid"].clone();
+
+    let release = Release { cluster: &installed().cluster, name: "lighthouse", namespace: SYSTEM };
+    let other = InPlaceOfTheShared::install(release, &[&format!("watchNamespaces={{{}}}", sandbox.name)]);
+    let labelled = ["clusterroles,clusterrolebindings", "--selector=app.kubernetes.io/instance=lighthouse"];
+    let wide = installed().cluster.get(labelled).unwrap();
+    assert_eq!(wide["items"], serde_json::json!([]));
+    sandbox.apply(&ensemble("new")).unwrap();
+    sandbox.wait_for("ensemble/new", "condition=Ready", Duration::from_secs(180)).unwrap();
+    assert_eq!(sandbox.get("pod/old-ensemble-0").unwrap()["metadata"]["uid"], before);
+    drop(other);
 }
