@@ -144,7 +144,8 @@ impl LocalEnsemble {
     /// If it does not answer, or not with success.
     pub fn get(&self, index: usize, path: &str) -> anyhow::Result<String> {
         let member = self.members.get(index).context("there is no such member")?;
-        let mut stream = TcpStream::connect(("127.0.0.1", member.admin)).context("cannot reach the admin port")?;
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", member.admin)).context("cannot reach the admin port")?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .context("cannot ask the admin port")?;
         let mut text = String::new();
@@ -154,14 +155,14 @@ impl LocalEnsemble {
         Ok(body.to_owned())
     }
 
-    /// The names of the files in a member's log.
+    /// How many bytes a member's log takes on the disk, spare segments included.
     ///
     /// # Errors
     /// If the data directory cannot be read.
-    pub fn segments(&self, index: usize) -> anyhow::Result<Vec<String>> {
+    pub fn log_bytes(&self, index: usize) -> anyhow::Result<u64> {
         let log = self.directory.path().join(index.to_string()).join("log");
         let entries = std::fs::read_dir(&log).with_context(|| format!("cannot list {}", log.display()))?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        entries.map(|entry| Ok(entry?.metadata()?.len())).sum()
     }
 
     /// How many members there are.

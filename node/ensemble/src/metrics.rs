@@ -138,6 +138,11 @@ impl Page {
         self.counter("pharos_reactor_slow_turns_total", "Turns longer than 50 ms.", counters.slow_turns);
         self.counter("pharos_log_groups_total", "Log requests made durable.", counters.log_syncs);
         self.gauge("pharos_log_bytes", "Bytes of the log that a restart would read.", &now.gauges.log_bytes);
+        self.gauge(
+            "pharos_replayed_slots",
+            "Slots applied from the log at this start because the store did not hold them.",
+            &now.gauges.replayed_slots,
+        );
         self.gauge("pharos_log_segments", "Segments of the log.", &now.gauges.log_segments);
         self.counter("pharos_elections_total", "Elections this member has stood in.", now.gauges.elections);
     }

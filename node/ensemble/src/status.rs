@@ -157,6 +157,8 @@ pub struct Gauges {
     pub log_bytes: u64,
     /// Segments of the log.
     pub log_segments: u64,
+    /// Slots applied from the log at this start because the store did not hold them.
+    pub replayed_slots: u64,
     /// Elections this member has stood in.
     pub elections: u64,
     /// What the server has counted since its start.

@@ -82,6 +82,7 @@ impl View {
             connections: connections as u64,
             log_bytes: status.log_bytes,
             log_segments: status.log_segments as u64,
+            replayed_slots: status.replayed,
             elections: status.elections,
             counters: *counters,
         }

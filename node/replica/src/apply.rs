@@ -22,13 +22,21 @@ const TURN_BYTES: usize = 1 << 20;
 pub(crate) struct Applier {
     applied: Slot,
     committed: Slot,
+    /// What the store held when this process started, and where the log ended then.
+    started: (Slot, Slot),
     out: Applied,
     watchers: Vec<ConnId>,
 }
 
 impl Applier {
-    pub(crate) fn new(applied: Slot) -> Self {
-        Self { applied, committed: applied, out: Applied::new(), watchers: Vec::new() }
+    pub(crate) fn new(applied: Slot, log_end: Slot) -> Self {
+        Self {
+            applied,
+            committed: applied,
+            started: (applied, log_end.max(applied)),
+            out: Applied::new(),
+            watchers: Vec::new(),
+        }
     }
 
     pub(crate) fn committed(&mut self, upto: Slot) {
@@ -37,6 +45,11 @@ impl Applier {
 
     pub(crate) fn applied(&self) -> Slot {
         self.applied
+    }
+
+    /// Slots that were applied again although an earlier process had them in its log.
+    pub(crate) fn replayed(&self) -> u64 {
+        self.applied.min(self.started.1).0 - self.started.0.0
     }
 
     /// The last slot known to be chosen.

@@ -138,6 +138,7 @@ impl Replica {
         let mut hard = log.hard;
         hard.committed = hard.committed.max(applied);
         let recovered = pharos_paxos::Recovered { hard, trimmed: log.trimmed, entries: log.entries };
+        let log_end = recovered.entries.last().map_or(Slot::ZERO, |entry| entry.slot);
         let mut persist = Persist::new(applied, now.mono);
         recovered
             .entries
@@ -148,7 +149,7 @@ impl Replica {
         let mut replica = Self {
             clients: Clients::new(cfg.me, now.wall_ms),
             group: GroupCommit::new(log.wal),
-            applier: Applier::new(applied),
+            applier: Applier::new(applied, log_end),
             persist,
             contact: Contact::default(),
             reads: ReadIndexes::default(),

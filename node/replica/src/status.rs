@@ -48,7 +48,9 @@ pub struct ReplicaStatus {
     pub flushed: Slot,
     /// Gone from the log up to here.
     pub trimmed: Slot,
-    /// Bytes of log that a restart would replay.
+    /// Slots applied from the log since this start because the store did not hold them.
+    pub replayed: u64,
+    /// Bytes of log that a restart would read.
     pub log_bytes: u64,
     /// Segments of the log.
     pub log_segments: usize,
@@ -96,6 +98,7 @@ impl Replica {
             durable: core.durable,
             flushed: self.persist.flushed(),
             trimmed: core.trimmed,
+            replayed: self.applier.replayed(),
             log_bytes: self.group.wal().bytes(),
             log_segments: self.group.wal().segments(),
             zxid: self.state.zxid(),
