@@ -1,6 +1,6 @@
 //! What a user sees of Pharos: on a real cluster, through unmodified ZooKeeper clients, and beside a real ZooKeeper.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod differential;
 mod kazoo;
