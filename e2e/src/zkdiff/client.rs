@@ -87,13 +87,18 @@ impl Client {
 
     /// Closes the session and opens a new one.
     pub(crate) fn renew(&mut self) -> Result<Answer> {
+        let answer = self.close()?;
+        *self = Self::open(self.address)?;
+        Ok(answer)
+    }
+
+    /// Closes the session. One that is only dropped ends by its timeout, with a transaction in the middle of a run.
+    pub(crate) fn close(&mut self) -> Result<Answer> {
         let mut bytes = Vec::new();
         let xid = self.take_xid();
         framed(&mut bytes, |out| Request::CloseSession.encode_message(xid, out));
         self.stream.write_all(&bytes)?;
-        let answer = self.answer(true)?;
-        *self = Self::open(self.address)?;
-        Ok(answer)
+        self.answer(true)
     }
 
     /// Sends a request and waits for what the server says to it.

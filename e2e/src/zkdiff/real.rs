@@ -63,7 +63,7 @@ impl RealZooKeeper {
 
     fn wait(&mut self) -> Result<()> {
         let start = Instant::now();
-        while Client::open(self.address).is_err() {
+        while !self.serves() {
             if let Some(status) = self.process.try_wait()? {
                 bail!("zookeeper ended with {status}: {}", self.log());
             }
@@ -71,6 +71,10 @@ impl RealZooKeeper {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    fn serves(&self) -> bool {
+        Client::open(self.address).and_then(|mut client| client.close()).is_ok()
     }
 
     fn log(&self) -> String {
