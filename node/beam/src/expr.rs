@@ -12,6 +12,7 @@ pub mod number;
 pub mod strings;
 pub(crate) mod syntax;
 pub mod text;
+pub mod time;
 
 #[cfg(test)]
 mod tests;

@@ -62,7 +62,7 @@ const TABLE: [Entry; 16] = [
     entry("Flatten", Arity::Many, true, &[]),
     entry("AssignTimestamps", Arity::One, true, &["timestamp", "language", "error_handling"]),
     entry("WindowInto", Arity::One, true, &["windowing"]),
-    entry("Combine", Arity::One, true, &["group_by", "combine", "language"]),
+    entry("Combine", Arity::One, true, &["group_by", "combine", "language", "error_handling"]),
     entry("LogForTesting", Arity::One, true, &["level", "prefix", "error_handling"]),
     entry("AssertEqual", Arity::One, false, &["elements"]),
 ];

@@ -14,7 +14,7 @@ use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow_select::interleave::interleave;
 use pharos_beam::expr::error::RowError;
 use pharos_beam::expr::ir::{ArithmeticOp, Cast, CompareOp, Expr, ExprKind};
-use pharos_beam::expr::{eval, number};
+use pharos_beam::expr::{eval, number, time};
 use pharos_beam::schema::{Type, Value};
 
 use crate::column::{build, value_at};
@@ -168,6 +168,17 @@ fn evaluate_cast(expr: &Expr, cast: Cast, operand: &Expr, columns: &[ArrayRef], 
         Cast::Assume => {
             let value = evaluate(operand, columns, rows);
             if value.column.null_count() == 0 { value } else { row_by_row(expr, columns, rows) }
+        }
+        Cast::TextToTimestamp => {
+            let value = evaluate(operand, columns, rows);
+            if value.column.null_count() > 0 {
+                return row_by_row(expr, columns, rows);
+            }
+            let texts = value.column.as_string::<i32>();
+            let (micros, own) = fallible(rows, |row| time::parse(texts.value(row)).map(|micros| micros.0));
+            let own = only(&own, |row| !failed(&value.errors, row));
+            let column: ArrayRef = Arc::new(Int64Array::new(micros, None));
+            Evaluated { column, errors: join_errors(value.errors, &own) }
         }
         Cast::BoolToInt | Cast::IntToFloat => {
             let value = evaluate(operand, columns, rows);

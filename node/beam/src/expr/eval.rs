@@ -6,7 +6,7 @@
 use super::dynamic;
 use super::error::RowError;
 use super::ir::{ArithmeticOp, Cast, CompareOp, Expr, ExprKind, Function};
-use super::{format, number, strings, text};
+use super::{format, number, strings, text, time};
 use crate::schema::{Micros, Type, Value};
 
 pub use super::dynamic::{compare, dynamic, equal};
@@ -138,6 +138,7 @@ pub fn apply_cast(cast: Cast, value: Value, from: &Type, to: &Type) -> Evaluated
         (Cast::FloatSecondsToTimestamp, Value::Float64(seconds)) => {
             seconds_to_timestamp(seconds).map(Value::Timestamp)
         }
+        (Cast::TextToTimestamp, Value::String(text)) => time::parse(&text).map(Value::Timestamp),
         (_, value) => Err(mismatch(&value)),
     }
 }

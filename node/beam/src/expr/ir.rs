@@ -152,6 +152,8 @@ pub enum Cast {
     /// `Float64` seconds to `Timestamp`, as Beam's `Timestamp.of`: truncated to microseconds; NaN,
     /// infinities and what is beyond the range are row errors.
     FloatSecondsToTimestamp,
+    /// `String` to `Timestamp`, as [`crate::expr::time::parse`].
+    TextToTimestamp,
     /// Element by element, for `Array`, `Map` and `Row` whose parts differ in type: every part is
     /// converted to the target's part as by the casts above (`Wrap`, `ToAny`, a missing row field is null).
     Structural,

@@ -110,8 +110,17 @@ fn watermark(job: &Job<'_, '_, '_>, rows: &Rows) -> Option<WatermarkSpec> {
     };
     let idle_after = length("idle_after");
     let time = entries.required(cx, "timestamp", yaml.span, "`watermark`")?;
-    let timestamp = timestamp(cx, time, "`timestamp`", rows, Language::Python)?;
+    let timestamp = timestamp(cx, time, "`timestamp`", rows, Language::Python, Text::Iso8601)?;
     Some(WatermarkSpec { timestamp, max_delay: max_delay?, idle_after })
+}
+
+/// What becomes of text where a point in time is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    /// It is refused, as Beam does.
+    Refused,
+    /// It is read as ISO 8601.
+    Iso8601,
 }
 
 /// An expression that gives a point in time: a timestamp, or seconds since the epoch.
@@ -121,6 +130,7 @@ pub(super) fn timestamp(
     what: &str,
     rows: &Rows,
     language: Language,
+    text: Text,
 ) -> Option<Expr> {
     let source = expression(cx, yaml, what)?;
     let form = Form { comparisons: false, ..Form::value(language) };
@@ -131,6 +141,7 @@ pub(super) fn timestamp(
     };
     match expr.ty {
         Type::Timestamp => Some(expr),
+        Type::String if text == Text::Iso8601 => Some(cast(Cast::TextToTimestamp, expr)),
         Type::Int64 => Some(cast(Cast::IntSecondsToTimestamp, expr)),
         Type::Float64 => Some(cast(Cast::FloatSecondsToTimestamp, expr)),
         Type::Any if !matches!(expr.kind, ExprKind::Literal(_)) => {

@@ -118,7 +118,8 @@ pub(super) fn filter(job: &Job<'_, '_, '_>) -> Checked {
 pub(super) fn assign_timestamps(job: &Job<'_, '_, '_>) -> Checked {
     let language = job.language();
     let yaml = job.required("timestamp")?;
-    let timestamp = timestamp(job.cx, yaml, "`timestamp`", job.input(), language?)?;
+    let text = super::io::Text::Refused;
+    let timestamp = timestamp(job.cx, yaml, "`timestamp`", job.input(), language?, text)?;
     Some((NodeKind::AssignTimestamps { timestamp }, Some(job.input().clone())))
 }
 

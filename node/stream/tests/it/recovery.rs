@@ -1,0 +1,230 @@
+//! Runs that die and go on.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pharos_beam::plan::{ReadSpec, WriteSpec};
+use pharos_beam::schema::Schema;
+use pharos_connect::{Files, open_blobs};
+use pharos_stream::coordination::MemoryCoordination;
+use pharos_stream::io::{ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split};
+use pharos_stream::{CheckpointOptions, Event, Report, RunOptions, StreamError, run};
+
+use crate::support::plan;
+
+const DOCUMENT: &str = "
+pipeline:
+  transforms:
+    - type: ReadFromJson
+      name: Read
+      config: {path: 'in-*.json', watermark: {timestamp: at, max_delay: 20s}}
+    - type: Combine
+      name: Group
+      input: Read
+      windowing: {type: WINDOWING}
+      config:
+        group_by: key
+        combine:
+          rows: {value: value, fn: count}
+          sum: {value: value, fn: sum}
+          mean: {value: value, fn: mean}
+          all: {value: value, fn: group}
+        error_handling: {output: late}
+    - {type: WriteToJson, name: Results, input: Group, config: {path: results}}
+    - {type: WriteToJson, name: Late, input: Group.late, config: {path: late}}
+";
+
+fn write_input(directory: &Path) {
+    let mut random = 1u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    for file in 0..3 {
+        let mut text = String::new();
+        let mut now = 0;
+        for _ in 0..3000 + 1000 * file {
+            now += next(4);
+            let behind = if next(20) == 0 { next(120) } else { next(15) };
+            let at = now.saturating_sub(behind);
+            writeln!(text, r#"{{"at":{at},"key":"k{}","value":{}.25}}"#, next(9), next(1000)).unwrap();
+        }
+        std::fs::write(directory.join(format!("in-{file}.json")), text).unwrap();
+    }
+}
+
+/// Files that take part in `left` more operations and then fail, as a process that is killed does.
+struct Mortal {
+    files: Files,
+    left: Arc<AtomicU64>,
+}
+
+fn live(left: &AtomicU64) -> Result<(), ConnectError> {
+    let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    before.map(drop).map_err(|_| ConnectError::environment("killed"))
+}
+
+struct MortalSplit(Box<dyn Split>, Arc<AtomicU64>);
+
+impl Split for MortalSplit {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn offset(&self) -> Offset {
+        self.0.offset()
+    }
+    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
+        self.0.seek(offset)
+    }
+    fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
+        live(&self.1)?;
+        self.0.read(records)
+    }
+    fn record_text(&self, line: u64) -> String {
+        self.0.record_text(line)
+    }
+}
+
+struct MortalSink(Box<dyn Sink>, Arc<AtomicU64>);
+
+impl Sink for MortalSink {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+        // Half of what was to be written may be there.
+        if live(&self.1).is_err() {
+            self.0.append(&bytes[..bytes.len() / 2])?;
+            return Err(ConnectError::environment("killed"));
+        }
+        self.0.append(bytes)
+    }
+    fn prepare(&mut self, last: Last) -> Result<String, ConnectError> {
+        live(&self.1)?;
+        self.0.prepare(last)
+    }
+}
+
+impl Connectors for Mortal {
+    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
+        let splits = self.files.splits(read, schema)?.into_iter();
+        Ok(splits
+            .map(|split| Box::new(MortalSplit(split, Arc::clone(&self.left))) as Box<dyn Split>)
+            .collect())
+    }
+    fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
+        self.files.encoder(write, schema)
+    }
+    fn sink(
+        &self,
+        write: &WriteSpec,
+        schema: &Schema,
+        run: &str,
+        prepared: Option<&str>,
+    ) -> Result<Box<dyn Sink>, ConnectError> {
+        let sink = self.files.sink(write, schema, run, prepared)?;
+        Ok(Box::new(MortalSink(sink, Arc::clone(&self.left))))
+    }
+    fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
+        live(&self.left)?;
+        let files = self.files.commit(write, prepared)?;
+        live(&self.left)?;
+        Ok(files)
+    }
+}
+
+/// The outputs by name.
+fn outputs(directory: &Path) -> BTreeMap<&'static str, Vec<u8>> {
+    let read = |name| (name, std::fs::read(directory.join(format!("{name}-00000-of-00001"))).unwrap());
+    ["results", "late"].into_iter().map(read).collect()
+}
+
+struct Life {
+    report: Result<Report, StreamError>,
+    checkpoints: u64,
+    restored: Option<u64>,
+}
+
+fn live_once(
+    directory: &Path,
+    document: &str,
+    threads: usize,
+    left: u64,
+    ensemble: &MemoryCoordination,
+) -> Life {
+    let checkpoints = Arc::new(AtomicU64::new(0));
+    let restored = Arc::new(Mutex::new(None));
+    let (counted, noted) = (Arc::clone(&checkpoints), Arc::clone(&restored));
+    let options = RunOptions {
+        threads,
+        run: "test".to_owned(),
+        listener: Arc::new(move |event| match event {
+            Event::Checkpoint { .. } => drop(counted.fetch_add(1, Ordering::SeqCst)),
+            Event::Restored { epoch } => *noted.lock().unwrap() = Some(*epoch),
+            _ => {}
+        }),
+        checkpoint: Some(CheckpointOptions {
+            interval: Duration::from_millis(1),
+            blobs: open_blobs("checkpoints", directory).unwrap(),
+            coordination: Arc::new(Mutex::new(ensemble.clone())),
+        }),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    let connectors: Arc<dyn Connectors> =
+        Arc::new(Mortal { files: Files::new(directory), left: Arc::new(AtomicU64::new(left)) });
+    let report = run(&plan(document, directory), &connectors, &options);
+    let restored = *restored.lock().unwrap();
+    Life { report, checkpoints: checkpoints.load(Ordering::SeqCst), restored }
+}
+
+#[test]
+fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
+    for windowing in ["fixed, size: 10s", "sliding, size: 10s, period: 4s", "sessions, gap: 3s"] {
+        let document = DOCUMENT.replace("WINDOWING", windowing);
+        let whole = tempfile::tempdir().unwrap();
+        write_input(whole.path());
+        let life = live_once(whole.path(), &document, 2, u64::MAX, &MemoryCoordination::default());
+        life.report.unwrap();
+        let expected = outputs(whole.path());
+        assert!(expected.values().all(|bytes| !bytes.is_empty()));
+        let mut restored_from = Vec::new();
+        for first in [3, 29, 61] {
+            let broken = tempfile::tempdir().unwrap();
+            write_input(broken.path());
+            let ensemble = MemoryCoordination::default();
+            let mut lives = 0u64;
+            loop {
+                lives += 1;
+                assert!(lives < 300, "every life goes a little further");
+                let threads = 1 + (lives % 3) as usize;
+                let life = live_once(broken.path(), &document, threads, first * 20 + lives * 25, &ensemble);
+                restored_from.extend(life.restored.filter(|_| life.checkpoints > 0));
+                match life.report {
+                    Ok(_) => break,
+                    Err(error) => assert!(error.to_string().contains("killed"), "{error}"),
+                }
+            }
+            assert!(lives > 1, "it was killed at least once");
+            assert_eq!(
+                outputs(broken.path()),
+                expected,
+                "{windowing}, first killed after {first} operations"
+            );
+        }
+        assert!(!restored_from.is_empty(), "some life started from a checkpoint and took another");
+    }
+}
+
+#[test]
+fn a_run_that_is_done_is_not_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    write_input(directory.path());
+    let document = DOCUMENT.replace("WINDOWING", "fixed, size: 10s");
+    let ensemble = MemoryCoordination::default();
+    live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap();
+    std::fs::remove_file(directory.path().join("results-00000-of-00001")).unwrap();
+    let again = live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap();
+    assert!(again.already_completed);
+    assert!(!directory.path().join("results-00000-of-00001").exists());
+}
