@@ -49,7 +49,7 @@ pub(crate) enum Pending {
     /// A command on its way through the log.
     Write { serial: u32, xid: i32 },
     /// A sync: answered once what a quorum-confirmed leader had chosen is applied here.
-    Sync { xid: i32, path: Box<str>, ctx: u64, slot: Option<Slot> },
+    Sync { xid: i32, path: Option<Box<str>>, ctx: u64, slot: Option<Slot> },
     /// A request that is carried out when its turn comes.
     Frame(Box<[u8]>),
     /// An answer that waits for its turn, and whether the connection ends with it.

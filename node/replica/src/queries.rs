@@ -12,7 +12,7 @@ use pharos_jute::{
     WatcherEvent, WatcherType,
 };
 use pharos_jute::{ClientInfo, Id};
-use pharos_znode::{State, allowed, perms, user_name};
+use pharos_znode::{State, user_name};
 
 type Result<T> = std::result::Result<T, ErrorCode>;
 
@@ -125,11 +125,8 @@ impl Replica {
 
     fn catch_up(&mut self, conn: ConnId, kind: EventType, path: &str) {
         let Some(own) = self.clients.get_mut(conn) else { return };
-        let readable = self.state.acl(path).is_none_or(|acl| allowed(&acl, perms::READ, &own.auth));
-        if readable {
-            let event = WatcherEvent::new(kind, path);
-            crate::answers::framed(&mut own.out, |out| event.encode_message(-1, out));
-        }
+        let event = WatcherEvent::new(kind, path);
+        crate::answers::framed(&mut own.out, |out| event.encode_message(-1, out));
     }
 }
 
@@ -163,7 +160,7 @@ fn answer<'s>(state: &'s State, auth: &'s [Id], request: &Request<'_>) -> Result
             Ok(Response::Children { names, stat })
         }
         Request::GetAllChildrenNumber(path) => {
-            Ok(Response::Number(state.all_children_number(path.unwrap_or_default(), auth)?))
+            Ok(Response::Number(state.all_children_number(path.ok_or(ErrorCode::MARSHALLING_ERROR)?, auth)?))
         }
         Request::WhoAmI => {
             let infos = auth.iter().map(|id| ClientInfo { scheme: &id.scheme, user: user_name(id) });

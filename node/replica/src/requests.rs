@@ -8,7 +8,9 @@ use crate::clients::{Conn, Pending, Phase};
 use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
 use bytes::BytesMut;
-use pharos_jute::{DecodeError, ErrorCode, Reader, ReplyHeader, Request, RequestHeader, Response, xid};
+use pharos_jute::{
+    DecodeError, ErrorCode, OpCode, Reader, ReplyHeader, Request, RequestHeader, Response, xid,
+};
 use pharos_znode::{Command, Op, SessionId};
 use std::net::IpAddr;
 
@@ -70,9 +72,12 @@ impl Replica {
         let xid = header.xid;
         match Request::decode(header.op, reader.rest()) {
             Err(DecodeError::UnknownOp(_)) => self.refuse(conn, xid, place),
-            Err(_) => self.answer_in_turn(conn, xid, ErrorCode::MARSHALLING_ERROR, None, place),
+            Err(_) => match OpCode::from_i32(header.op).and_then(Op::from_undecodable) {
+                Some(op) => self.write(conn, header, op, place),
+                None => self.answer_in_turn(conn, xid, ErrorCode::MARSHALLING_ERROR, None, place),
+            },
             Ok(Request::Auth(auth)) => self.authenticate(conn, xid, &auth, place),
-            Ok(Request::Sync(path)) => self.sync(conn, xid, path.unwrap_or_default(), place),
+            Ok(Request::Sync(path)) => self.sync(conn, xid, path, place),
             Ok(Request::Check(_) | Request::DeleteContainer(_) | Request::Reconfig(_) | Request::Sasl(_)) => {
                 self.refuse(conn, xid, place);
             }
@@ -97,7 +102,9 @@ impl Replica {
                 }
             }
             match own.pending.pop_front().expect("the head was just seen") {
-                Pending::Sync { xid, path, .. } => self.answer(conn, xid, Ok(&Response::Path(Some(&path)))),
+                Pending::Sync { xid, path, .. } => {
+                    self.answer(conn, xid, Ok(&Response::Path(path.as_deref())))
+                }
                 Pending::Frame(frame) => self.dispatch(conn, &frame, Place::Front),
                 Pending::Answer(bytes, close) => self.give(conn, &bytes, close),
                 Pending::Write { .. } => unreachable!("a write at the head ends the loop above"),
@@ -133,9 +140,9 @@ impl Replica {
         self.wait(conn, Pending::Write { serial, xid: header.xid }, place);
     }
 
-    fn sync(&mut self, conn: ConnId, xid: i32, path: &str, place: Place) {
+    fn sync(&mut self, conn: ConnId, xid: i32, path: Option<&str>, place: Place) {
         let ctx = self.reads.sync(conn);
-        self.wait(conn, Pending::Sync { xid, path: path.into(), ctx, slot: None }, place);
+        self.wait(conn, Pending::Sync { xid, path: path.map(Box::from), ctx, slot: None }, place);
         if let Some(own) = self.clients.get_mut(conn) {
             own.deferring = true;
         }

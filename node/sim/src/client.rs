@@ -7,8 +7,10 @@
 use crate::reference::{CommandKey, Reference, answer_tail};
 use crate::rng::Rng;
 use crate::violation::Violation;
-use pharos_jute::{ConnectRequest, ConnectResponse, Create, OpCode, PathVersion, PathWatch, Reader, ReplyHeader};
 use pharos_jute::{AclRef, MultiOp, Request, Response, SetData, xid};
+use pharos_jute::{
+    ConnectRequest, ConnectResponse, Create, OpCode, PathVersion, PathWatch, Reader, ReplyHeader,
+};
 use std::collections::VecDeque;
 
 /// Where a client stands.
@@ -120,7 +122,8 @@ impl Client {
         let path = if rng.per_mille(400) { deep } else { path };
         let value = rng.bits().to_le_bytes();
         let acl = vec![AclRef { perms: 31, scheme: Some("world"), id: Some("anyone") }];
-        let create = |flags: i32| Create { path: Some(&path), data: Some(&value), acl: Some(acl.clone()), flags };
+        let create =
+            |flags: i32| Create { path: Some(&path), data: Some(&value), acl: Some(acl.clone()), flags };
         let watch = PathWatch { path: Some(&path), watch: rng.per_mille(400) };
         let any = PathVersion { path: Some(&path), version: -1 };
         let set = SetData { path: Some(&path), data: Some(&value), version: -1 };
@@ -186,7 +189,9 @@ impl Client {
 
     fn event(&mut self, zxid: i64) -> Result<Seen, Violation> {
         if zxid <= self.answered_zxid {
-            return Err(Violation::new(format!("watch: event {zxid:#x} after an answer that shows its state")));
+            return Err(Violation::new(format!(
+                "watch: event {zxid:#x} after an answer that shows its state"
+            )));
         }
         self.forward(zxid)?;
         Ok(Seen { events: 1, ..Seen::default() })
@@ -208,7 +213,8 @@ impl Client {
         key: impl Fn(u32) -> CommandKey,
         reference: &Reference,
     ) -> Result<Seen, Violation> {
-        let asked = self.asked.pop_front().ok_or_else(|| Violation::new("an answer that nobody asked for"))?;
+        let asked =
+            self.asked.pop_front().ok_or_else(|| Violation::new("an answer that nobody asked for"))?;
         if asked.xid != header.xid {
             return Err(Violation::new(format!("order: asked {}, answered {}", asked.xid, header.xid)));
         }
@@ -218,7 +224,9 @@ impl Client {
         if let Some(serial) = asked.serial {
             check_write(reference, key(serial), header.zxid, answer_tail(frame))?;
             if header.zxid <= asked.floor {
-                return Err(Violation::new("real time: a write's zxid is below one that was answered before it"));
+                return Err(Violation::new(
+                    "real time: a write's zxid is below one that was answered before it",
+                ));
             }
             seen.written = Some(header.zxid);
         } else if asked.op == OpCode::Sync {
@@ -243,10 +251,18 @@ fn check_write(reference: &Reference, key: CommandKey, zxid: i64, tail: &[u8]) -
     }
 }
 
-fn check_read(reference: &Reference, asked: &Asked, header: ReplyHeader, body: &[u8]) -> Result<(), Violation> {
+fn check_read(
+    reference: &Reference,
+    asked: &Asked,
+    header: ReplyHeader,
+    body: &[u8],
+) -> Result<(), Violation> {
     let expected = reference.node_at(&asked.path, header.zxid);
     if expected.is_some() != header.err.is_ok() {
-        return Err(Violation::new(format!("read: existence of {} at {:#x} differs", asked.path, header.zxid)));
+        return Err(Violation::new(format!(
+            "read: existence of {} at {:#x} differs",
+            asked.path, header.zxid
+        )));
     }
     let Some((data, version)) = expected else { return Ok(()) };
     let found = match Response::decode(asked.op, body).map_err(|e| Violation::new(e.to_string()))? {

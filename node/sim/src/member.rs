@@ -26,6 +26,30 @@ pub(crate) struct Member {
     pub(crate) paused_until: u64,
 }
 
+/// How fast the members of a run are, and how slow their disks can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) election_ms: u64,
+    /// In so many of a thousand operations the disk takes as long as an election.
+    pub(crate) stalls: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        Self { election_ms: *rng.pick(&[120, 300, 500]), stalls: *rng.pick(&[0, 2, 10]) }
+    }
+
+    pub(crate) fn disk_delay(self, rng: &mut Rng) -> u64 {
+        if rng.per_mille(self.stalls) {
+            rng.between(1_000, 3_000 * self.election_ms)
+        } else if rng.per_mille(10) {
+            rng.between(5_000, 120_000)
+        } else {
+            rng.between(20, 600)
+        }
+    }
+}
+
 pub(crate) struct Process {
     pub(crate) replica: Replica,
     pub(crate) boot: u64,
@@ -61,7 +85,13 @@ impl Member {
     }
 
     /// Starts the process from what is on the disk. True if it began from the store.
-    pub(crate) fn start(&mut self, now: Now, rng: &mut Rng, plant: Plant) -> Result<bool, String> {
+    pub(crate) fn start(
+        &mut self,
+        now: Now,
+        rng: &mut Rng,
+        pace: Pace,
+        plant: Plant,
+    ) -> Result<bool, String> {
         let log = Wal::recover(wal_config(self.id), &self.disk).map_err(|e| format!("recovery: {e}"))?;
         self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
         let (own, rows): (Vec<_>, Vec<_>) =
@@ -76,8 +106,8 @@ impl Member {
             me: self.id,
             boot,
             tick_ms: 200,
-            heartbeat: Millis(50),
-            election: Millis(500),
+            heartbeat: Millis(pace.election_ms / 6),
+            election: Millis(pace.election_ms),
             seed: rng.bits(),
             log_tail_bytes: 2 << 20,
             plant,
@@ -92,7 +122,8 @@ impl Member {
     /// The machine stops, perhaps in the middle of a disk operation.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> (Crash, bool) {
         self.life += 1;
-        let current = self.process.take().and_then(|p| p.log.front().and_then(|(_, ops)| ops.front().cloned()));
+        let current =
+            self.process.take().and_then(|p| p.log.front().and_then(|(_, ops)| ops.front().cloned()));
         let bits = &mut || rng.bits();
         match current {
             Some(op) => (self.disk.crash_in(&op, bits).expect("the operation was valid"), true),

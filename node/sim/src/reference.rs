@@ -49,7 +49,8 @@ impl Reference {
         let (applied, digest) = replica.digest();
         while *seen < applied {
             let slot = seen.next();
-            let entry = replica.chosen(slot).ok_or_else(|| Violation::new("an applied slot is not in the log"))?;
+            let entry =
+                replica.chosen(slot).ok_or_else(|| Violation::new("an applied slot is not in the log"))?;
             match self.log.get(slot.0 as usize - 1) {
                 Some(chosen) if chosen == entry => {}
                 Some(_) => return Err(Violation::new(format!("agreement: slot {slot} holds two entries"))),
@@ -112,7 +113,9 @@ impl Reference {
             self.nodes.entry(event.path.to_owned()).or_default().push((out.zxid.0, version));
         }
         for event in &out.session_events {
-            if let (SessionEvent::Closed { session, expired: true, .. }, Op::Expire { .. }) = (event, &command.op) {
+            if let (SessionEvent::Closed { session, expired: true, .. }, Op::Expire { .. }) =
+                (event, &command.op)
+            {
                 self.expired.push(*session);
             }
         }

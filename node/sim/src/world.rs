@@ -8,7 +8,7 @@ mod faults;
 
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::member::Member;
+use crate::member::{Member, Pace};
 use crate::net::Net;
 use crate::reference::Reference;
 use crate::rng::Rng;
@@ -79,6 +79,7 @@ struct World {
     events: BTreeMap<u64, Event>,
     members: Vec<Member>,
     net: Net,
+    pace: Pace,
     clients: Vec<Client>,
     wires: BTreeMap<ConnId, Wire>,
     conn_of: Vec<Option<ConnId>>,
@@ -145,6 +146,7 @@ impl World {
         };
         let members = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
         let net = Net::new(&mut rng);
+        let pace = Pace::new(&mut rng);
         let clients: Vec<_> = (0..4).map(|_| Client::new(rng.between(400, 4000) as i32)).collect();
         Self {
             now: 1_000_000,
@@ -154,6 +156,7 @@ impl World {
             events: BTreeMap::new(),
             members,
             net,
+            pace,
             conn_of: vec![None; clients.len()],
             clients,
             wires: BTreeMap::new(),
@@ -197,7 +200,10 @@ impl World {
         let wanted = self.coverage.acknowledged + CALM_ANSWERS * self.clients.len() as u64;
         while !(self.coverage.acknowledged >= wanted && self.converged()) {
             if self.now > until {
-                return Err(Violation::new(format!("progress: the healed ensemble does not serve; {}", self.picture())));
+                return Err(Violation::new(format!(
+                    "progress: the healed ensemble does not serve; {}",
+                    self.picture()
+                )));
             }
             self.step()?;
         }
@@ -214,7 +220,10 @@ impl World {
             None => format!("{} down", m.id),
             Some(p) => {
                 let s = p.replica.status();
-                format!("{} {:?} applied {} durable {} serving {}", m.id, s.role, s.applied, s.durable, s.serving)
+                format!(
+                    "{} {:?} applied {} durable {} serving {}",
+                    m.id, s.role, s.applied, s.durable, s.serving
+                )
             }
         };
         self.members.iter().map(one).collect::<Vec<_>>().join("; ")
@@ -312,7 +321,7 @@ impl World {
             Output::Peer { to, frame, .. } => self.send(self.members[member].id, to, &frame),
             Output::Log { io, ops } => {
                 if self.members[member].enqueue(io, ops) {
-                    let delay = self.disk_delay();
+                    let delay = self.pace.disk_delay(&mut self.rng);
                     self.at(delay, Event::Disk { member, life });
                 }
             }
@@ -338,10 +347,6 @@ impl World {
         Ok(())
     }
 
-    fn disk_delay(&mut self) -> u64 {
-        if self.rng.per_mille(10) { self.rng.between(5_000, 120_000) } else { self.rng.between(20, 600) }
-    }
-
     fn tick(&mut self, member: usize, life: u64) -> Result<()> {
         if self.members[member].life == life {
             self.at(10_000, Event::Tick { member, life });
@@ -355,7 +360,7 @@ impl World {
         }
         let (done, more) = self.members[member].disk_step();
         if more {
-            let delay = self.disk_delay();
+            let delay = self.pace.disk_delay(&mut self.rng);
             self.at(delay, Event::Disk { member, life });
         }
         match done {
@@ -397,8 +402,9 @@ impl World {
             return Ok(());
         }
         let (now, life) = (self.clock(), self.members[member].life);
-        let from_store =
-            self.members[member].start(now, &mut self.rng, self.bounds.plant).map_err(Violation::new)?;
+        let from_store = self.members[member]
+            .start(now, &mut self.rng, self.pace, self.bounds.plant)
+            .map_err(Violation::new)?;
         self.coverage.restarts += u64::from(life > 0);
         self.coverage.restarts_from_store += u64::from(from_store);
         self.at(0, Event::Tick { member, life });

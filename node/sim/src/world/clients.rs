@@ -31,7 +31,8 @@ impl World {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         let now = self.now;
-        self.wires.insert(conn, Wire { client, member, life, boot, last_in: now, last_out: now, opened: false });
+        self.wires
+            .insert(conn, Wire { client, member, life, boot, last_in: now, last_out: now, opened: false });
         self.conn_of[client] = Some(conn);
         self.clients[client].heard_at = now;
         let frame = self.clients[client].hello();

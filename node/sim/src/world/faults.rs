@@ -107,7 +107,8 @@ impl World {
             return false;
         }
         for (member, peer) in [(a, b), (b, a)] {
-            let (life, peer, delay) = (self.members[member].life, self.members[peer].id, self.rng.between(50, 5_000));
+            let (life, peer, delay) =
+                (self.members[member].life, self.members[peer].id, self.rng.between(50, 5_000));
             self.at(delay, Event::PeerDown { member, life, peer });
         }
         let delay = self.rng.between(6_000, 60_000);
@@ -158,7 +159,14 @@ impl World {
         }
     }
 
-    pub(super) fn frame(&mut self, link: u64, from: MemberId, to: MemberId, frame: Bytes, sent: u64) -> Result<()> {
+    pub(super) fn frame(
+        &mut self,
+        link: u64,
+        from: MemberId,
+        to: MemberId,
+        frame: Bytes,
+        sent: u64,
+    ) -> Result<()> {
         if self.net.link(from, to) != Some(link) {
             self.coverage.lost_frames += 1;
             return Ok(());

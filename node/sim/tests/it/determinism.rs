@@ -13,6 +13,7 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn different_seeds_give_different_runs() {
     let bounds = Bounds { events: 2_000, ..Bounds::default() };
-    let traces: std::collections::BTreeSet<_> = (1..=5).map(|seed| run(seed, bounds).unwrap().trace).collect();
+    let traces: std::collections::BTreeSet<_> =
+        (1..=5).map(|seed| run(seed, bounds).unwrap().trace).collect();
     assert_eq!(traces.len(), 5);
 }
