@@ -252,6 +252,11 @@ impl Control<'_> {
             if self.stop.load(Ordering::Acquire) {
                 self.shared.stop();
             }
+            let interval = self.keeping.as_ref().map(|keeping| keeping.interval);
+            if let Some(interval) = interval.filter(|_| failure.is_none() && Instant::now() >= due) {
+                self.act(Input::Due)?;
+                due = Instant::now() + interval;
+            }
             match news.recv_timeout(STOP_WITHIN) {
                 Ok(News::Report(report)) if failure.is_none() => self.report(report)?,
                 Ok(News::Report(_)) => {}
@@ -265,11 +270,6 @@ impl Control<'_> {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
-            }
-            let interval = self.keeping.as_ref().map(|keeping| keeping.interval);
-            if let Some(interval) = interval.filter(|_| failure.is_none() && Instant::now() >= due) {
-                self.act(Input::Due)?;
-                due = Instant::now() + interval;
             }
         }
         match failure {
