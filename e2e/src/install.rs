@@ -59,6 +59,8 @@ impl Release<'_> {
             self.namespace,
             "--wait",
             "--timeout=120s",
+            // The CRDs stay when a release goes; one of another name takes them over.
+            "--take-ownership",
         ]);
         command.arg(self.cluster.root().join("charts/pharos"));
         for (value, image) in [("image", &images.operator), ("node.image", &images.node)] {

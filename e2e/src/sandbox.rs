@@ -76,7 +76,9 @@ impl<'a> Sandbox<'a> {
     /// If `limit` passes first.
     pub fn wait_for(&self, object: &str, what: &str, limit: Duration) -> anyhow::Result<()> {
         let timeout = format!("--timeout={}s", limit.as_secs());
-        self.kubectl(["wait", object, &format!("--for={what}"), &timeout])
+        // A kind alone means all of that kind.
+        let all = if object.contains('/') { [].as_slice() } else { &["--all"] };
+        self.kubectl([&["wait", object, &format!("--for={what}"), &timeout], all].concat())
             .map(drop)
             .with_context(|| self.describe())
     }

@@ -1,4 +1,5 @@
 """An unmodified ZooKeeper client for tests: zookeeper.py COMMAND HOSTS PATH [ARGUMENT]."""
+import logging
 import sys
 import time
 
@@ -7,6 +8,7 @@ from kazoo.exceptions import ConnectionLoss, NodeExistsError, OperationTimeoutEr
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.retry import KazooRetry
 
+logging.basicConfig(level=logging.CRITICAL)
 RETRY = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5)
 
 

@@ -81,6 +81,11 @@ fn uid(sandbox: &Sandbox<'_>, object: &str) -> anyhow::Result<String> {
     Ok(sandbox.get(object)?["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
 }
 
+fn uids(sandbox: &Sandbox<'_>, name: &str) -> anyhow::Result<BTreeSet<String>> {
+    let pods = sandbox.list("pods", &selector(name))?;
+    Ok(pods.iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned()).collect())
+}
+
 #[test]
 fn what_is_written_through_one_member_is_read_through_another() {
     let sandbox = ready_ensemble("write");
@@ -125,8 +130,15 @@ fn the_data_is_back_after_all_pods_were_deleted_at_once() {
     let sandbox = ready_ensemble("blackout");
     let members = zookeeper::members(&sandbox, "blackout").unwrap();
     zookeeper::put(&sandbox, &all(&members), "/kept", "light").unwrap();
+    let before = uids(&sandbox, "blackout").unwrap();
     sandbox.kubectl(["delete", "pods", "--all", "--grace-period=0", "--force"]).unwrap();
-    sandbox.wait_for("ensemble/blackout", "jsonpath={.status.readyReplicas}=3", READY).unwrap();
+    sandbox
+        .wait_until("other pods", READY, || {
+            let now = uids(&sandbox, "blackout")?;
+            Ok((now.len() == 3 && now.is_disjoint(&before)).then_some(()))
+        })
+        .unwrap();
+    sandbox.wait_for("pods", "condition=Ready", READY).unwrap();
     sandbox.wait_for("ensemble/blackout", "condition=Ready", READY).unwrap();
     let members = zookeeper::members(&sandbox, "blackout").unwrap();
     for member in &members {
