@@ -14,7 +14,7 @@ use pharos_connect::{Files, Sampler, open_blobs};
 use pharos_crds::names::ZNODE_PIPELINES;
 use pharos_stream::coordination::{Paths, ZooKeeperCoordination};
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Event, Report, RunOptions, StreamError};
+use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +23,24 @@ use std::time::Duration;
 
 /// From the end of one checkpoint to the start of the next, where a manifest does not say.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a Pipeline does not run.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    /// Whose fault it is.
+    pub(crate) fault: Fault,
+    /// What is said.
+    pub(crate) text: String,
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble.fault {
+            Fault::User => Self::users(anyhow!(trouble.text)),
+            Fault::Environment => Self::ours(anyhow!(trouble.text)),
+        }
+    }
+}
 
 /// Checks what a document says, without the data it names.
 pub(crate) fn check_local(pipeline: &LocalPipeline) -> Result<(), Failure> {
@@ -36,7 +54,7 @@ pub(crate) fn check(path: &Path) -> ExitCode {
         .map_err(|error| Failure::users(anyhow!("{}: {error}", path.display())))
         .and_then(|document| {
             let files = Files::new(directory_of(path));
-            compile(&document, SourceName::new(path.display().to_string()), &files)
+            Ok(compile(&document, SourceName::new(path.display().to_string()), &files)?)
         });
     match checked {
         Ok(plan) => {
@@ -66,7 +84,10 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
         threads: threads(),
         run: format!("{}-{run_id}", short_hash(&plan)),
         listener: Arc::new(move |event: &Event| screen.show(event)),
-        checkpoint: Some(CheckpointOptions { interval, blobs, coordination: Arc::new(Mutex::new(coordination)) }),
+        durability: Some(Durability {
+            coordination: Arc::new(Mutex::new(coordination)),
+            checkpoints: Some(CheckpointOptions { interval, blobs }),
+        }),
         stop,
     };
     let connectors: Arc<dyn Connectors> = Arc::new(files);
@@ -77,23 +98,19 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
         }
         // Ctrl-C is no failure; the next start with the same data directory goes on from here.
         Err(StreamError::Stopped) => Ok(()),
-        Err(error) => Err(failure(&pipeline.name, error)),
+        Err(error) => Err(trouble(&pipeline.name, &error).into()),
     }
 }
 
 /// Compiles a document; reads that declare no schema are sampled.
-pub(crate) fn compile(document: &str, source: SourceName, files: &Files) -> Result<Plan, Failure> {
-    pharos_beam::compile(document, source, &Sampler(files)).map_err(|errors| Failure::users(anyhow!("{errors}")))
+pub(crate) fn compile(document: &str, source: SourceName, files: &Files) -> Result<Plan, Trouble> {
+    pharos_beam::compile(document, source, &Sampler(files))
+        .map_err(|errors| Trouble { fault: Fault::User, text: errors.to_string() })
 }
 
 /// An error of a run by whose fault it is.
-pub(crate) fn failure(name: &str, error: StreamError) -> Failure {
-    let fault = error.fault();
-    let error = anyhow!("Pipeline {name}: {error}");
-    match fault {
-        Fault::User => Failure::users(error),
-        Fault::Environment => Failure::ours(error),
-    }
+pub(crate) fn trouble(name: &str, error: &StreamError) -> Trouble {
+    Trouble { fault: error.fault(), text: format!("Pipeline {name}: {error}") }
 }
 
 /// As many threads as the process may use cores.

@@ -6,7 +6,7 @@
 
 mod bytes;
 mod csv;
-pub mod json;
+pub(crate) mod json;
 mod lines;
 
 use pharos_beam::plan::ReadFormat;
@@ -15,15 +15,15 @@ use pharos_stream::io::{ConnectError, Split};
 
 use crate::place::Place;
 
-pub use bytes::ByteSource;
-pub use csv::{CsvSplit, reader as csv_reader};
-pub use lines::LineSplit;
+pub(crate) use bytes::ByteSource;
+pub(crate) use csv::{CsvSplit, reader as csv_reader};
+pub(crate) use lines::LineSplit;
 
 /// The split of one file.
 ///
 /// # Errors
 /// If it cannot be opened.
-pub fn open(file: &Place, format: &ReadFormat, schema: &Schema) -> Result<Box<dyn Split>, ConnectError> {
+pub(crate) fn open(file: &Place, format: &ReadFormat, schema: &Schema) -> Result<Box<dyn Split>, ConnectError> {
     let source = ByteSource::open(file)?;
     Ok(match format {
         ReadFormat::Text => Box::new(LineSplit::text(source)),

@@ -22,7 +22,7 @@ use crate::place::Place;
 use crate::read::{ByteSource, csv_reader, json};
 
 /// How many records are looked at.
-pub const SAMPLE_RECORDS: usize = 10_000;
+pub(crate) const SAMPLE_RECORDS: usize = 10_000;
 
 /// Samples files for their schemas.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use crate::place::Place;
 
 /// The encoder of a format.
 #[must_use]
-pub fn encoder(format: &WriteFormat, schema: &Schema) -> Arc<dyn Encode> {
+pub(crate) fn encoder(format: &WriteFormat, schema: &Schema) -> Arc<dyn Encode> {
     encode::encoder(format, schema)
 }
 
@@ -105,7 +105,7 @@ fn shard_path(path: &str, shard: usize, of: usize) -> String {
 ///
 /// # Errors
 /// If it cannot be opened, or what was prepared is gone.
-pub fn sink(
+pub(crate) fn sink(
     place: &Place,
     write: &WriteSpec,
     schema: &Schema,
@@ -148,7 +148,7 @@ pub fn sink(
 ///
 /// # Errors
 /// If it cannot be done.
-pub fn commit(place: &Place, prepared: &str) -> Result<Vec<String>, ConnectError> {
+pub(crate) fn commit(place: &Place, prepared: &str) -> Result<Vec<String>, ConnectError> {
     let prepared = parse(prepared)?;
     let count = prepared.shards.len();
     let mut names = Vec::with_capacity(count);

@@ -384,7 +384,7 @@ fn better_bytes(best: &mut Option<Box<[u8]>>, order: Order, new: &[u8]) {
 
 /// The accumulators of several aggregations, one slot for each group.
 #[derive(Debug, Clone)]
-pub struct Accumulators {
+pub(crate) struct Accumulators {
     aggregations: Arc<[Aggregation]>,
     columns: Vec<Column>,
     slots: u32,
@@ -393,13 +393,13 @@ pub struct Accumulators {
 impl Accumulators {
     /// No slot yet.
     #[must_use]
-    pub fn new(aggregations: &Arc<[Aggregation]>) -> Self {
+    pub(crate) fn new(aggregations: &Arc<[Aggregation]>) -> Self {
         let columns = aggregations.iter().map(Column::new).collect();
         Self { aggregations: Arc::clone(aggregations), columns, slots: 0 }
     }
 
     /// Opens a slot.
-    pub fn push(&mut self) -> u32 {
+    pub(crate) fn push(&mut self) -> u32 {
         self.columns.iter_mut().for_each(Column::push);
         self.slots += 1;
         self.slots - 1
@@ -407,18 +407,18 @@ impl Accumulators {
 
     /// How many slots there are.
     #[must_use]
-    pub const fn len(&self) -> u32 {
+    pub(crate) const fn len(&self) -> u32 {
         self.slots
     }
 
     /// Whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.slots == 0
     }
 
     /// Adds row `rows[i]` of `values` (one array for each aggregation) to slot `slots[i]`, in order.
-    pub fn update(&mut self, slots: &[u32], rows: &[u32], values: &[ArrayRef]) {
+    pub(crate) fn update(&mut self, slots: &[u32], rows: &[u32], values: &[ArrayRef]) {
         for ((column, values), aggregation) in
             self.columns.iter_mut().zip(values).zip(self.aggregations.iter())
         {
@@ -427,14 +427,14 @@ impl Accumulators {
     }
 
     /// Adds slot `from` of `other` to slot `to`.
-    pub fn merge(&mut self, to: u32, other: &Self, from: u32) {
+    pub(crate) fn merge(&mut self, to: u32, other: &Self, from: u32) {
         for (mine, theirs) in self.columns.iter_mut().zip(&other.columns) {
             mine.merge(to as usize, theirs, from as usize);
         }
     }
 
     /// Empties a slot.
-    pub fn clear(&mut self, slot: u32) {
+    pub(crate) fn clear(&mut self, slot: u32) {
         self.columns.iter_mut().for_each(|column| column.clear(slot as usize));
     }
 
@@ -442,7 +442,7 @@ impl Accumulators {
     ///
     /// # Errors
     /// If a sum does not fit.
-    pub fn finish(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, AggregateError> {
+    pub(crate) fn finish(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, AggregateError> {
         self.columns
             .iter()
             .zip(self.aggregations.iter())
@@ -451,7 +451,7 @@ impl Accumulators {
     }
 
     /// Appends the bytes of a slot.
-    pub fn write(&self, slot: u32, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, slot: u32, out: &mut Vec<u8>) {
         self.columns.iter().for_each(|column| column.write(slot as usize, out));
     }
 
@@ -459,7 +459,7 @@ impl Accumulators {
     ///
     /// # Errors
     /// If the bytes are not such a slot.
-    pub fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
+    pub(crate) fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
         self.columns.iter_mut().try_for_each(|column| column.read(input))?;
         self.slots += 1;
         Ok(self.slots - 1)

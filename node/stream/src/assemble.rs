@@ -21,9 +21,12 @@ use crate::graph::Graph;
 use crate::group::Grouping;
 use crate::io::{ConnectError, Connectors, Split};
 
+/// The bytes of a table, and the start of its slice.
+pub(crate) type Kept = (i64, Vec<u8>);
+
 /// What a checkpoint kept, ready for any number of threads.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The round to go on in.
     pub round: Round,
     /// The splits of each read.
@@ -31,7 +34,7 @@ pub struct Restored {
     /// The Creates whose rows are out.
     pub creates: BTreeMap<NodeId, Done>,
     /// The input watermark and the pieces of state of each grouping.
-    pub groups: BTreeMap<NodeId, (Watermark, Vec<(i64, Vec<u8>)>)>,
+    pub groups: BTreeMap<NodeId, (Watermark, Vec<Kept>)>,
     /// What each sink had prepared.
     pub sinks: BTreeMap<NodeId, String>,
     /// The rows each assertion had seen.
@@ -39,7 +42,7 @@ pub struct Restored {
 }
 
 /// Builds the tasks of each thread.
-pub struct Assembly<'a> {
+pub(crate) struct Assembly<'a> {
     /// The plan.
     pub graph: &'a Graph,
     /// Sources and sinks.
@@ -60,7 +63,7 @@ impl Assembly<'_> {
     ///
     /// # Errors
     /// If a source or sink cannot be opened, or restored state cannot be read.
-    pub fn tasks(mut self) -> Result<Vec<Vec<Task>>, StreamError> {
+    pub(crate) fn tasks(mut self) -> Result<Vec<Vec<Task>>, StreamError> {
         let channels = self.channels();
         let mut tasks: Vec<Vec<Task>> = (0..self.threads).map(|_| Vec::new()).collect();
         for node in &self.graph.nodes {

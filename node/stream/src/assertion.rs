@@ -11,7 +11,7 @@ use crate::column::{decode_any, encode_any};
 
 /// A row as a map without its null fields, as tagged bytes.
 #[must_use]
-pub fn encode(schema: &Schema, row: Vec<Value>) -> Vec<u8> {
+pub(crate) fn encode(schema: &Schema, row: Vec<Value>) -> Vec<u8> {
     let fields = schema.fields.iter().zip(row);
     let named = fields.map(|(field, value)| (field.name.clone(), value));
     encode_any(&Value::Map(named.filter(|(_, value)| *value != Value::Null).collect()))
@@ -21,7 +21,7 @@ pub fn encode(schema: &Schema, row: Vec<Value>) -> Vec<u8> {
 ///
 /// # Errors
 /// If they differ: what is missing and what was not expected.
-pub fn compare(expected: &[Value], rows: &[Vec<u8>]) -> Result<(), String> {
+pub(crate) fn compare(expected: &[Value], rows: &[Vec<u8>]) -> Result<(), String> {
     let mut missing: Vec<Value> = expected.iter().map(without_nulls).collect();
     let mut unexpected = Vec::new();
     for row in rows {

@@ -15,19 +15,19 @@ pub struct CodecError {
 }
 
 /// Appends a length and the bytes.
-pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_len(out, bytes.len());
     out.extend_from_slice(bytes);
 }
 
 /// Appends a length.
-pub fn put_len(out: &mut Vec<u8>, len: usize) {
+pub(crate) fn put_len(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(&u32::try_from(len).expect("a piece of state is smaller than 4 GiB").to_le_bytes());
 }
 
 /// Reads what the `put` functions wrote.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -35,19 +35,19 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader at the start of `bytes`.
     #[must_use]
-    pub const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// Whether everything is read.
     #[must_use]
-    pub const fn is_done(&self) -> bool {
+    pub(crate) const fn is_done(&self) -> bool {
         self.at == self.bytes.len()
     }
 
     /// An error at the current place.
     #[must_use]
-    pub const fn error(&self, what: &'static str) -> CodecError {
+    pub(crate) const fn error(&self, what: &'static str) -> CodecError {
         CodecError { at: self.at, what }
     }
 
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left.
-    pub fn take(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
         let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or(CodecError { at: self.at, what: "more bytes" })?;
         let taken = &self.bytes[self.at..end];
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left.
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         Ok(self.take(N)?.try_into().expect("as many bytes as asked for"))
     }
 
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If none is left.
-    pub fn u8(&mut self) -> Result<u8, CodecError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {
         Ok(self.array::<1>()?[0])
     }
 
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If the byte is neither 0 nor 1.
-    pub fn bool(&mut self) -> Result<bool, CodecError> {
+    pub(crate) fn bool(&mut self) -> Result<bool, CodecError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If too few bytes are left.
-    pub fn u32(&mut self) -> Result<u32, CodecError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, CodecError> {
         self.array().map(u32::from_le_bytes)
     }
 
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If too few bytes are left.
-    pub fn u64(&mut self) -> Result<u64, CodecError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, CodecError> {
         self.array().map(u64::from_le_bytes)
     }
 
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If too few bytes are left.
-    pub fn i64(&mut self) -> Result<i64, CodecError> {
+    pub(crate) fn i64(&mut self) -> Result<i64, CodecError> {
         self.array().map(i64::from_le_bytes)
     }
 
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If too few bytes are left.
-    pub fn i128(&mut self) -> Result<i128, CodecError> {
+    pub(crate) fn i128(&mut self) -> Result<i128, CodecError> {
         self.array().map(i128::from_le_bytes)
     }
 
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If too few bytes are left.
-    pub fn f64(&mut self) -> Result<f64, CodecError> {
+    pub(crate) fn f64(&mut self) -> Result<f64, CodecError> {
         self.u64().map(f64::from_bits)
     }
 
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left than the length says.
-    pub fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
         let count = self.u32()? as usize;
         self.take(count)
     }

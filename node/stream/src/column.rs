@@ -151,7 +151,7 @@ fn build_lists(item: &Type, values: &[&Value]) -> ArrayRef {
 }
 
 fn build_maps(item: &Type, values: &[&Value]) -> ArrayRef {
-    fn entries<'a>(value: &'a Value) -> &'a [(String, Value)] {
+    fn entries(value: &Value) -> &[(String, Value)] {
         match value {
             Value::Map(entries) => entries.as_slice(),
             _ => &[],

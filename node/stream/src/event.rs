@@ -128,7 +128,7 @@ struct State {
 
 /// Where the threads of a run tell their news.
 #[derive(Clone)]
-pub struct Events {
+pub(crate) struct Events {
     listener: Listener,
     state: Arc<Mutex<State>>,
 }
@@ -136,7 +136,7 @@ pub struct Events {
 impl Events {
     /// Events for `listener`.
     #[must_use]
-    pub fn new(listener: Listener) -> Self {
+    pub(crate) fn new(listener: Listener) -> Self {
         Self { listener, state: Arc::default() }
     }
 
@@ -145,7 +145,7 @@ impl Events {
     }
 
     /// Counts and tells an event.
-    pub fn send(&self, event: Event) {
+    pub(crate) fn send(&self, event: Event) {
         match &event {
             Event::DeadLetters { transform, rows } => self.with(|state| {
                 *state.report.dead_letters.entry(transform.clone()).or_default() += rows;
@@ -160,17 +160,17 @@ impl Events {
     }
 
     /// Counts records read.
-    pub fn read(&self, transform: &str, records: u64) {
+    pub(crate) fn read(&self, transform: &str, records: u64) {
         self.with(|state| *state.report.records_read.entry(transform.to_owned()).or_default() += records);
     }
 
     /// Counts rows written.
-    pub fn wrote(&self, transform: &str, rows: u64) {
+    pub(crate) fn wrote(&self, transform: &str, rows: u64) {
         self.with(|state| *state.report.rows_written.entry(transform.to_owned()).or_default() += rows);
     }
 
     /// Counts rows dropped as late, and tells.
-    pub fn late(&self, transform: &str, rows: u64) {
+    pub(crate) fn late(&self, transform: &str, rows: u64) {
         let total = self.with(|state| {
             let group = state.report.groups.entry(transform.to_owned()).or_default();
             group.late_dropped += rows;
@@ -181,7 +181,7 @@ impl Events {
 
     /// Notes what one thread of a grouping did in a round: where its watermark went and how many
     /// results each window gave. A window counts as closed once all threads are past it.
-    pub fn advanced(
+    pub(crate) fn advanced(
         &self,
         transform: &str,
         thread: usize,
@@ -221,7 +221,7 @@ impl Events {
 
     /// The counters now.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         self.with(|state| state.report.clone())
     }
 }

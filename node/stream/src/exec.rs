@@ -11,17 +11,17 @@
 //! Must not know: formats, stores, the Ensemble.
 //! Invariant: whatever the threads, each target is given the same rounds.
 
-pub mod channel;
-pub mod fragment;
-pub mod task;
-pub mod worker;
+pub(crate) mod channel;
+pub(crate) mod fragment;
+pub(crate) mod task;
+pub(crate) mod worker;
 
 /// How many records of each split make a step. Part of what a checkpoint means: another number
 /// would draw the line between late and not late elsewhere.
 pub const STEP_RECORDS: usize = 32;
 
 /// How many steps travel together.
-pub const ROUND_STEPS: usize = 16;
+pub(crate) const ROUND_STEPS: usize = 16;
 
 /// How many records of each split make a round.
-pub const ROUND_RECORDS: usize = STEP_RECORDS * ROUND_STEPS;
+pub(crate) const ROUND_RECORDS: usize = STEP_RECORDS * ROUND_STEPS;

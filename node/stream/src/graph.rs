@@ -17,7 +17,7 @@ use crate::group::GroupSpec;
 
 /// A plan with its edges turned round.
 #[derive(Debug)]
-pub struct Graph {
+pub(crate) struct Graph {
     /// The steps.
     pub nodes: Vec<Node>,
     consumers: BTreeMap<OutputRef, Vec<(NodeId, usize)>>,
@@ -32,7 +32,7 @@ impl Graph {
     ///
     /// # Errors
     /// If the plan is of another version.
-    pub fn new(plan: &Plan) -> Result<Self, StreamError> {
+    pub(crate) fn new(plan: &Plan) -> Result<Self, StreamError> {
         if plan.version != PLAN_VERSION {
             return Err(StreamError::PlanVersion(plan.version));
         }
@@ -60,41 +60,31 @@ impl Graph {
 
     /// The node of that number.
     #[must_use]
-    pub fn node(&self, id: NodeId) -> &Node {
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
     }
 
     /// Who reads an output, and as which input.
     #[must_use]
-    pub fn consumers(&self, of: OutputRef) -> &[(NodeId, usize)] {
+    pub(crate) fn consumers(&self, of: OutputRef) -> &[(NodeId, usize)] {
         self.consumers.get(&of).map_or(&[], Vec::as_slice)
     }
 
     /// The fields of an output.
     #[must_use]
-    pub fn schema(&self, of: OutputRef) -> &Schema {
+    pub(crate) fn schema(&self, of: OutputRef) -> &Schema {
         &self.node(of.node).outputs[of.output as usize].schema
     }
 
     /// The fields of a node's first input.
     #[must_use]
-    pub fn input_schema(&self, of: &Node, input: usize) -> &Schema {
+    pub(crate) fn input_schema(&self, of: &Node, input: usize) -> &Schema {
         self.schema(of.inputs[input])
     }
 
-    /// The nodes where rounds start.
-    pub fn origins(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| is_origin(&node.kind))
-    }
-
     /// The nodes that wait for rounds.
-    pub fn targets(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| is_target(&node.kind))
-    }
-
-    /// The origins that reach `target`.
-    pub fn sources_of(&self, target: NodeId) -> impl Iterator<Item = NodeId> {
-        self.reach.iter().filter(move |(_, targets)| targets.contains(&target)).map(|(origin, _)| *origin)
     }
 
     fn outputs(&self, node: NodeId) -> impl Iterator<Item = OutputRef> + use<> {
@@ -152,7 +142,7 @@ fn is_target(kind: &NodeKind) -> bool {
 
 /// The windowing of a plan in the terms of `pharos-window`.
 #[must_use]
-pub fn strategy(windowing: &plan::Windowing) -> WindowingStrategy {
+pub(crate) fn strategy(windowing: &plan::Windowing) -> WindowingStrategy {
     let plan::Windowing { function, trigger: plan::Trigger::Default, .. } = windowing;
     WindowingStrategy {
         window_fn: window_fn(*function),
@@ -171,7 +161,7 @@ pub fn strategy(windowing: &plan::Windowing) -> WindowingStrategy {
 
 /// The window function of a plan in the terms of `pharos-window`.
 #[must_use]
-pub fn window_fn(function: WindowFunction) -> WindowFn {
+pub(crate) fn window_fn(function: WindowFunction) -> WindowFn {
     let span = |micros: pharos_beam::schema::Micros| Span::from_micros(micros.0);
     match function {
         WindowFunction::Global => Ok(WindowFn::Global),

@@ -8,7 +8,7 @@
 
 mod general;
 mod slices;
-pub mod table;
+pub(crate) mod table;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::column::{Batch, Steps, Times, Windows, build, take_columns};
 use crate::key::{KeyHash, Keys, key_values};
 use table::SliceTable;
 
-pub use general::General;
-pub use slices::Slices;
+pub(crate) use general::General;
+pub(crate) use slices::Slices;
 
 /// What a Combine does.
 #[derive(Debug, Clone)]
-pub struct GroupSpec {
+pub(crate) struct GroupSpec {
     /// Windows, lateness, output times.
     pub strategy: WindowingStrategy,
     /// The types of the key fields.
@@ -73,7 +73,7 @@ impl GroupSpec {
 
 /// Rows on their way to a grouping.
 #[derive(Debug, Clone)]
-pub struct KeyedBatch {
+pub(crate) struct KeyedBatch {
     /// Their keys.
     pub keys: Keys,
     /// One array for each aggregation.
@@ -91,7 +91,7 @@ pub struct KeyedBatch {
 impl KeyedBatch {
     /// The rows at the positions `rows`.
     #[must_use]
-    pub fn take(&self, rows: &[u32]) -> Self {
+    pub(crate) fn take(&self, rows: &[u32]) -> Self {
         Self {
             keys: self.keys.take(rows),
             values: take_columns(&self.values, rows),
@@ -104,7 +104,7 @@ impl KeyedBatch {
 
     /// How many bytes it holds on to, roughly.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let arrays = self.values.iter().chain(self.originals.iter().flatten());
         arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + self.keys.len() * 48
     }
@@ -113,7 +113,7 @@ impl KeyedBatch {
 /// Results of one moment. Batches of one window are told apart so that receivers can put them in
 /// the same order whichever thread fired them.
 #[derive(Debug, Clone)]
-pub struct Fired {
+pub(crate) struct Fired {
     /// The window, if all rows are of one.
     pub window: Option<Window>,
     /// The rows: key fields, then aggregations.
@@ -122,7 +122,7 @@ pub struct Fired {
 
 /// State at a barrier, to be written while processing goes on.
 #[derive(Debug, Clone)]
-pub enum Frozen {
+pub(crate) enum Frozen {
     /// The tables by the start of their slice; without a table, it is as at the last barrier.
     Slices(Vec<(i64, Option<Arc<SliceTable>>)>),
     /// Everything, as bytes.
@@ -131,7 +131,7 @@ pub enum Frozen {
 
 /// One thread's share of a grouping.
 #[derive(Debug)]
-pub enum Grouping {
+pub(crate) enum Grouping {
     /// By slices.
     Slices(Slices),
     /// By key and window.
@@ -141,13 +141,18 @@ pub enum Grouping {
 impl Grouping {
     /// An empty share, on the path that serves the spec.
     #[must_use]
-    pub fn new(spec: Arc<GroupSpec>) -> Self {
+    pub(crate) fn new(spec: Arc<GroupSpec>) -> Self {
         if spec.slices_serve() { Self::Slices(Slices::new(spec)) } else { Self::General(General::new(spec)) }
     }
 
     /// Adds the rows `rows` of a batch while the input watermark is `input`; returns those that are
     /// dropped, each with the window for which it came too late.
-    pub fn add(&mut self, batch: &KeyedBatch, rows: Range<usize>, input: Watermark) -> Vec<(u32, Window)> {
+    pub(crate) fn add(
+        &mut self,
+        batch: &KeyedBatch,
+        rows: Range<usize>,
+        input: Watermark,
+    ) -> Vec<(u32, Window)> {
         match self {
             Self::Slices(slices) => slices.add(batch, rows, input),
             Self::General(general) => general.add(batch, rows, input),
@@ -158,7 +163,11 @@ impl Grouping {
     ///
     /// # Errors
     /// If a result does not fit its type.
-    pub fn advance(&mut self, before: Watermark, input: Watermark) -> Result<Vec<Fired>, AggregateError> {
+    pub(crate) fn advance(
+        &mut self,
+        before: Watermark,
+        input: Watermark,
+    ) -> Result<Vec<Fired>, AggregateError> {
         match self {
             Self::Slices(slices) => slices.advance(before, input),
             Self::General(general) => general.advance(before, input),
@@ -166,7 +175,7 @@ impl Grouping {
     }
 
     /// The output watermark when the input watermark is `input`.
-    pub fn output(&mut self, input: Watermark) -> Watermark {
+    pub(crate) fn output(&mut self, input: Watermark) -> Watermark {
         match self {
             Self::Slices(_) => input,
             Self::General(general) => general.output(input),
@@ -174,7 +183,7 @@ impl Grouping {
     }
 
     /// The state now.
-    pub fn freeze(&mut self) -> Frozen {
+    pub(crate) fn freeze(&mut self) -> Frozen {
         match self {
             Self::Slices(slices) => slices.freeze(),
             Self::General(general) => Frozen::General(general.write()),
@@ -185,7 +194,7 @@ impl Grouping {
     ///
     /// # Errors
     /// If the bytes are not such state.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         slice: i64,
         bytes: &[u8],
@@ -199,3 +208,6 @@ impl Grouping {
         if input.is_done() { Ok(()) } else { Err(input.error("the end")) }
     }
 }
+
+#[cfg(test)]
+mod tests;

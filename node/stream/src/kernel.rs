@@ -344,3 +344,6 @@ fn choose(condition: &Evaluated, then: &Evaluated, otherwise: &Evaluated) -> Eva
     let branches = join_errors(taken, &other);
     Evaluated { column, errors: join_errors(condition.errors.clone(), &branches) }
 }
+
+#[cfg(test)]
+mod tests;

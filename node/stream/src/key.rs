@@ -16,7 +16,7 @@ use pharos_beam::schema::{Type, Value};
 use crate::column::value_at;
 
 /// The version of the canonical bytes and of the hash, kept in every checkpoint.
-pub const KEY_VERSION: u32 = 1;
+pub(crate) const KEY_VERSION: u32 = 1;
 
 const NULL: u8 = 0;
 const NUMBER: u8 = 1;
@@ -29,17 +29,17 @@ const MAP: u8 = 7;
 
 /// The hash of a key's canonical bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyHash(pub u64);
+pub(crate) struct KeyHash(pub u64);
 
 /// One of the groups that keys are divided into: the unit in which state moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyGroup(pub u16);
+pub(crate) struct KeyGroup(pub u16);
 
 impl KeyHash {
     /// The hash of `key`: eight bytes at a time, little endian, the last ones filled with zeros; the
     /// length goes in first; the rounds are those of Murmur3's 64-bit finaliser.
     #[must_use]
-    pub fn of(key: &[u8]) -> Self {
+    pub(crate) fn of(key: &[u8]) -> Self {
         let mut hash = 0x9E37_79B9_7F4A_7C15_u64 ^ (key.len() as u64).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
         for chunk in key.chunks(8) {
             let mut word = [0; 8];
@@ -51,7 +51,7 @@ impl KeyHash {
 
     /// The key group: the top ten bits, for 1024 groups.
     #[must_use]
-    pub fn group(self) -> KeyGroup {
+    pub(crate) fn group(self) -> KeyGroup {
         KeyGroup((self.0 >> 54) as u16)
     }
 }
@@ -66,18 +66,18 @@ fn mix(mut word: u64) -> u64 {
 
 impl KeyGroup {
     /// The number of groups.
-    pub const COUNT: u32 = pharos_beam::plan::KEY_GROUPS;
+    pub(crate) const COUNT: u32 = pharos_beam::plan::KEY_GROUPS;
 
     /// Which of `owners` has this group: each owns a contiguous range.
     #[must_use]
-    pub fn owner(self, owners: usize) -> usize {
+    pub(crate) fn owner(self, owners: usize) -> usize {
         usize::from(self.0) * owners / Self::COUNT as usize
     }
 }
 
 /// The keys of a batch: their bytes end to end, and their hashes.
 #[derive(Debug, Clone, Default)]
-pub struct Keys {
+pub(crate) struct Keys {
     bytes: Vec<u8>,
     ends: Vec<u32>,
     hashes: Vec<KeyHash>,
@@ -86,31 +86,25 @@ pub struct Keys {
 impl Keys {
     /// The canonical bytes of row `row`.
     #[must_use]
-    pub fn bytes(&self, row: usize) -> &[u8] {
+    pub(crate) fn bytes(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
         &self.bytes[start..self.ends[row] as usize]
     }
 
     /// The hash of row `row`.
     #[must_use]
-    pub fn hash(&self, row: usize) -> KeyHash {
+    pub(crate) fn hash(&self, row: usize) -> KeyHash {
         self.hashes[row]
     }
 
     /// How many rows.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
     /// Adds a key by its canonical bytes.
-    pub fn push(&mut self, key: &[u8], hash: KeyHash) {
+    pub(crate) fn push(&mut self, key: &[u8], hash: KeyHash) {
         self.bytes.extend_from_slice(key);
         self.ends.push(u32::try_from(self.bytes.len()).expect("the keys of a batch are smaller than 4 GiB"));
         self.hashes.push(hash);
@@ -118,7 +112,7 @@ impl Keys {
 
     /// The keys at the positions `rows`.
     #[must_use]
-    pub fn take(&self, rows: &[u32]) -> Self {
+    pub(crate) fn take(&self, rows: &[u32]) -> Self {
         let mut taken = Self::default();
         rows.iter().map(|row| *row as usize).for_each(|row| taken.push(self.bytes(row), self.hash(row)));
         taken
@@ -126,7 +120,7 @@ impl Keys {
 
     /// The keys of `rows` rows whose key fields are `columns`, of the types `types`.
     #[must_use]
-    pub fn of(types: &[&Type], columns: &[&dyn Array], rows: usize) -> Self {
+    pub(crate) fn of(types: &[&Type], columns: &[&dyn Array], rows: usize) -> Self {
         let mut keys =
             Self { ends: Vec::with_capacity(rows), hashes: Vec::with_capacity(rows), ..Self::default() };
         for row in 0..rows {
@@ -206,7 +200,7 @@ fn number(value: i64, out: &mut Vec<u8>) {
 
 fn float(value: f64, out: &mut Vec<u8>) {
     // 2^63 itself does not fit in an i64; -2^63 does.
-    let fits = value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0;
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value);
     if fits && value.fract() == 0.0 {
         return number(value as i64, out);
     }
@@ -217,7 +211,7 @@ fn float(value: f64, out: &mut Vec<u8>) {
 
 /// The values of the key fields, of the types `types`, from canonical bytes of this version.
 #[must_use]
-pub fn key_values(types: &[&Type], key: &[u8]) -> Vec<Value> {
+pub(crate) fn key_values(types: &[&Type], key: &[u8]) -> Vec<Value> {
     let mut rest = key;
     types.iter().map(|ty| as_type(read_value(&mut rest), ty.non_null())).collect()
 }
@@ -296,7 +290,7 @@ mod tests {
         assert_eq!(KeyHash::of(b"twelve bytes").0, PINNED[2]);
     }
 
-    const PINNED: [u64; 3] = [0, 0, 0];
+    const PINNED: [u64; 3] = [11_286_133_854_226_296_554, 226_526_455_923_240_254, 6_028_964_267_843_227_956];
 
     #[test]
     fn numbers_that_python_holds_equal_are_one_key() {

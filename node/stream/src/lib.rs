@@ -27,4 +27,5 @@ mod run;
 pub use error::StreamError;
 pub use event::{Event, GroupReport, Listener, Report};
 pub use exec::STEP_RECORDS;
-pub use run::{CheckpointOptions, RunOptions, run};
+pub use pharos_window::Watermark;
+pub use run::{CheckpointOptions, Durability, RunOptions, run};

@@ -31,15 +31,22 @@ use crate::io::{Connectors, Encode};
 /// How soon a request to stop is noticed.
 const STOP_WITHIN: Duration = Duration::from_millis(50);
 
-/// Where checkpoints are kept and who says that they count.
+/// How checkpoints are taken.
 #[derive(Clone)]
 pub struct CheckpointOptions {
     /// From the end of one to the start of the next.
     pub interval: Duration,
     /// Where their bytes are kept.
     pub blobs: Arc<dyn Blobs>,
-    /// Who says that they count.
+}
+
+/// What of a run outlives its process.
+#[derive(Clone)]
+pub struct Durability {
+    /// Who says that a checkpoint counts and that the run is done.
     pub coordination: Arc<Mutex<dyn Coordination>>,
+    /// Checkpoints; without them a run that dies starts from the beginning.
+    pub checkpoints: Option<CheckpointOptions>,
 }
 
 /// How to run.
@@ -51,8 +58,8 @@ pub struct RunOptions {
     pub run: String,
     /// Who hears of progress.
     pub listener: Listener,
-    /// Checkpoints; without them a run that dies starts from the beginning.
-    pub checkpoint: Option<CheckpointOptions>,
+    /// What outlives the process; none: nothing but the outputs.
+    pub durability: Option<Durability>,
     /// Set from outside to end the run early. Its last checkpoint stays.
     pub stop: Arc<AtomicBool>,
 }
@@ -69,11 +76,11 @@ pub fn run(
     let graph = Graph::new(plan)?;
     let events = Events::new(Arc::clone(&options.listener));
     let mut start = Start { restored: Restored::default(), keeping: None, next: 1 };
-    if let Some(checkpoint) = &options.checkpoint {
-        match take_over(plan, checkpoint, &graph, &**connectors, &events)? {
+    if let Some(durability) = &options.durability {
+        match take_over(plan, durability, &graph, &**connectors, &events)? {
             Found::Completed => return Ok(Report { already_completed: true, ..events.report() }),
             Found::Ended => return Ok(events.report()),
-            Found::Start(found) => start = found,
+            Found::Start(found) => start = *found,
         }
     }
     let assembly = Assembly {
@@ -96,6 +103,7 @@ pub fn run(
         stop: &options.stop,
         coordinator: Coordinator::new(ids, start.next),
         keeping: start.keeping,
+        coordination: options.durability.as_ref().map(|durability| Arc::clone(&durability.coordination)),
         sinks: BTreeMap::new(),
     };
     let result = control.follow(&news, threads.len());
@@ -116,7 +124,7 @@ enum Found {
     /// Nothing more: its input had ended, and now its outputs are visible.
     Ended,
     /// Run.
-    Start(Start),
+    Start(Box<Start>),
 }
 
 struct Start {
@@ -128,7 +136,6 @@ struct Start {
 /// The means of taking checkpoints.
 struct Keeping {
     keeper: Keeper,
-    coordination: Arc<Mutex<dyn Coordination>>,
     interval: Duration,
 }
 
@@ -148,15 +155,19 @@ fn with<T>(
 
 fn take_over(
     plan: &Plan,
-    options: &CheckpointOptions,
+    durability: &Durability,
     graph: &Graph,
     connectors: &dyn Connectors,
     events: &Events,
 ) -> Result<Found, StreamError> {
-    let tenure = with(&options.coordination, |ensemble| ensemble.take_over())?;
+    let tenure = with(&durability.coordination, |ensemble| ensemble.take_over())?;
     if tenure.completed {
         return Ok(Found::Completed);
     }
+    let Some(options) = &durability.checkpoints else {
+        let start = Start { restored: Restored::default(), keeping: None, next: 1 };
+        return Ok(Found::Start(Box::new(start)));
+    };
     let keeper = Keeper::open(Arc::clone(&options.blobs), plan, tenure.generation, tenure.latest.as_ref())?;
     let last = keeper.last().map(|manifest| (manifest.epoch, manifest.round));
     if let Some((epoch, round)) = last {
@@ -164,14 +175,14 @@ fn take_over(
         if round.is_none() {
             // The process died after the input had ended: what the sinks prepared is committed again.
             commit(graph, connectors, events, &keeper.prepared())?;
-            with(&options.coordination, |ensemble| ensemble.complete())?;
+            with(&durability.coordination, |ensemble| ensemble.complete())?;
             return Ok(Found::Ended);
         }
     }
     let restored = keeper.restore()?;
-    let keeping =
-        Keeping { keeper, coordination: Arc::clone(&options.coordination), interval: options.interval };
-    Ok(Found::Start(Start { restored, keeping: Some(keeping), next: last.map_or(0, |(epoch, _)| epoch) + 1 }))
+    let keeping = Keeping { keeper, interval: options.interval };
+    let next = last.map_or(0, |(epoch, _)| epoch) + 1;
+    Ok(Found::Start(Box::new(Start { restored, keeping: Some(keeping), next })))
 }
 
 fn encoders(
@@ -234,6 +245,7 @@ struct Control<'a> {
     stop: &'a AtomicBool,
     coordinator: Coordinator<TaskState>,
     keeping: Option<Keeping>,
+    coordination: Option<Arc<Mutex<dyn Coordination>>>,
     /// What the sinks prepared last.
     sinks: BTreeMap<NodeId, String>,
 }
@@ -316,7 +328,9 @@ impl Control<'_> {
             (Command::Publish(epoch), keeping) => {
                 if let Some(keeping) = keeping {
                     let pointer = keeping.keeper.pointer().expect("a checkpoint was written just before");
-                    with(&keeping.coordination, |ensemble| ensemble.publish(&pointer))?;
+                    let coordination =
+                        self.coordination.as_ref().expect("who keeps checkpoints coordinates them");
+                    with(coordination, |ensemble| ensemble.publish(&pointer))?;
                     self.events.send(Event::Checkpoint { epoch });
                 }
                 Some(Input::Published(epoch))
@@ -331,9 +345,9 @@ impl Control<'_> {
                 commit(&self.shared.steps.graph, self.connectors, self.events, &self.sinks)?;
                 Some(Input::Committed)
             }
-            (Command::Note, keeping) => {
-                if let Some(keeping) = keeping {
-                    with(&keeping.coordination, |ensemble| ensemble.complete())?;
+            (Command::Note, _) => {
+                if let Some(coordination) = &self.coordination {
+                    with(coordination, |ensemble| ensemble.complete())?;
                 }
                 Some(Input::Noted)
             }

@@ -65,6 +65,7 @@ impl<A: Accumulate> KeyedWindows<A> {
         if strategy.is_expired(window, input) {
             return false;
         }
+        self.settle(input);
         let window = if strategy.window_fn.merges() { self.merge_around(strategy, window) } else { window };
         let hold = self.hold_for(strategy, window, at, input);
         let state = self.windows.entry(window).or_insert(WindowSnapshot::new());
@@ -157,10 +158,16 @@ impl<A: Accumulate> KeyedWindows<A> {
             }
         }
         self.windows.retain(|window, _| !strategy.is_expired(*window, input));
+        self.settle(input);
+        panes
+    }
+
+    /// Moves the output watermark to where `input` and the holds let it stand. A caller that leaves
+    /// a key alone while nothing of it is due need not call this: adding does.
+    pub fn settle(&mut self, input: Watermark) {
         let held = self.windows.values().filter_map(|state| state.hold.filter(|_| state.dirty)).min();
         let possible = held.map_or(input, |held| input.min(Watermark::at(held)));
         self.output = self.output.max(possible);
-        panes
     }
 
     /// The output watermark of this key: the input watermark, held by panes still to come.

@@ -22,7 +22,7 @@ enum Inner {
 }
 
 /// A file being read.
-pub struct ByteSource {
+pub(crate) struct ByteSource {
     name: String,
     position: u64,
     inner: Inner,
@@ -33,7 +33,7 @@ impl ByteSource {
     ///
     /// # Errors
     /// If there is none or it cannot be read.
-    pub fn open(place: &Place) -> Result<Self, ConnectError> {
+    pub(crate) fn open(place: &Place) -> Result<Self, ConnectError> {
         let name = place.name();
         let inner = match place {
             Place::Local(path) => Inner::Local(File::open(path).map_err(|error| {
@@ -53,7 +53,7 @@ impl ByteSource {
 
     /// The file's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 }

@@ -17,7 +17,7 @@ use pharos_stream::io::{BadRecord, ConnectError, Offset, Records, Split};
 use super::bytes::ByteSource;
 
 /// A CSV file.
-pub struct CsvSplit {
+pub(crate) struct CsvSplit {
     name: String,
     reader: Reader<ByteSource>,
     delimiter: char,
@@ -30,7 +30,7 @@ pub struct CsvSplit {
 
 /// A reader as Beam's options say.
 #[must_use]
-pub fn reader(source: ByteSource, delimiter: char, comment: Option<char>) -> Reader<ByteSource> {
+pub(crate) fn reader(source: ByteSource, delimiter: char, comment: Option<char>) -> Reader<ByteSource> {
     ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -44,7 +44,7 @@ impl CsvSplit {
     ///
     /// # Errors
     /// If the header lacks a field of the schema, or cannot be read.
-    pub fn open(
+    pub(crate) fn open(
         source: ByteSource,
         delimiter: char,
         comment: Option<char>,

@@ -42,14 +42,14 @@ enum Cell<'a> {
 }
 
 /// Rows being gathered into columns.
-pub struct JsonRows {
+pub(crate) struct JsonRows {
     fields: Vec<Field>,
 }
 
 impl JsonRows {
     /// No rows yet.
     #[must_use]
-    pub fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(schema: &Schema) -> Self {
         let field = |field: &pharos_beam::schema::Field| Field {
             name: field.name.clone(),
             ty: field.ty.clone(),
@@ -69,7 +69,7 @@ impl JsonRows {
     ///
     /// # Errors
     /// If it is no JSON object, or a value is not of its field's type; says where.
-    pub fn push(&mut self, line: &[u8]) -> Result<(), String> {
+    pub(crate) fn push(&mut self, line: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(line).map_err(|error| format!("the line is not utf-8: {error}"))?;
         let mut parser = Parser { text, at: 0 };
         let cells = self.cells(&mut parser).map_err(|what| format!("column {}: {what}", parser.column()))?;
@@ -115,7 +115,7 @@ impl JsonRows {
     }
 
     /// The rows so far, one array for each field.
-    pub fn finish(&mut self) -> Vec<ArrayRef> {
+    pub(crate) fn finish(&mut self) -> Vec<ArrayRef> {
         self.fields.iter_mut().map(Field::finish).collect()
     }
 }
@@ -157,7 +157,7 @@ impl Field {
 ///
 /// # Errors
 /// If it is no JSON; says where.
-pub fn parse(line: &[u8]) -> Result<Value, String> {
+pub(crate) fn parse(line: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("the line is not utf-8: {error}"))?;
     let mut parser = Parser { text, at: 0 };
     let value = parser.value(0).and_then(|value| parser.end().map(|()| value));

@@ -23,7 +23,7 @@ enum Decoder {
 }
 
 /// A file of lines.
-pub struct LineSplit {
+pub(crate) struct LineSplit {
     name: String,
     reader: BufReader<ByteSource>,
     offset: Offset,
@@ -51,13 +51,13 @@ impl Chunk {
 impl LineSplit {
     /// A file whose rows are its lines.
     #[must_use]
-    pub fn text(source: ByteSource) -> Self {
+    pub(crate) fn text(source: ByteSource) -> Self {
         Self::new(source, Decoder::Text)
     }
 
     /// A file with one JSON object on each line.
     #[must_use]
-    pub fn json(source: ByteSource, schema: &Schema) -> Self {
+    pub(crate) fn json(source: ByteSource, schema: &Schema) -> Self {
         Self::new(source, Decoder::Json(JsonRows::new(schema)))
     }
 

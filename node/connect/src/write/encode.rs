@@ -23,13 +23,13 @@ struct Encoder {
 
 /// The encoder of a format.
 #[must_use]
-pub fn encoder(format: &WriteFormat, schema: &Schema) -> Arc<dyn Encode> {
+pub(super) fn encoder(format: &WriteFormat, schema: &Schema) -> Arc<dyn Encode> {
     Arc::new(Encoder { format: format.clone(), schema: schema.clone() })
 }
 
 /// What a file starts with.
 #[must_use]
-pub fn header(format: &WriteFormat, schema: &Schema) -> Vec<u8> {
+pub(super) fn header(format: &WriteFormat, schema: &Schema) -> Vec<u8> {
     match format {
         WriteFormat::Csv { delimiter } => record(*delimiter, schema.names().map(str::to_owned)),
         WriteFormat::Text | WriteFormat::Json => Vec::new(),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// A file that is not visible yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreparedFile {
+pub(super) struct PreparedFile {
     /// Its name in the making, within the directory of the final one.
     part: String,
     /// How many bytes of it count.
@@ -22,7 +22,7 @@ pub struct PreparedFile {
 }
 
 /// A file in the making.
-pub struct LocalShard {
+pub(super) struct LocalShard {
     path: PathBuf,
     file: BufWriter<File>,
     length: u64,
@@ -45,7 +45,7 @@ impl LocalShard {
     ///
     /// # Errors
     /// If the directory or the file cannot be made.
-    pub fn create(path: &str, run: &str) -> Result<Self, ConnectError> {
+    pub(super) fn create(path: &str, run: &str) -> Result<Self, ConnectError> {
         let path = Path::new(path);
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let part = path.with_file_name(format!(".{name}.{run}.part"));
@@ -61,7 +61,7 @@ impl LocalShard {
     /// # Errors
     /// If it is gone or too short. If it has become visible already there is nothing to go on with,
     /// so that is an error too; the caller commits instead.
-    pub fn reopen(path: &str, prepared: &PreparedFile) -> Result<Self, ConnectError> {
+    pub(super) fn reopen(path: &str, prepared: &PreparedFile) -> Result<Self, ConnectError> {
         let part = Path::new(path).with_file_name(&prepared.part);
         let mut file = OpenOptions::new().write(true).open(&part).map_err(failed(&part))?;
         let found = file.metadata().map_err(failed(&part))?.len();
@@ -82,7 +82,7 @@ impl LocalShard {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
         self.length += bytes.len() as u64;
         self.file.write_all(bytes).map_err(failed(&self.path))
     }
@@ -91,7 +91,7 @@ impl LocalShard {
     ///
     /// # Errors
     /// If the disk refuses.
-    pub fn prepare(&mut self) -> Result<PreparedFile, ConnectError> {
+    pub(super) fn prepare(&mut self) -> Result<PreparedFile, ConnectError> {
         self.file.flush().map_err(failed(&self.path))?;
         self.file.get_ref().sync_data().map_err(failed(&self.path))?;
         let part = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -103,7 +103,7 @@ impl LocalShard {
 ///
 /// # Errors
 /// If it has neither name, or the rename fails.
-pub fn commit(path: &str, prepared: &PreparedFile) -> Result<(), ConnectError> {
+pub(super) fn commit(path: &str, prepared: &PreparedFile) -> Result<(), ConnectError> {
     let path = Path::new(path);
     let part = path.with_file_name(&prepared.part);
     match fs::rename(&part, path) {

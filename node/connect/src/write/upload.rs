@@ -17,7 +17,7 @@ const PART: usize = 5 << 20;
 
 /// An object that is not visible yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreparedUpload {
+pub(super) struct PreparedUpload {
     /// The upload, once it has a part.
     upload: Option<String>,
     /// Its parts.
@@ -29,7 +29,7 @@ pub struct PreparedUpload {
 }
 
 /// An object in the making.
-pub struct ObjectShard {
+pub(super) struct ObjectShard {
     bucket: Bucket,
     key: String,
     upload: Option<String>,
@@ -49,7 +49,7 @@ impl ObjectShard {
     ///
     /// # Errors
     /// If what was prepared is damaged.
-    pub fn open(
+    pub(super) fn open(
         bucket: Bucket,
         key: String,
         prepared: Option<&PreparedUpload>,
@@ -71,7 +71,7 @@ impl ObjectShard {
     ///
     /// # Errors
     /// If a part cannot be uploaded.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
         self.tail.extend_from_slice(bytes);
         if self.tail.len() < PART {
             return Ok(());
@@ -89,7 +89,7 @@ impl ObjectShard {
 
     /// How far the object is.
     #[must_use]
-    pub fn prepare(&self) -> PreparedUpload {
+    pub(super) fn prepare(&self) -> PreparedUpload {
         PreparedUpload {
             upload: self.upload.clone(),
             parts: self.parts.clone(),
@@ -103,7 +103,7 @@ impl ObjectShard {
 ///
 /// # Errors
 /// If a request fails.
-pub fn commit(bucket: &Bucket, key: &str, prepared: &PreparedUpload) -> Result<(), ConnectError> {
+pub(super) fn commit(bucket: &Bucket, key: &str, prepared: &PreparedUpload) -> Result<(), ConnectError> {
     let tail = decode(&prepared.tail)?;
     let Some(upload) = &prepared.upload else { return bucket.put(key, tail) };
     let size = prepared.uploaded + tail.len() as u64;

@@ -12,7 +12,7 @@ use crate::exec::channel::{Epoch, Round};
 
 /// One task of the plan on one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId {
+pub(crate) struct TaskId {
     /// The node.
     pub node: u32,
     /// The thread.
@@ -21,7 +21,7 @@ pub struct TaskId {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input<S> {
+pub(crate) enum Input<S> {
     /// It is time for a checkpoint.
     Due,
     /// A task kept this at the barrier of an epoch.
@@ -40,7 +40,7 @@ pub enum Input<S> {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command<S> {
+pub(crate) enum Command<S> {
     /// Put a barrier before the sources.
     Inject(Epoch),
     /// Write what the tasks kept.
@@ -81,7 +81,7 @@ enum Last {
 
 /// The coordinator of one run.
 #[derive(Debug, Clone)]
-pub struct Coordinator<S> {
+pub(crate) struct Coordinator<S> {
     tasks: BTreeSet<TaskId>,
     ended: BTreeMap<TaskId, S>,
     next: Epoch,
@@ -91,18 +91,18 @@ pub struct Coordinator<S> {
 impl<S: Clone> Coordinator<S> {
     /// A coordinator of these tasks whose first checkpoint is `next`.
     #[must_use]
-    pub fn new(tasks: BTreeSet<TaskId>, next: Epoch) -> Self {
+    pub(crate) fn new(tasks: BTreeSet<TaskId>, next: Epoch) -> Self {
         Self { tasks, ended: BTreeMap::new(), next, phase: Phase::Idle }
     }
 
     /// Whether the run is done.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.phase, Phase::Done)
     }
 
     /// Takes in what happened and says what to do.
-    pub fn handle(&mut self, input: Input<S>) -> Vec<Command<S>> {
+    pub(crate) fn handle(&mut self, input: Input<S>) -> Vec<Command<S>> {
         match input {
             Input::Due => self.due(),
             Input::Kept(task, epoch, round, state) => self.kept(task, epoch, round, state),

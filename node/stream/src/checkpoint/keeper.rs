@@ -26,7 +26,7 @@ use crate::group::Frozen;
 const HEADER: &[u8; 8] = b"PHST\x01\0\0\0";
 
 /// The blobs of one run.
-pub struct Keeper {
+pub(crate) struct Keeper {
     blobs: Arc<dyn Blobs>,
     plan: Plan,
     generation: u64,
@@ -44,7 +44,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If that checkpoint cannot be read.
-    pub fn open(
+    pub(crate) fn open(
         blobs: Arc<dyn Blobs>,
         plan: &Plan,
         generation: u64,
@@ -64,7 +64,7 @@ impl Keeper {
 
     /// The checkpoint that counts.
     #[must_use]
-    pub fn last(&self) -> Option<&Manifest> {
+    pub(crate) fn last(&self) -> Option<&Manifest> {
         self.last.as_ref().map(|(_, manifest)| manifest)
     }
 
@@ -72,7 +72,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If the store refuses.
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         epoch: Epoch,
         round: Option<Round>,
@@ -115,7 +115,7 @@ impl Keeper {
 
     /// What to publish.
     #[must_use]
-    pub fn pointer(&self) -> Option<Pointer> {
+    pub(crate) fn pointer(&self) -> Option<Pointer> {
         let (name, manifest, crc) = self.next.as_ref()?;
         Some(Pointer::new(manifest.epoch, self.generation, name.clone(), *crc))
     }
@@ -124,7 +124,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If the store refuses.
-    pub fn clean(&mut self) -> Result<(), StreamError> {
+    pub(crate) fn clean(&mut self) -> Result<(), StreamError> {
         let Some((name, manifest, _)) = self.next.take() else { return Ok(()) };
         let needed: BTreeSet<&str> = manifest.blobs().collect();
         if let Some((old_name, old)) = &self.last {
@@ -142,7 +142,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If a piece of it is missing or damaged.
-    pub fn restore(&self) -> Result<Restored, StreamError> {
+    pub(crate) fn restore(&self) -> Result<Restored, StreamError> {
         let Some((_, manifest)) = &self.last else { return Ok(Restored::default()) };
         let mut restored =
             Restored { round: manifest.round.map_or(0, |round| round + 1), ..Restored::default() };
@@ -182,7 +182,7 @@ impl Keeper {
 
     /// What each sink prepared last, by node.
     #[must_use]
-    pub fn prepared(&self) -> BTreeMap<NodeId, String> {
+    pub(crate) fn prepared(&self) -> BTreeMap<NodeId, String> {
         let Some((_, manifest)) = &self.last else { return BTreeMap::new() };
         let prepared = |node: &pharos_beam::plan::Node| {
             manifest.sinks.get(&node.name).map(|prepared| (node.id, prepared.clone()))

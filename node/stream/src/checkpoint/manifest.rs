@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 
 /// Why a manifest cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ManifestError {
+pub(crate) enum ManifestError {
     /// It is no manifest.
     #[error("manifest `{0}` cannot be read: {1}")]
     Unreadable(String, String),
@@ -46,7 +46,7 @@ pub enum ManifestError {
 
 /// A piece of a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The thread that wrote it.
     pub thread: u32,
     /// The start of the slice.
@@ -63,7 +63,7 @@ pub struct Piece {
 
 /// The state of a grouping.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct GroupState {
+pub(crate) struct GroupState {
     /// Its input watermark, in microseconds.
     pub watermark: i64,
     /// Its tables.
@@ -72,7 +72,7 @@ pub struct GroupState {
 
 /// A checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The version of this record.
     pub version: u32,
     /// The hash of the plan.
@@ -100,7 +100,7 @@ pub struct Manifest {
 impl Manifest {
     /// An empty manifest of a plan.
     #[must_use]
-    pub fn new(plan: &Plan, epoch: Epoch, round: Option<Round>) -> Self {
+    pub(crate) fn new(plan: &Plan, epoch: Epoch, round: Option<Round>) -> Self {
         Self {
             version: VERSION,
             plan: plan.hash().to_string(),
@@ -118,7 +118,7 @@ impl Manifest {
 
     /// The bytes and their checksum.
     #[must_use]
-    pub fn write(&self) -> (Vec<u8>, u32) {
+    pub(crate) fn write(&self) -> (Vec<u8>, u32) {
         let bytes = serde_json::to_vec(self).expect("plain data becomes JSON");
         let crc = crc32c::crc32c(&bytes);
         (bytes, crc)
@@ -128,7 +128,7 @@ impl Manifest {
     ///
     /// # Errors
     /// If it is damaged, of another version, or of another plan.
-    pub fn read(name: &str, bytes: &[u8], crc: u32, plan: &Plan) -> Result<Self, ManifestError> {
+    pub(crate) fn read(name: &str, bytes: &[u8], crc: u32, plan: &Plan) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -158,7 +158,7 @@ impl Manifest {
     }
 
     /// The blobs it needs.
-    pub fn blobs(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &str> {
         self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.blob.as_str())
     }
 }

@@ -20,15 +20,15 @@ use crate::group::KeyedBatch;
 const FULL: usize = 4 << 20;
 
 /// The number of a round. In a round every split gives the same number of records.
-pub type Round = u64;
+pub(crate) type Round = u64;
 
 /// The number of a checkpoint.
-pub type Epoch = u64;
+pub(crate) type Epoch = u64;
 
 /// Where a part belongs among those of a round. The order is the same whatever the threads: first
 /// the origin, then (of a grouping) the window, then the split, or the range of key groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Label {
+pub(crate) struct Label {
     /// The origin.
     pub origin: u32,
     /// The step, for the results of a grouping.
@@ -43,7 +43,7 @@ pub struct Label {
 
 /// What travels.
 #[derive(Debug)]
-pub enum Payload {
+pub(crate) enum Payload {
     /// Rows for a grouping.
     Keyed(KeyedBatch),
     /// Rows.
@@ -64,7 +64,7 @@ impl Payload {
 
 /// What one origin on one thread has for one target on one thread in one round.
 #[derive(Debug)]
-pub struct Message {
+pub(crate) struct Message {
     /// The round.
     pub round: Round,
     /// How far the origin's time is after each step.
@@ -79,7 +79,7 @@ pub struct Message {
 
 /// One queue, with one thread on each side.
 #[derive(Debug, Default)]
-pub struct Channel {
+pub(crate) struct Channel {
     queue: Mutex<VecDeque<(usize, Message)>>,
     bytes: AtomicUsize,
 }
@@ -87,12 +87,12 @@ pub struct Channel {
 impl Channel {
     /// Whether another round may be sent. One round more than the bound is always let in, or a
     /// large round could never pass.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.bytes.load(Ordering::Acquire) < FULL
     }
 
     /// Sends a round.
-    pub fn send(&self, message: Message) {
+    pub(crate) fn send(&self, message: Message) {
         let bytes = 64 + message.parts.iter().map(|(_, payload)| payload.bytes()).sum::<usize>();
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((bytes, message));
@@ -111,7 +111,7 @@ impl Channel {
 
 /// The queues into one target on one thread.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     channels: Vec<(Arc<Channel>, Open)>,
     watermarks: SplitWatermarks,
     watermark: Watermark,
@@ -125,7 +125,7 @@ enum Open {
 
 /// A round, complete.
 #[derive(Debug)]
-pub struct Gathered {
+pub(crate) struct Gathered {
     /// Its number.
     pub round: Round,
     /// The rows, in order.
@@ -143,7 +143,7 @@ pub struct Gathered {
 impl Inbox {
     /// An inbox that goes on from `watermark`.
     #[must_use]
-    pub fn new(channels: Vec<Arc<Channel>>, watermark: Watermark) -> Self {
+    pub(crate) fn new(channels: Vec<Arc<Channel>>, watermark: Watermark) -> Self {
         let watermarks = SplitWatermarks::new(channels.len());
         Self {
             channels: channels.into_iter().map(|channel| (channel, Open::Yes)).collect(),
@@ -153,7 +153,7 @@ impl Inbox {
     }
 
     /// The next round, once every origin that has not ended has sent it.
-    pub fn gather(&mut self) -> Option<Gathered> {
+    pub(crate) fn gather(&mut self) -> Option<Gathered> {
         let open = |channel: &&(Arc<Channel>, Open)| channel.1 == Open::Yes;
         if !self.channels.iter().filter(open).all(|(channel, _)| channel.has_round()) {
             return None;

@@ -29,10 +29,10 @@ use crate::kernel::{RowErrors, evaluate, join_errors};
 use crate::key::Keys;
 
 /// What a round has for each target.
-pub type Outbox = BTreeMap<NodeId, Vec<(Label, Payload)>>;
+pub(crate) type Outbox = BTreeMap<NodeId, Vec<(Label, Payload)>>;
 
 /// The steps of a plan, shared by all threads.
-pub struct Steps {
+pub(crate) struct Steps {
     /// The plan.
     pub graph: Graph,
     /// The encoders of the writes.
@@ -46,7 +46,7 @@ impl Steps {
     ///
     /// # Errors
     /// If a row fails in a step without dead letters.
-    pub fn carry(
+    pub(crate) fn carry(
         &self,
         from: OutputRef,
         label: Label,
@@ -304,21 +304,21 @@ fn combinations(lengths: &[usize], cross_product: bool) -> Vec<Vec<Option<usize>
 
 /// The dead letters of rows of `schema`.
 #[must_use]
-pub fn dead_letters(schema: &Schema, rows: &Batch, messages: Vec<String>) -> Batch {
+pub(crate) fn dead_letters(schema: &Schema, rows: &Batch, messages: Vec<String>) -> Batch {
     let element = rows_of(schema, rows.columns.clone(), rows.rows, None);
     letters(element, rows, messages)
 }
 
 /// The dead letters of records that are no rows.
 #[must_use]
-pub fn letters(element: ArrayRef, rows: &Batch, messages: Vec<String>) -> Batch {
+pub(crate) fn letters(element: ArrayRef, rows: &Batch, messages: Vec<String>) -> Batch {
     let stacks = StringArray::from(vec![""; rows.rows]);
     rows.with_columns(vec![element, Arc::new(StringArray::from(messages)), Arc::new(stacks)])
 }
 
 /// The values of a batch, row by row.
 #[must_use]
-pub fn values_of(schema: &Schema, batch: &Batch) -> Vec<Vec<Value>> {
+pub(crate) fn values_of(schema: &Schema, batch: &Batch) -> Vec<Vec<Value>> {
     let cell = |row: usize| {
         move |(field, column): (&pharos_beam::schema::Field, &ArrayRef)| value_at(&field.ty, column, row)
     };
@@ -327,7 +327,7 @@ pub fn values_of(schema: &Schema, batch: &Batch) -> Vec<Vec<Value>> {
 
 /// The batch of literal rows.
 #[must_use]
-pub fn batch_of(schema: &Schema, rows: &[Vec<Value>]) -> Vec<ArrayRef> {
+pub(crate) fn batch_of(schema: &Schema, rows: &[Vec<Value>]) -> Vec<ArrayRef> {
     let column = |(position, field): (usize, &pharos_beam::schema::Field)| {
         let cells: Vec<&Value> = rows.iter().map(|row| &row[position]).collect();
         build(&field.ty, &cells)

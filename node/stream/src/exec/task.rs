@@ -11,7 +11,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, StringArray};
 use arrow_select::concat::concat;
-use pharos_beam::plan::{Node, NodeId, NodeKind, OutputRef, ReadSpec, WatermarkSpec};
+use pharos_beam::plan::{Node, NodeId, NodeKind, OutputRef, ReadSpec};
 use pharos_beam::schema::Value;
 use pharos_window::{Span, SplitState, SplitWatermarks, Timestamp, Watermark, Window};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ type States = [SplitState; ROUND_STEPS];
 
 /// The channels to one target, one for each of its threads.
 #[derive(Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// The target.
     pub target: NodeId,
     /// Its threads' queues.
@@ -42,7 +42,7 @@ pub struct Route {
 
 /// Where a split stands, in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SplitProgress {
+pub(crate) struct SplitProgress {
     /// Its place among the read's splits.
     pub index: u32,
     /// Its file.
@@ -57,7 +57,7 @@ pub struct SplitProgress {
 
 /// The state of a task at a barrier.
 #[derive(Debug, Clone)]
-pub enum TaskState {
+pub(crate) enum TaskState {
     /// Its splits.
     Read(Vec<SplitProgress>),
     /// Whether its rows are out.
@@ -72,7 +72,7 @@ pub enum TaskState {
 
 /// Whether something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Done {
+pub(crate) enum Done {
     /// It is.
     Yes,
     /// It is not.
@@ -81,7 +81,7 @@ pub enum Done {
 
 /// What a task tells the coordinator.
 #[derive(Debug)]
-pub struct TaskReport {
+pub(crate) struct TaskReport {
     /// Which node.
     pub node: NodeId,
     /// On which thread.
@@ -93,7 +93,7 @@ pub struct TaskReport {
 }
 
 /// What a task needs from its thread.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// The plan's steps.
     pub steps: &'a Steps,
     /// Which thread.
@@ -108,7 +108,7 @@ pub struct Context<'a> {
 
 /// What came of calling a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Polled {
+pub(crate) enum Polled {
     /// It did a round.
     Worked,
     /// It must wait.
@@ -119,14 +119,14 @@ pub enum Polled {
 
 /// The outgoing side of an origin.
 #[derive(Debug)]
-pub struct Outlet {
+pub(crate) struct Outlet {
     routes: Vec<Route>,
 }
 
 impl Outlet {
     /// An outlet to these targets.
     #[must_use]
-    pub fn new(routes: Vec<Route>) -> Self {
+    pub(crate) fn new(routes: Vec<Route>) -> Self {
         Self { routes }
     }
 
@@ -164,7 +164,7 @@ fn scatter(parts: Vec<(Label, Payload)>, owners: usize) -> Vec<Vec<(Label, Paylo
 }
 
 /// A split and how far its time is.
-pub struct OpenSplit {
+pub(crate) struct OpenSplit {
     /// Its place among the read's splits.
     pub index: u32,
     /// The split.
@@ -176,7 +176,7 @@ pub struct OpenSplit {
 }
 
 /// One thread's splits of a read.
-pub struct ReadTask {
+pub(crate) struct ReadTask {
     node: Node,
     spec: ReadSpec,
     splits: Vec<OpenSplit>,
@@ -189,7 +189,13 @@ pub struct ReadTask {
 impl ReadTask {
     /// A task that goes on in `round`.
     #[must_use]
-    pub fn new(node: &Node, spec: &ReadSpec, splits: Vec<OpenSplit>, outlet: Outlet, round: Round) -> Self {
+    pub(crate) fn new(
+        node: &Node,
+        spec: &ReadSpec,
+        splits: Vec<OpenSplit>,
+        outlet: Outlet,
+        round: Round,
+    ) -> Self {
         let watermarks = SplitWatermarks::new(splits.len());
         Self { node: node.clone(), spec: spec.clone(), splits, watermarks, outlet, round, ended: false }
     }
@@ -198,7 +204,7 @@ impl ReadTask {
     ///
     /// # Errors
     /// If a split cannot be read, or a record fails and there are no dead letters.
-    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
         if self.ended {
             return Ok(Polled::Ended);
         }
@@ -360,7 +366,7 @@ fn send_report(
 }
 
 /// The literal rows of a Create, all in one round on the first thread.
-pub struct CreateTask {
+pub(crate) struct CreateTask {
     node: Node,
     rows: Vec<Vec<Value>>,
     outlet: Outlet,
@@ -371,7 +377,7 @@ pub struct CreateTask {
 impl CreateTask {
     /// A task that gives these rows in `round`.
     #[must_use]
-    pub fn new(node: &Node, rows: Vec<Vec<Value>>, outlet: Outlet, round: Round) -> Self {
+    pub(crate) fn new(node: &Node, rows: Vec<Vec<Value>>, outlet: Outlet, round: Round) -> Self {
         Self { node: node.clone(), rows, outlet, round, ended: false }
     }
 
@@ -379,7 +385,7 @@ impl CreateTask {
     ///
     /// # Errors
     /// If a row fails on its way.
-    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
         if self.ended {
             return Ok(Polled::Ended);
         }
@@ -398,7 +404,7 @@ impl CreateTask {
 }
 
 /// One thread's share of a Combine.
-pub struct GroupTask {
+pub(crate) struct GroupTask {
     node: Node,
     grouping: Grouping,
     inbox: Inbox,
@@ -409,7 +415,7 @@ pub struct GroupTask {
 impl GroupTask {
     /// A task that goes on with `grouping`.
     #[must_use]
-    pub fn new(node: &Node, grouping: Grouping, inbox: Inbox, outlet: Outlet) -> Self {
+    pub(crate) fn new(node: &Node, grouping: Grouping, inbox: Inbox, outlet: Outlet) -> Self {
         Self { node: node.clone(), grouping, inbox, outlet, ended: false }
     }
 
@@ -417,7 +423,7 @@ impl GroupTask {
     ///
     /// # Errors
     /// If a result does not fit, or a row fails on its way on.
-    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
         if self.ended {
             return Ok(Polled::Ended);
         }
@@ -590,7 +596,7 @@ impl Late {
 }
 
 /// A write, on the thread that owns it.
-pub struct SinkTask {
+pub(crate) struct SinkTask {
     node: Node,
     sink: Box<dyn Sink>,
     inbox: Inbox,
@@ -600,7 +606,7 @@ pub struct SinkTask {
 impl SinkTask {
     /// A task that goes on with `sink`.
     #[must_use]
-    pub fn new(node: &Node, sink: Box<dyn Sink>, inbox: Inbox) -> Self {
+    pub(crate) fn new(node: &Node, sink: Box<dyn Sink>, inbox: Inbox) -> Self {
         Self { node: node.clone(), sink, inbox, ended: false }
     }
 
@@ -608,7 +614,7 @@ impl SinkTask {
     ///
     /// # Errors
     /// If the sink fails.
-    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
         if self.ended {
             return Ok(Polled::Ended);
         }
@@ -634,7 +640,7 @@ impl SinkTask {
 }
 
 /// An AssertEqual, on the thread that owns it.
-pub struct AssertTask {
+pub(crate) struct AssertTask {
     node: Node,
     rows: Vec<Vec<u8>>,
     inbox: Inbox,
@@ -644,7 +650,7 @@ pub struct AssertTask {
 impl AssertTask {
     /// A task that has seen `rows`.
     #[must_use]
-    pub fn new(node: &Node, rows: Vec<Vec<u8>>, inbox: Inbox) -> Self {
+    pub(crate) fn new(node: &Node, rows: Vec<Vec<u8>>, inbox: Inbox) -> Self {
         Self { node: node.clone(), rows, inbox, ended: false }
     }
 
@@ -652,7 +658,7 @@ impl AssertTask {
     ///
     /// # Errors
     /// If the rows are not those expected.
-    pub fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
         if self.ended {
             return Ok(Polled::Ended);
         }

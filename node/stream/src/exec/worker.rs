@@ -18,7 +18,7 @@ use super::task::{AssertTask, Context, CreateTask, GroupTask, Polled, ReadTask, 
 use crate::error::StreamError;
 
 /// A task of any kind.
-pub enum Task {
+pub(crate) enum Task {
     /// Reads splits.
     Read(Box<ReadTask>),
     /// Gives literal rows.
@@ -46,7 +46,7 @@ impl Task {
 /// Where the barriers of checkpoints stand. All sources of a round must agree, so the first that
 /// comes to a round decides for all.
 #[derive(Debug, Default)]
-pub struct Barriers {
+pub(crate) struct Barriers {
     inner: Mutex<Decisions>,
 }
 
@@ -60,12 +60,12 @@ struct Decisions {
 
 impl Barriers {
     /// Asks for a checkpoint in the next round that is not decided yet.
-    pub fn request(&self, epoch: Epoch) {
+    pub(crate) fn request(&self, epoch: Epoch) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).wanted = Some(epoch);
     }
 
     /// The checkpoint to take at the end of `round`.
-    pub fn decide(&self, round: Round) -> Option<Epoch> {
+    pub(crate) fn decide(&self, round: Round) -> Option<Epoch> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if round >= inner.decided {
             inner.decided = round + 1;
@@ -78,7 +78,7 @@ impl Barriers {
 }
 
 /// What the threads of a run share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// The plan's steps.
     pub steps: Steps,
     /// Where checkpoints are taken.
@@ -90,17 +90,17 @@ pub struct Shared {
 impl Shared {
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(steps: Steps) -> Self {
+    pub(crate) fn new(steps: Steps) -> Self {
         Self { steps, barriers: Barriers::default(), stop: AtomicBool::new(false), threads: OnceLock::new() }
     }
 
     /// Makes the threads known to each other, once all are started.
-    pub fn introduce(&self, threads: Vec<Thread>) {
+    pub(crate) fn introduce(&self, threads: Vec<Thread>) {
         self.threads.get_or_init(|| threads);
     }
 
     /// Ends all threads soon.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
     }
@@ -112,7 +112,7 @@ impl Shared {
 
 /// What a thread tells the one that started it.
 #[derive(Debug)]
-pub enum News {
+pub(crate) enum News {
     /// A task has something to keep.
     Report(TaskReport),
     /// The thread has ended.
@@ -120,7 +120,13 @@ pub enum News {
 }
 
 /// Runs the tasks of a thread until all have ended. `tasks` stand in the order of the plan.
-pub fn run(shared: &Arc<Shared>, thread: usize, threads: usize, mut tasks: Vec<Task>, news: &Sender<News>) {
+pub(crate) fn run(
+    shared: &Arc<Shared>,
+    thread: usize,
+    threads: usize,
+    mut tasks: Vec<Task>,
+    news: &Sender<News>,
+) {
     tasks.reverse();
     let barrier = |round| shared.barriers.decide(round);
     let report = |report| {

@@ -29,9 +29,12 @@ struct Entry {
     timer: Option<Timestamp>,
 }
 
+/// A pane and its key.
+type KeyedPane = (KeyHash, Box<[u8]>, Pane<Accumulators>);
+
 /// One thread's keys.
 #[derive(Debug)]
-pub struct General {
+pub(crate) struct General {
     spec: Arc<GroupSpec>,
     index: HashTable<u32>,
     entries: Vec<Option<Entry>>,
@@ -43,7 +46,7 @@ pub struct General {
 impl General {
     /// No keys yet.
     #[must_use]
-    pub fn new(spec: Arc<GroupSpec>) -> Self {
+    pub(crate) fn new(spec: Arc<GroupSpec>) -> Self {
         Self {
             spec,
             index: HashTable::new(),
@@ -55,7 +58,12 @@ impl General {
     }
 
     /// Adds rows; see [`super::Grouping::add`].
-    pub fn add(&mut self, batch: &KeyedBatch, rows: Range<usize>, input: Watermark) -> Vec<(u32, Window)> {
+    pub(crate) fn add(
+        &mut self,
+        batch: &KeyedBatch,
+        rows: Range<usize>,
+        input: Watermark,
+    ) -> Vec<(u32, Window)> {
         let mut dropped = Vec::new();
         let strategy = self.spec.strategy;
         for row in rows {
@@ -103,11 +111,15 @@ impl General {
     ///
     /// # Errors
     /// If a result does not fit its type.
-    pub fn advance(&mut self, before: Watermark, input: Watermark) -> Result<Vec<Fired>, AggregateError> {
+    pub(crate) fn advance(
+        &mut self,
+        before: Watermark,
+        input: Watermark,
+    ) -> Result<Vec<Fired>, AggregateError> {
         let mut visit = std::mem::take(&mut self.touched);
         let due = self.timers.iter().take_while(|(at, _)| input.has_passed(*at));
         visit.extend(due.map(|(_, position)| *position));
-        let mut fired: Vec<(KeyHash, Box<[u8]>, Pane<Accumulators>)> = Vec::new();
+        let mut fired: Vec<KeyedPane> = Vec::new();
         for position in visit {
             let Some(entry) = self.entries[position as usize].as_mut() else { continue };
             let panes = entry.windows.advance(&self.spec.strategy, before, input);
@@ -142,7 +154,7 @@ impl General {
         }
     }
 
-    fn emit(&self, fired: &[(KeyHash, Box<[u8]>, Pane<Accumulators>)]) -> Result<Fired, AggregateError> {
+    fn emit(&self, fired: &[KeyedPane]) -> Result<Fired, AggregateError> {
         let mut results = Accumulators::new(&self.spec.aggregations);
         for (_, _, pane) in fired {
             let slot = results.push();
@@ -161,7 +173,7 @@ impl General {
     }
 
     /// The output watermark: the input watermark, held by what is still to come.
-    pub fn output(&mut self, input: Watermark) -> Watermark {
+    pub(crate) fn output(&mut self, input: Watermark) -> Watermark {
         if self.spec.strategy.timestamp_combiner == TimestampCombiner::EndOfWindow {
             return input;
         }
@@ -174,7 +186,7 @@ impl General {
 
     /// Everything, ordered by key group and key.
     #[must_use]
-    pub fn write(&self) -> Vec<u8> {
+    pub(crate) fn write(&self) -> Vec<u8> {
         let mut entries: Vec<&Entry> = self.entries.iter().flatten().collect();
         entries.sort_by_key(|entry| (entry.hash.group(), &entry.key));
         let mut out = Vec::new();
@@ -194,7 +206,7 @@ impl General {
     ///
     /// # Errors
     /// If the bytes are not such state.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,

@@ -26,7 +26,7 @@ const GLOBAL: i64 = i64::MIN;
 
 /// One thread's tables.
 #[derive(Debug)]
-pub struct Slices {
+pub(crate) struct Slices {
     spec: Arc<GroupSpec>,
     tables: BTreeMap<i64, Arc<SliceTable>>,
     /// The slices that differ from the last barrier.
@@ -36,12 +36,17 @@ pub struct Slices {
 impl Slices {
     /// No tables yet.
     #[must_use]
-    pub fn new(spec: Arc<GroupSpec>) -> Self {
+    pub(crate) fn new(spec: Arc<GroupSpec>) -> Self {
         Self { spec, tables: BTreeMap::new(), changed: BTreeSet::new() }
     }
 
     /// Adds rows; see [`super::Grouping::add`].
-    pub fn add(&mut self, batch: &KeyedBatch, rows: Range<usize>, input: Watermark) -> Vec<(u32, Window)> {
+    pub(crate) fn add(
+        &mut self,
+        batch: &KeyedBatch,
+        rows: Range<usize>,
+        input: Watermark,
+    ) -> Vec<(u32, Window)> {
         let mut dropped = Vec::new();
         let mut by_slice: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         let mut fates: BTreeMap<i64, (bool, Vec<Window>)> = BTreeMap::new();
@@ -93,7 +98,11 @@ impl Slices {
     ///
     /// # Errors
     /// If a result does not fit its type.
-    pub fn advance(&mut self, before: Watermark, input: Watermark) -> Result<Vec<Fired>, AggregateError> {
+    pub(crate) fn advance(
+        &mut self,
+        before: Watermark,
+        input: Watermark,
+    ) -> Result<Vec<Fired>, AggregateError> {
         match self.spec.strategy.window_fn {
             WindowFn::Sliding { .. } => self.advance_sliding(before, input),
             _ => self.advance_tables(before, input),
@@ -180,7 +189,7 @@ impl Slices {
     }
 
     /// The tables now; from here on they are shared until they change.
-    pub fn freeze(&mut self) -> Frozen {
+    pub(crate) fn freeze(&mut self) -> Frozen {
         let changed = std::mem::take(&mut self.changed);
         let table = |(slice, table): (&i64, &Arc<SliceTable>)| {
             (*slice, changed.contains(slice).then(|| Arc::clone(table)))
@@ -192,7 +201,7 @@ impl Slices {
     ///
     /// # Errors
     /// If the bytes are not such a table.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         slice: i64,
         input: &mut Reader<'_>,

@@ -17,7 +17,7 @@ use crate::key::{KeyHash, Keys};
 
 /// One table.
 #[derive(Debug, Clone)]
-pub struct SliceTable {
+pub(crate) struct SliceTable {
     index: HashTable<u32>,
     /// The keys by slot.
     pub keys: Keys,
@@ -32,7 +32,7 @@ pub struct SliceTable {
 impl SliceTable {
     /// An empty table.
     #[must_use]
-    pub fn new(aggregations: &Arc<[Aggregation]>) -> Self {
+    pub(crate) fn new(aggregations: &Arc<[Aggregation]>) -> Self {
         Self {
             index: HashTable::new(),
             keys: Keys::default(),
@@ -43,7 +43,7 @@ impl SliceTable {
     }
 
     /// The slot of a key, opened if it is new.
-    pub fn slot(&mut self, key: &[u8], hash: KeyHash) -> u32 {
+    pub(crate) fn slot(&mut self, key: &[u8], hash: KeyHash) -> u32 {
         let Self { index, keys, .. } = self;
         let same = |slot: &u32| keys.hash(*slot as usize) == hash && keys.bytes(*slot as usize) == key;
         if let Some(slot) = index.find(hash.0, same) {
@@ -63,7 +63,7 @@ impl SliceTable {
     }
 
     /// Adds the rows `rows` of a batch.
-    pub fn update(&mut self, keys: &Keys, rows: &[u32], values: &[ArrayRef]) {
+    pub(crate) fn update(&mut self, keys: &Keys, rows: &[u32], values: &[ArrayRef]) {
         let slots: Vec<u32> =
             rows.iter().map(|row| self.slot(keys.bytes(*row as usize), keys.hash(*row as usize))).collect();
         self.accumulators.update(&slots, rows, values);
@@ -71,7 +71,7 @@ impl SliceTable {
     }
 
     /// Adds what another table gathered.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for from in 0..other.accumulators.len() {
             let key = from as usize;
             let to = self.slot(other.keys.bytes(key), other.keys.hash(key));
@@ -82,14 +82,14 @@ impl SliceTable {
 
     /// The slots in the order of their key groups, then in the order in which they came.
     #[must_use]
-    pub fn by_group(&self) -> Vec<u32> {
+    pub(crate) fn by_group(&self) -> Vec<u32> {
         let mut slots: Vec<u32> = (0..self.accumulators.len()).collect();
         slots.sort_by_key(|slot| self.keys.hash(*slot as usize).group());
         slots
     }
 
     /// Appends the bytes of the table, ordered by key group.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         put_len(out, self.accumulators.len() as usize);
         for slot in self.by_group() {
             put_bytes(out, self.keys.bytes(slot as usize));
@@ -104,7 +104,7 @@ impl SliceTable {
     ///
     /// # Errors
     /// If the bytes are not such a table.
-    pub fn read(
+    pub(crate) fn read(
         aggregations: &Arc<[Aggregation]>,
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,

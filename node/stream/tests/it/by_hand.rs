@@ -117,7 +117,7 @@ fn execute(plan: &Plan, threads: usize) -> Report {
         threads,
         run: "test".to_owned(),
         listener: Arc::new(|_| {}),
-        checkpoint: None,
+        durability: None,
         stop: Arc::default(),
     };
     run(plan, &files, &options).unwrap()

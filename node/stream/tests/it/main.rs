@@ -1,5 +1,7 @@
 //! The engine with the real files of `pharos-connect`.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::type_complexity, reason = "a test fails by panicking")]
+
 mod by_hand;
 mod recovery;
 mod support;

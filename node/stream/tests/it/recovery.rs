@@ -12,7 +12,7 @@ use pharos_beam::schema::Schema;
 use pharos_connect::{Files, open_blobs};
 use pharos_stream::coordination::MemoryCoordination;
 use pharos_stream::io::{ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split};
-use pharos_stream::{CheckpointOptions, Event, Report, RunOptions, StreamError, run};
+use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError, run};
 
 use crate::support::plan;
 
@@ -164,10 +164,12 @@ fn live_once(
             Event::Restored { epoch } => *noted.lock().unwrap() = Some(*epoch),
             _ => {}
         }),
-        checkpoint: Some(CheckpointOptions {
-            interval: Duration::ZERO,
-            blobs: open_blobs("checkpoints", directory).unwrap(),
+        durability: Some(Durability {
             coordination: Arc::new(Mutex::new(ensemble.clone())),
+            checkpoints: Some(CheckpointOptions {
+                interval: Duration::ZERO,
+                blobs: open_blobs("checkpoints", directory).unwrap(),
+            }),
         }),
         stop: Arc::new(AtomicBool::new(false)),
     };

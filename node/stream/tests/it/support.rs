@@ -9,18 +9,18 @@ use pharos_stream::io::Connectors;
 use pharos_stream::{Report, RunOptions, StreamError, run};
 
 /// Options of a run without checkpoints.
-pub fn options(threads: usize) -> RunOptions {
+pub(crate) fn options(threads: usize) -> RunOptions {
     RunOptions {
         threads,
         run: "test".to_owned(),
         listener: Arc::new(|_| {}),
-        checkpoint: None,
+        durability: None,
         stop: Arc::default(),
     }
 }
 
 /// The plan of a document whose paths start at `directory`.
-pub fn plan(document: &str, directory: &Path) -> Plan {
+pub(crate) fn plan(document: &str, directory: &Path) -> Plan {
     let files = Files::new(directory);
     match compile(document, SourceName::new("test.yaml"), &Sampler(&files)) {
         Ok(plan) => plan,
@@ -29,13 +29,13 @@ pub fn plan(document: &str, directory: &Path) -> Plan {
 }
 
 /// Runs a document.
-pub fn execute(document: &str, directory: &Path, threads: usize) -> Result<Report, StreamError> {
+pub(crate) fn execute(document: &str, directory: &Path, threads: usize) -> Result<Report, StreamError> {
     let connectors: Arc<dyn Connectors> = Arc::new(Files::new(directory));
     run(&plan(document, directory), &connectors, &options(threads))
 }
 
 /// The lines of an output of one shard.
-pub fn lines(directory: &Path, name: &str) -> Vec<String> {
+pub(crate) fn lines(directory: &Path, name: &str) -> Vec<String> {
     let path = directory.join(format!("{name}-00000-of-00001"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(str::to_owned).collect()

@@ -1,0 +1,269 @@
+//! What a worker says about its Pipeline, over HTTP.
+//!
+//! Owns: the status and its JSON, the metrics, the little server for both.
+//! Must not know: how the run goes on.
+//! Invariant: an answer never waits for the run; it is a copy of counters.
+
+use crate::failure::Failure;
+use anyhow::Context;
+use pharos_stream::{Event, Watermark};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a caller may take over its request.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How much of a request is read.
+const LONGEST_REQUEST: u64 = 8 << 10;
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WorkerState {
+    /// It connects, compiles or restores.
+    Starting,
+    /// It reads and writes.
+    Running,
+    /// It has read its input to the end, and its output is committed.
+    Completed,
+    /// It cannot go on.
+    Failed,
+}
+
+/// The answer of `/v1/pipeline`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    state: WorkerState,
+    epoch: Option<u64>,
+    watermark: Option<String>,
+    late_dropped: u64,
+    windows_closed: u64,
+    message: Option<String>,
+    document_hash: String,
+    run_id: i64,
+}
+
+#[derive(Debug)]
+struct Known {
+    answer: Answer,
+    late: BTreeMap<String, u64>,
+    windows: BTreeMap<String, u64>,
+    watermarks: BTreeMap<String, Watermark>,
+    dead_letters: BTreeMap<String, u64>,
+}
+
+/// What a worker says.
+#[derive(Debug)]
+pub(crate) struct Status {
+    known: Mutex<Known>,
+}
+
+impl Status {
+    /// A worker that starts.
+    pub(crate) fn new(document_hash: &str, run_id: i64) -> Self {
+        let answer = Answer {
+            state: WorkerState::Starting,
+            epoch: None,
+            watermark: None,
+            late_dropped: 0,
+            windows_closed: 0,
+            message: None,
+            document_hash: document_hash.to_owned(),
+            run_id,
+        };
+        let known = Known {
+            answer,
+            late: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+        };
+        Self { known: Mutex::new(known) }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what the worker does now.
+    pub(crate) fn set(&self, state: WorkerState, message: Option<String>) {
+        let mut known = self.known();
+        known.answer.state = state;
+        known.answer.message = message;
+    }
+
+    /// Takes news of the run.
+    pub(crate) fn hear(&self, event: &Event) {
+        let mut known = self.known();
+        match event {
+            Event::WindowClosed { transform, closed, .. } => {
+                known.windows.insert(transform.clone(), *closed);
+                known.answer.windows_closed = known.windows.values().sum();
+            }
+            Event::Watermark { transform, watermark } => {
+                known.watermarks.insert(transform.clone(), *watermark);
+                known.answer.watermark = known.watermarks.values().min().map(ToString::to_string);
+            }
+            Event::LateDropped { transform, total, .. } => {
+                known.late.insert(transform.clone(), *total);
+                known.answer.late_dropped = known.late.values().sum();
+            }
+            Event::DeadLetters { transform, rows } => {
+                *known.dead_letters.entry(transform.clone()).or_default() += rows;
+            }
+            Event::Checkpoint { epoch } => {
+                known.answer.epoch = Some(*epoch);
+                tracing::info!(epoch, "checkpoint");
+            }
+            Event::Restored { epoch } => {
+                known.answer.epoch = Some(*epoch);
+                tracing::info!(epoch, "goes on from a checkpoint");
+            }
+            Event::Written { files, .. } => tracing::info!(?files, "wrote"),
+            Event::Log { level, text, .. } => match level {
+                pharos_beam::plan::LogLevel::Error => tracing::error!("{text}"),
+                pharos_beam::plan::LogLevel::Info => tracing::info!("{text}"),
+                pharos_beam::plan::LogLevel::Debug => tracing::debug!("{text}"),
+            },
+            _ => {}
+        }
+    }
+
+    fn ready(&self) -> bool {
+        matches!(self.known().answer.state, WorkerState::Running | WorkerState::Completed)
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(&self.known().answer).expect("plain data becomes JSON")
+    }
+
+    fn metrics(&self) -> String {
+        let known = self.known();
+        let mut out = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes everything");
+            for (transform, value) in values {
+                let label = transform.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                writeln!(out, "{name}{{transform=\"{label}\"}} {value}").expect("a string takes everything");
+            }
+        };
+        let counts = |of: &BTreeMap<String, u64>| -> Vec<(String, f64)> {
+            of.iter().map(|(transform, count)| (transform.clone(), *count as f64)).collect()
+        };
+        family("pharos_late_rows_total", "counter", "Rows dropped as late.", &counts(&known.late));
+        family("pharos_windows_closed_total", "counter", "Windows closed.", &counts(&known.windows));
+        family("pharos_dead_letters_total", "counter", "Rows sent to dead letters.", &counts(&known.dead_letters));
+        let seconds: Vec<(String, f64)> = known
+            .watermarks
+            .iter()
+            .map(|(transform, at)| (transform.clone(), at.timestamp().micros() as f64 / 1e6))
+            .collect();
+        family("pharos_watermark_seconds", "gauge", "Event time up to which results are complete.", &seconds);
+        if let Some(epoch) = known.answer.epoch {
+            writeln!(
+                out,
+                "# HELP pharos_checkpoint_epoch Number of the last committed checkpoint.\n# TYPE pharos_checkpoint_epoch gauge\npharos_checkpoint_epoch {epoch}"
+            )
+            .expect("a string takes everything");
+        }
+        out
+    }
+
+    fn answer(&self, path: &str) -> (u16, &'static str, String) {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        match path {
+            "/livez" => (200, TEXT, "alive\n".to_owned()),
+            "/readyz" if self.ready() => (200, TEXT, "ready\n".to_owned()),
+            "/readyz" => (503, TEXT, "not ready\n".to_owned()),
+            "/metrics" => (200, "text/plain; version=0.0.4", self.metrics()),
+            "/v1/pipeline" => (200, "application/json", self.json()),
+            _ => (404, TEXT, "there is no such page\n".to_owned()),
+        }
+    }
+}
+
+/// Answers on both addresses until the process ends.
+pub(crate) fn serve(admin: SocketAddr, metrics: SocketAddr, status: &Arc<Status>) -> Result<(), Failure> {
+    for address in [admin, metrics] {
+        let listener = TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address}"))
+            .map_err(Failure::users)?;
+        let status = Arc::clone(status);
+        let thread = std::thread::Builder::new().name("pharos-admin".to_owned());
+        let thread = thread.spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A caller that hangs up early harms nobody else.
+                let _ = exchange(&stream, &status);
+            }
+        });
+        thread.context("cannot start a thread").map_err(Failure::ours)?;
+    }
+    Ok(())
+}
+
+/// One request, one answer; the connection is closed after it.
+fn exchange(stream: &TcpStream, status: &Status) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut request = BufReader::new(stream.take(LONGEST_REQUEST));
+    let mut first = String::new();
+    request.read_line(&mut first)?;
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let mut words = first.split_ascii_whitespace();
+    let (code, kind, body) = match (words.next(), words.next()) {
+        (Some("GET" | "HEAD"), Some(path)) => status.answer(path),
+        _ => (405, "text/plain; charset=utf-8", "only GET is answered\n".to_owned()),
+    };
+    let body = if first.starts_with("HEAD ") { String::new() } else { body };
+    let mut stream = stream;
+    write!(
+        stream,
+        "HTTP/1.1 {code} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        if code == 200 { "OK" } else { "-" },
+        body.len()
+    )
+}
+
+/// Sets `stop` with Ctrl-C or SIGTERM.
+pub(crate) fn stop_on_signal(stop: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot wait for signals").map_err(Failure::ours)?;
+    let stop = Arc::clone(stop);
+    let thread = std::thread::Builder::new().name("pharos-signals".to_owned());
+    let spawned = thread.spawn(move || {
+        if let Err(error) = runtime.block_on(crate::ensemble::signalled()) {
+            tracing::error!(%error, "cannot wait for signals");
+        }
+        stop.store(true, Ordering::Release);
+    });
+    spawned.map(drop).context("cannot start a thread").map_err(Failure::ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_what_the_operator_reads() {
+        let status = Status::new("abc", 3);
+        assert_eq!(status.answer("/readyz").0, 503);
+        status.set(WorkerState::Running, None);
+        status.hear(&Event::Checkpoint { epoch: 7 });
+        status.hear(&Event::LateDropped { transform: "t".to_owned(), rows: 2, total: 5 });
+        assert_eq!(status.answer("/readyz").0, 200);
+        assert_eq!(
+            status.answer("/v1/pipeline").2,
+            r#"{"state":"running","epoch":7,"watermark":null,"lateDropped":5,"windowsClosed":0,"message":null,"documentHash":"abc","runId":3}"#
+        );
+        assert!(status.answer("/metrics").2.contains("pharos_late_rows_total{transform=\"t\"} 5"));
+    }
+}

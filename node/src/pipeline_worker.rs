@@ -1,0 +1,130 @@
+//! `pharos-node worker`: one Pipeline in a pod.
+//!
+//! Owns: the worker's flags, its life from start to idling, and what it says on its admin port.
+//! Must not know: Kubernetes, how rows are processed.
+//! Invariant: a worker whose run is done, or whose user must mend something, stays up and says so;
+//! one that trying again may help ends with exit code 1 and is started again.
+
+use crate::failure::Failure;
+use crate::pipeline::{Trouble, compile, threads, trouble};
+use crate::pipeline_status::{Status, WorkerState, serve};
+use clap::Args;
+use pharos_beam::SourceName;
+use pharos_connect::{Files, open_blobs};
+use pharos_crds::names::ZNODE_PIPELINES;
+use pharos_stream::coordination::{Paths, ZooKeeperCoordination};
+use pharos_stream::io::{Connectors, Fault};
+use pharos_stream::{CheckpointOptions, Durability, Event, RunOptions, StreamError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How soon an idle worker notices that it is to end.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// The flags of a worker.
+#[derive(Args, Debug)]
+pub(crate) struct WorkerArgs {
+    /// Beam YAML document to run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pipeline_file: PathBuf,
+    /// UID of the Pipeline; with the document's hash and the run it names what is to be done once
+    #[arg(long, value_name = "UID")]
+    pub(crate) pipeline_uid: String,
+    /// Namespace of the Pipeline, for messages
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) namespace: String,
+    /// Name of the Pipeline, for messages
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// SHA-256 of the document as it was submitted
+    #[arg(long, value_name = "HEX")]
+    pub(crate) document_hash: String,
+    /// Which run of the document
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) run_id: i64,
+    /// Where the Ensemble answers clients, host:port, several joined by commas
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) ensemble: String,
+    /// Directory or URL (`file://`, `s3://`) for checkpoints [default: none; a run that dies starts anew]
+    #[arg(long, value_name = "URL")]
+    pub(crate) checkpoint: Option<String>,
+    /// Time between checkpoints, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) checkpoint_interval: u64,
+    /// Address of /livez, /readyz, /metrics and /v1/pipeline
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub(crate) admin_addr: SocketAddr,
+    /// Address of /metrics alone
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7000")]
+    pub(crate) metrics_addr: SocketAddr,
+}
+
+/// Runs the Pipeline, then idles until the process is asked to end.
+pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
+    let status = Arc::new(Status::new(&args.document_hash, args.run_id));
+    serve(args.admin_addr, args.metrics_addr, &status)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    crate::pipeline_status::stop_on_signal(&stop)?;
+    match work(args, &status, &stop) {
+        Ok(Outcome::Completed) => status.set(WorkerState::Completed, None),
+        Ok(Outcome::Stopped) => return Ok(()),
+        // The pod would only fail again: the operator hears of it and waits for another document.
+        Err(trouble) if trouble.fault == Fault::User => {
+            tracing::error!("{}", trouble.text);
+            status.set(WorkerState::Failed, Some(trouble.text));
+        }
+        Err(trouble) => return Err(trouble.into()),
+    }
+    while !stop.load(Ordering::Acquire) {
+        std::thread::sleep(WATCH);
+    }
+    Ok(())
+}
+
+enum Outcome {
+    Completed,
+    Stopped,
+}
+
+fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Result<Outcome, Trouble> {
+    let of = |fault, text| Trouble { fault, text };
+    let document = std::fs::read_to_string(&args.pipeline_file)
+        .map_err(|error| of(Fault::User, format!("{}: {error}", args.pipeline_file.display())))?;
+    let files = Files::new(".");
+    let plan = compile(&document, SourceName::new("spec.pipeline"), &files)?;
+    let ours = |error: &dyn std::fmt::Display| {
+        of(Fault::Environment, format!("Pipeline {}: {error}", args.name))
+    };
+    let paths = Paths::new(ZNODE_PIPELINES, &args.pipeline_uid, &args.document_hash, args.run_id);
+    let who = format!("{}/{}", args.namespace, args.name);
+    let coordination =
+        ZooKeeperCoordination::new(&args.ensemble, paths, &who).map_err(|error| ours(&error))?;
+    let run: String = args.document_hash.chars().take(16).collect();
+    let run = format!("{run}-{}", args.run_id);
+    let checkpoints = match &args.checkpoint {
+        None => None,
+        Some(url) => {
+            let place = format!("{}/{}/{run}", url.trim_end_matches('/'), args.pipeline_uid);
+            let blobs = open_blobs(&place, Path::new(".")).map_err(|error| ours(&error))?;
+            Some(CheckpointOptions { interval: Duration::from_secs(args.checkpoint_interval), blobs })
+        }
+    };
+    status.set(WorkerState::Running, None);
+    let heard = Arc::clone(status);
+    let options = RunOptions {
+        threads: threads(),
+        run,
+        listener: Arc::new(move |event: &Event| heard.hear(event)),
+        durability: Some(Durability { coordination: Arc::new(Mutex::new(coordination)), checkpoints }),
+        stop: Arc::clone(stop),
+    };
+    let connectors: Arc<dyn Connectors> = Arc::new(files);
+    match pharos_stream::run(&plan, &connectors, &options) {
+        Ok(_) => Ok(Outcome::Completed),
+        Err(StreamError::Stopped) => Ok(Outcome::Stopped),
+        Err(error) => Err(trouble(&args.name, &error)),
+    }
+}
