@@ -20,7 +20,11 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     let copies = RunDir::create(layout)?;
     let tests = step("building tests and programs", || {
         let tests = artifacts::tests(layout, &copies, &[])?;
-        artifacts::binaries(layout, &copies, &["pharos-node", "pharos-operator", "pharos-e2e", "pharos-sim"])?;
+        artifacts::binaries(
+            layout,
+            &copies,
+            &["pharos-node", "pharos-operator", "pharos-e2e", "pharos-sim"],
+        )?;
         Ok(tests)
     })?;
     let (end_to_end, units): (Vec<_>, Vec<_>) = tests.iter().partition(|test| cluster::is_e2e(test));
