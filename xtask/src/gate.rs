@@ -34,6 +34,11 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
         run(&mut cargo(layout, ["test", "--quiet", "--workspace", "--doc"]))
     })?;
     sim::run_built(&copies, &sim::Options::gate())?;
+    step("planted bugs", || {
+        let args =
+            ["test", "--quiet", "--package", "pharos-sim", "--features", "planted-bugs", "--test", "it"];
+        run(&mut cargo(layout, args))
+    })?;
     setup::java()?;
     let tools = Tools::set_up(layout)?;
     step("conformance with ZooKeeper's clients and server", || {

@@ -50,6 +50,8 @@ pub(crate) struct Client {
     pub(crate) session: i64,
     password: [u8; 16],
     pub(crate) timeout_ms: i32,
+    /// It only reads, so nothing of its own ever holds its answers back.
+    reader: bool,
     asked: VecDeque<Asked>,
     next_xid: i32,
     serial: u32,
@@ -64,12 +66,13 @@ pub(crate) struct Client {
 const ROOMS: u64 = 6;
 
 impl Client {
-    pub(crate) fn new(timeout_ms: i32) -> Self {
+    pub(crate) fn new(timeout_ms: i32, reader: bool) -> Self {
         Self {
             link: Link::Down,
             session: 0,
             password: [0; 16],
             timeout_ms,
+            reader,
             asked: VecDeque::new(),
             next_xid: 1,
             serial: 0,
@@ -127,7 +130,8 @@ impl Client {
         let watch = PathWatch { path: Some(&path), watch: rng.per_mille(400) };
         let any = PathVersion { path: Some(&path), version: -1 };
         let set = SetData { path: Some(&path), data: Some(&value), version: -1 };
-        let request = match rng.below(20) {
+        let choice = if self.reader { rng.between(13, 19) } else { rng.below(20) };
+        let request = match choice {
             0..4 => Request::Create(create(0)),
             4 => Request::Create2(create(1)),
             5 => Request::Create(create(3)),

@@ -49,6 +49,8 @@ coverage! {
     reordered_frames,
     /// Connections between members that broke.
     broken_links,
+    /// Directions in which everything came late for a while, in order.
+    clogged_links,
     /// Partitions in both directions.
     partitions,
     /// Partitions in one direction.

@@ -32,11 +32,17 @@ pub(crate) struct Pace {
     pub(crate) election_ms: u64,
     /// In so many of a thousand operations the disk takes as long as an election.
     pub(crate) stalls: u64,
+    /// In so many of a thousand operations of the disk the machine stops.
+    pub(crate) crashes: u64,
 }
 
 impl Pace {
     pub(crate) fn new(rng: &mut Rng) -> Self {
-        Self { election_ms: *rng.pick(&[120, 300, 500]), stalls: *rng.pick(&[0, 2, 10]) }
+        Self {
+            election_ms: *rng.pick(&[120, 300, 500]),
+            stalls: *rng.pick(&[0, 2, 10]),
+            crashes: *rng.pick(&[0, 1, 4]),
+        }
     }
 
     pub(crate) fn disk_delay(self, rng: &mut Rng) -> u64 {

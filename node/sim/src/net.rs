@@ -23,6 +23,8 @@ pub(crate) struct Weather {
 pub(crate) struct Net {
     /// Directions in which nothing passes.
     cut: BTreeSet<(MemberId, MemberId)>,
+    /// Directions in which everything takes this much longer, in microseconds.
+    clogs: BTreeMap<(MemberId, MemberId), u64>,
     /// The connection that stands between a pair, by number.
     links: BTreeMap<Pair, u64>,
     next_link: u64,
@@ -49,7 +51,7 @@ impl Net {
             delay_us: (50, rng.between(200, 3000)),
             late: if calm { 0 } else { rng.below(20) },
         };
-        Self { cut: BTreeSet::new(), links: BTreeMap::new(), next_link: 0, weather }
+        Self { cut: BTreeSet::new(), clogs: BTreeMap::new(), links: BTreeMap::new(), next_link: 0, weather }
     }
 
     pub(crate) fn passes(&self, from: MemberId, to: MemberId) -> bool {
@@ -60,8 +62,13 @@ impl Net {
         self.cut.insert((from, to));
     }
 
+    pub(crate) fn clog(&mut self, from: MemberId, to: MemberId, by_us: u64) {
+        self.clogs.insert((from, to), by_us);
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
+        self.clogs.clear();
     }
 
     pub(crate) fn link(&self, a: MemberId, b: MemberId) -> Option<u64> {
@@ -78,7 +85,7 @@ impl Net {
         self.links.remove(&pair(a, b)).is_some()
     }
 
-    pub(crate) fn fate(&self, rng: &mut Rng) -> Fate {
+    pub(crate) fn fate(&self, from: MemberId, to: MemberId, rng: &mut Rng) -> Fate {
         let w = &self.weather;
         let mut fate = Fate::default();
         if rng.per_mille(w.loss) {
@@ -86,7 +93,8 @@ impl Net {
         }
         let copies = 1 + u64::from(rng.per_mille(w.duplicates));
         for _ in 0..copies {
-            let mut delay = rng.between(w.delay_us.0, w.delay_us.1);
+            let clog = self.clogs.get(&(from, to)).copied().unwrap_or(0);
+            let mut delay = clog + rng.between(w.delay_us.0, w.delay_us.1);
             if rng.per_mille(w.late) {
                 fate.late = true;
                 delay += rng.between(10_000, 400_000);

@@ -147,7 +147,7 @@ impl World {
         let members = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
         let net = Net::new(&mut rng);
         let pace = Pace::new(&mut rng);
-        let clients: Vec<_> = (0..4).map(|_| Client::new(rng.between(400, 4000) as i32)).collect();
+        let clients: Vec<_> = (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
         Self {
             now: 1_000_000,
             wall_offset_ms: 1_700_000_000_000,
@@ -356,6 +356,10 @@ impl World {
 
     fn disk(&mut self, member: usize, life: u64) -> Result<()> {
         if self.members[member].life != life {
+            return Ok(());
+        }
+        if self.storm && self.rng.per_mille(self.pace.crashes) {
+            self.crash(member);
             return Ok(());
         }
         let (done, more) = self.members[member].disk_step();

@@ -16,19 +16,20 @@ impl World {
         let next = self.rng.between(50_000, 1_200_000);
         self.at(next, Event::Fault);
         let member = self.rng.below(self.members.len() as u64) as usize;
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0..4 => self.crash(member),
             4 => self.pause(member),
             5 => self.break_links(member),
             6 => self.isolate(member, Cut::Both),
             7 => self.isolate(member, Cut::Outgoing),
             8 => self.isolate(member, Cut::Incoming),
+            9 | 10 => self.clog(member),
             _ => self.split(member),
         }
         Ok(())
     }
 
-    fn crash(&mut self, member: usize) {
+    pub(super) fn crash(&mut self, member: usize) {
         if self.members[member].process.is_none() {
             return;
         }
@@ -48,7 +49,8 @@ impl World {
     fn pause(&mut self, member: usize) {
         self.coverage.pauses += 1;
         let length = self.rng.between(100_000, 3_000_000);
-        self.members[member].paused_until = self.now + length;
+        let until = &mut self.members[member].paused_until;
+        *until = (*until).max(self.now + length);
     }
 
     fn break_links(&mut self, member: usize) {
@@ -70,6 +72,19 @@ impl World {
             }
         }
         self.heal_later(cut == Cut::Both);
+    }
+
+    /// Everything that a member sends, or everything it is sent, comes late.
+    fn clog(&mut self, member: usize) {
+        let id = self.members[member].id;
+        let (by_us, incoming) = (self.rng.between(50_000, 1_500_000), self.rng.per_mille(500));
+        for other in self.members.iter().map(|m| m.id).filter(|other| *other != id) {
+            let (from, to) = if incoming { (other, id) } else { (id, other) };
+            self.net.clog(from, to, by_us);
+        }
+        self.coverage.clogged_links += 1;
+        let length = self.rng.between(100_000, 4_000_000);
+        self.at(length, Event::Heal);
     }
 
     /// A member loses one other: the rest sees both.
@@ -144,7 +159,7 @@ impl World {
             self.coverage.lost_frames += 1;
             return;
         }
-        let Fate { arrivals, late } = self.net.fate(&mut self.rng);
+        let Fate { arrivals, late } = self.net.fate(from, to, &mut self.rng);
         self.coverage.lost_frames += u64::from(arrivals.is_empty());
         self.coverage.duplicated_frames += u64::from(arrivals.len() > 1);
         for delay in arrivals {
