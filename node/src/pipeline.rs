@@ -104,8 +104,11 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
 
 /// Compiles a document; reads that declare no schema are sampled.
 pub(crate) fn compile(document: &str, source: SourceName, files: &Files) -> Result<Plan, Trouble> {
-    pharos_beam::compile(document, source, &Sampler(files))
-        .map_err(|errors| Trouble { fault: Fault::User, text: errors.to_string() })
+    let sampler = Sampler::new(files);
+    pharos_beam::compile(document, source, &sampler).map_err(|errors| {
+        let fault = if sampler.may_be_tried_again() { Fault::Environment } else { Fault::User };
+        Trouble { fault, text: errors.to_string() }
+    })
 }
 
 /// An error of a run by whose fault it is.

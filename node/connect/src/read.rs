@@ -23,7 +23,11 @@ pub(crate) use lines::LineSplit;
 ///
 /// # Errors
 /// If it cannot be opened.
-pub(crate) fn open(file: &Place, format: &ReadFormat, schema: &Schema) -> Result<Box<dyn Split>, ConnectError> {
+pub(crate) fn open(
+    file: &Place,
+    format: &ReadFormat,
+    schema: &Schema,
+) -> Result<Box<dyn Split>, ConnectError> {
     let source = ByteSource::open(file)?;
     Ok(match format {
         ReadFormat::Text => Box::new(LineSplit::text(source)),

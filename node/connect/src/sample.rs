@@ -10,12 +10,13 @@
 //! missing anywhere may be null; values of different kinds make it `any`. In CSV a column is
 //! integer, number, boolean (`True`, `False`) or string, by all its cells; an empty cell is null.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 
 use pharos_beam::SchemaSource;
 use pharos_beam::plan::{ReadFormat, ReadSpec};
 use pharos_beam::schema::{Field, Schema, Type, Value};
-use pharos_stream::io::ConnectError;
+use pharos_stream::io::{ConnectError, Fault};
 
 use crate::Files;
 use crate::place::Place;
@@ -26,17 +27,38 @@ pub(crate) const SAMPLE_RECORDS: usize = 10_000;
 
 /// Samples files for their schemas.
 #[derive(Debug)]
-pub struct Sampler<'a>(pub &'a Files);
+pub struct Sampler<'a> {
+    files: &'a Files,
+    fault: Cell<Option<Fault>>,
+}
+
+impl<'a> Sampler<'a> {
+    /// A sampler of these files.
+    #[must_use]
+    pub fn new(files: &'a Files) -> Self {
+        Self { files, fault: Cell::new(None) }
+    }
+
+    /// Whether a sample failed for a reason that may pass by itself, such as a store that did not
+    /// answer. Then what a compiler says is not the user's fault.
+    #[must_use]
+    pub fn may_be_tried_again(&self) -> bool {
+        self.fault.get() == Some(Fault::Environment)
+    }
+}
 
 impl SchemaSource for Sampler<'_> {
     fn sample(&self, read: &ReadSpec) -> Result<Schema, String> {
-        self.schema(read).map_err(|error| error.message)
+        self.schema(read).map_err(|error| {
+            self.fault.set(Some(error.fault));
+            error.message
+        })
     }
 }
 
 impl Sampler<'_> {
     fn schema(&self, read: &ReadSpec) -> Result<Schema, ConnectError> {
-        let files = self.0.place(&read.path)?.find()?;
+        let files = self.files.place(&read.path)?.find()?;
         match &read.format {
             ReadFormat::Text => Ok(Schema::new([("line", Type::String)])),
             ReadFormat::Json => sample_json(&files),
@@ -227,7 +249,7 @@ mod tests {
         std::fs::write(directory.path().join(name), text).unwrap();
         let files = Files::new(directory.path());
         let read = ReadSpec { path: name.to_owned(), format, schema: None, watermark: None, bounded: true };
-        let schema = Sampler(&files).sample(&read);
+        let schema = Sampler::new(&files).sample(&read);
         schema
             .map(|schema| schema.to_string())
             .map_err(|error| error.replace(&directory.path().display().to_string(), ""))

@@ -169,6 +169,7 @@ fn take_over(
         return Ok(Found::Start(Box::new(start)));
     };
     let keeper = Keeper::open(Arc::clone(&options.blobs), plan, tenure.generation, tenure.latest.as_ref())?;
+    keeper.sweep(tenure.latest.as_ref())?;
     let last = keeper.last().map(|manifest| (manifest.epoch, manifest.round));
     if let Some((epoch, round)) = last {
         events.send(Event::Restored { epoch });

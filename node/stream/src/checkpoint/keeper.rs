@@ -25,6 +25,9 @@ use crate::group::Frozen;
 /// What a state file starts with: magic and version.
 const HEADER: &[u8; 8] = b"PHST\x01\0\0\0";
 
+/// Of how many processes before this one the remains are looked for.
+const SWEPT: u64 = 64;
+
 /// The blobs of one run.
 pub(crate) struct Keeper {
     blobs: Arc<dyn Blobs>,
@@ -79,8 +82,9 @@ impl Keeper {
         parts: BTreeMap<TaskId, TaskState>,
     ) -> Result<(), StreamError> {
         let mut manifest = Manifest::new(&self.plan, epoch, round);
+        manifest.previous = self.last.as_ref().map(|(name, _)| name.clone());
         let mut file = HEADER.to_vec();
-        let blob = format!("{}-{epoch}.state", self.generation);
+        let blob = state_name(self.generation, epoch);
         let kept = self.pieces();
         for (task, state) in parts {
             let name = self.name(NodeId(task.node));
@@ -107,10 +111,33 @@ impl Keeper {
             self.blobs.put(&blob, &file).map_err(failed)?;
         }
         let (bytes, crc) = manifest.write();
-        let name = format!("{}-{epoch}.manifest", self.generation);
+        let name = manifest_name(self.generation, epoch);
         self.blobs.put(&name, &bytes).map_err(failed)?;
         self.next = Some((name, manifest, crc));
         Ok(())
+    }
+
+    /// Deletes what processes before this one left when they died: a checkpoint that was written but
+    /// never counted, and one that no longer counts but was not deleted yet.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub(crate) fn sweep(&self, pointer: Option<&Pointer>) -> Result<(), StreamError> {
+        let (since, epoch) = pointer.map_or((1, 0), |pointer| (pointer.generation, pointer.epoch));
+        // Each process has at most one checkpoint under way, that after the one that counts.
+        for generation in since.max(self.generation.saturating_sub(SWEPT))..self.generation {
+            self.blobs.delete(&state_name(generation, epoch + 1)).map_err(failed)?;
+            self.blobs.delete(&manifest_name(generation, epoch + 1)).map_err(failed)?;
+        }
+        let Some((_, last)) = &self.last else { return Ok(()) };
+        let Some(previous) = &last.previous else { return Ok(()) };
+        let Some(bytes) = self.blobs.get(previous).map_err(failed)? else { return Ok(()) };
+        if let Ok(old) = serde_json::from_slice::<Manifest>(&bytes) {
+            let needed: BTreeSet<&str> = last.blobs().collect();
+            let over: BTreeSet<&str> = old.blobs().filter(|blob| !needed.contains(blob)).collect();
+            over.into_iter().try_for_each(|blob| self.blobs.delete(blob)).map_err(failed)?;
+        }
+        self.blobs.delete(previous).map_err(failed)
     }
 
     /// What to publish.
@@ -202,6 +229,14 @@ impl Keeper {
             })
             .collect()
     }
+}
+
+fn state_name(generation: u64, epoch: Epoch) -> String {
+    format!("{generation}-{epoch}.state")
+}
+
+fn manifest_name(generation: u64, epoch: Epoch) -> String {
+    format!("{generation}-{epoch}.manifest")
 }
 
 fn failed(error: BlobError) -> StreamError {

@@ -85,6 +85,8 @@ pub(crate) struct Manifest {
     pub epoch: Epoch,
     /// The round of its barrier; none: the input has ended.
     pub round: Option<Round>,
+    /// The manifest before it, in case nobody lives to delete it.
+    pub previous: Option<String>,
     /// The splits of each read.
     pub reads: BTreeMap<String, Vec<SplitProgress>>,
     /// Whether the rows of each Create are out.
@@ -108,6 +110,7 @@ impl Manifest {
             step_records: STEP_RECORDS as u64,
             epoch,
             round,
+            previous: None,
             reads: BTreeMap::new(),
             creates: BTreeMap::new(),
             groups: BTreeMap::new(),

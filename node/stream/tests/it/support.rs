@@ -22,7 +22,7 @@ pub(crate) fn options(threads: usize) -> RunOptions {
 /// The plan of a document whose paths start at `directory`.
 pub(crate) fn plan(document: &str, directory: &Path) -> Plan {
     let files = Files::new(directory);
-    match compile(document, SourceName::new("test.yaml"), &Sampler(&files)) {
+    match compile(document, SourceName::new("test.yaml"), &Sampler::new(&files)) {
         Ok(plan) => plan,
         Err(errors) => panic!("{errors}"),
     }

@@ -141,3 +141,78 @@ pipeline:
         "{error}"
     );
 }
+
+#[test]
+fn a_path_around_a_grouping_and_one_through_it_meet_again_in_step() {
+    let directory = tempfile::tempdir().unwrap();
+    // More than the queues hold, so that one path must wait for the other.
+    let rows: String =
+        (0..60_000).map(|n| format!("{{\"at\":{},\"k\":\"key{}\"}}\n", n / 100, n % 7)).collect();
+    fs::write(directory.path().join("in.json"), rows).unwrap();
+    let document = "
+pipeline:
+  transforms:
+    - type: ReadFromJson
+      name: Read
+      config: {path: in.json, watermark: {timestamp: at, max_delay: 5s}}
+    - type: Combine
+      name: PerSecond
+      input: Read
+      windowing: {type: fixed, size: 1s}
+      config: {group_by: k, combine: {n: {value: at, fn: count}}}
+    - type: MapToFields
+      name: Direct
+      input: Read
+      config: {language: python, fields: {k: k, n: \"1\"}}
+    - type: MapToFields
+      name: Grouped
+      input: PerSecond
+      config: {fields: {k: k, n: n}}
+    - type: Flatten
+      input: [Direct, Grouped]
+    - type: Combine
+      name: PerMinute
+      input: Flatten
+      windowing: {type: fixed, size: 60s}
+      config: {group_by: k, combine: {n: sum}}
+    - type: Combine
+      name: All
+      input: PerMinute
+      windowing: {type: global}
+      config: {group_by: k, combine: {n: sum}}
+    - {type: WriteToJson, name: Write, input: All, config: {path: out}}
+";
+    let mut first = None;
+    for threads in [1, 2, 4] {
+        let report = execute(document, directory.path(), threads).unwrap();
+        assert_eq!(report.groups["PerMinute"].late_dropped, 0);
+        let mut rows = lines(directory.path(), "out");
+        assert_eq!(rows.len(), 7);
+        assert!(first.as_ref().is_none_or(|first| *first == rows), "the same whatever the threads");
+        first = Some(rows.clone());
+        rows.sort();
+        assert_eq!(rows[0], r#"{"k":"key0","n":17144}"#);
+    }
+}
+
+#[test]
+fn text_and_csv_are_written_as_beam_writes_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let document = "
+pipeline:
+  transforms:
+    - type: Create
+      config: {elements: [{a: 'x, \"y\"', b: 2.0, c: null}, {a: z, b: 0.1, c: true}]}
+    - {type: WriteToCsv, input: Create, config: {path: table.csv}}
+    - type: MapToFields
+      input: Create
+      config: {fields: {line: a}}
+    - {type: WriteToText, input: MapToFields, config: {path: lines.txt}}
+";
+    execute(document, directory.path(), 1).unwrap();
+    assert_eq!(lines(directory.path(), "table.csv"), ["a,b,c", r#""x, ""y""",2.0,"#, "z,0.1,True"]);
+    assert_eq!(lines(directory.path(), "lines.txt"), [r#"x, "y""#, "z"]);
+    let left: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "no file in the making is left: {left:?}");
+}
