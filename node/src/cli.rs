@@ -61,6 +61,10 @@ pub(crate) enum Command {
     /// Run the Ensembles and Pipelines of manifests, or a Beam YAML file, in this process: the very YAML
     /// that `kubectl apply` takes. Ends when all Pipelines have completed, or with Ctrl-C
     Local(LocalArgs),
+    /// Run one Pipeline through its Ensemble, then idle (what a worker's pod does)
+    Worker(crate::pipeline_worker::WorkerArgs),
+    /// Check a Beam YAML file with the data that it names, and start nothing
+    Check(CheckArgs),
     /// Print the version
     Version,
 }
@@ -143,6 +147,13 @@ pub(crate) struct LocalArgs {
     /// Address for ZooKeeper clients of the first Ensemble; port 0 takes a free one, as further Ensembles do
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2181")]
     pub(crate) client_addr: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// Beam YAML file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// The version of the program, and of the protocol that clients see.

@@ -11,6 +11,9 @@ mod ensemble_permit;
 mod failure;
 mod local;
 mod local_manifests;
+mod pipeline;
+mod pipeline_status;
+mod pipeline_worker;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -20,39 +23,17 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.log.install();
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    run(cli.command).unwrap_or_else(|failure| failure.report())
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Ensemble(args) => ensemble::run(args),
-        Command::Permit(args) => ensemble_permit::run(&args),
-        Command::Local(args) => local::run(&args),
-        Command::Version => {
-            cli::print_version();
-            Ok(())
-        }
+        Command::Ensemble(args) => ensemble::run(args)?,
+        Command::Permit(args) => ensemble_permit::run(&args)?,
+        Command::Local(args) => local::run(&args)?,
+        Command::Worker(args) => pipeline_worker::run(&args)?,
+        Command::Check(args) => return Ok(pipeline::check(&args.file)),
+        Command::Version => cli::print_version(),
     }
-}
-
-/// Stands in until the binary is wired to the engine.
-mod pipeline {
-    use crate::failure::Failure;
-    use crate::local::PipelineJob;
-    use crate::local_manifests::LocalPipeline;
-    use anyhow::anyhow;
-
-    pub(crate) fn check_local(pipeline: &LocalPipeline) -> Result<(), Failure> {
-        let checked = pharos_beam::check(&pipeline.document, pipeline.source.clone());
-        checked.map(drop).map_err(|errors| Failure::users(anyhow!("{errors}")))
-    }
-
-    pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
-        let PipelineJob { pipeline, data_dir, ensemble, stop } = job;
-        drop((pipeline.file, data_dir, ensemble, stop));
-        Err(Failure::ours(anyhow!("this build runs no Pipelines, so {} does not run", pipeline.name)))
-    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -263,8 +263,9 @@ impl Clients {
 
     /// Returns how many bytes it read.
     fn read_one(&mut self, turn: &mut Turn<'_>, id: ConnId) -> usize {
+        let Some(place) = self.places.get(&id) else { return 0 };
+        let Some(client) = self.table.get_mut(*place) else { return 0 };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let Some(client) = self.get(id) else { return 0 };
         let waits_for_reader = turn.replica.buffer(id).is_some_and(|buffer| buffer.len() > OUTPUT_PAUSE);
         let result = if !client.readable || waits_for_reader {
             Err(io::Error::from(io::ErrorKind::WouldBlock))

@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 pub const DEFAULT_MAX_CLIENT_FRAME: usize = 1_048_575;
 /// The longest frame between members: a few of the largest entries and their envelope.
 pub(crate) const MAX_PEER_FRAME: usize = 64 << 20;
+/// The longest greeting: what a stranger may make this member hold.
+pub(crate) const MAX_GREETING: usize = 4 << 10;
 /// Length and checksum in front of a peer's frame.
 pub(crate) const PEER_HEADER: usize = 8;
 
@@ -91,8 +93,13 @@ fn split(limit: usize, data: &[u8], on_frame: &mut impl FnMut(&[u8])) -> Result<
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PeerFrameError {
     /// Longer than allowed.
-    #[error("a frame of {0} bytes is longer than the limit of {MAX_PEER_FRAME}")]
-    Oversized(usize),
+    #[error("a frame of {length} bytes is longer than the limit of {limit}")]
+    Oversized {
+        /// What the peer announced.
+        length: usize,
+        /// The longest allowed.
+        limit: usize,
+    },
     /// What arrived is not what was sent.
     #[error("a frame of {0} bytes has a wrong checksum")]
     Checksum(usize),
@@ -120,13 +127,13 @@ impl PeerFrames {
         self.buffer.extend_from_slice(data);
     }
 
-    /// The next whole frame.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, PeerFrameError> {
+    /// The next whole frame, of at most `limit` bytes.
+    pub(crate) fn next_frame(&mut self, limit: usize) -> Result<Option<Bytes>, PeerFrameError> {
         let Some(head) = self.buffer.first_chunk::<PEER_HEADER>() else { return Ok(None) };
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let checksum = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-        if length > MAX_PEER_FRAME {
-            return Err(PeerFrameError::Oversized(length));
+        if length > limit {
+            return Err(PeerFrameError::Oversized { length, limit });
         }
         if self.buffer.len() < PEER_HEADER + length {
             self.buffer.reserve(PEER_HEADER + length - self.buffer.len());
@@ -180,14 +187,17 @@ mod tests {
         let mut frames = PeerFrames::default();
         frames.extend(&peer_header(b"abc"));
         frames.extend(b"abd");
-        assert_eq!(frames.next_frame(), Err(PeerFrameError::Checksum(3)));
+        assert_eq!(frames.next_frame(MAX_PEER_FRAME), Err(PeerFrameError::Checksum(3)));
     }
 
     #[test]
     fn an_absurd_length_between_members_is_refused() {
         let mut frames = PeerFrames::default();
         frames.extend(&[255; 8]);
-        assert_eq!(frames.next_frame(), Err(PeerFrameError::Oversized(u32::MAX as usize)));
+        assert_eq!(
+            frames.next_frame(9),
+            Err(PeerFrameError::Oversized { length: u32::MAX as usize, limit: 9 })
+        );
     }
 
     proptest! {
@@ -217,7 +227,7 @@ mod tests {
             let (mut frames, mut seen) = (PeerFrames::default(), Vec::new());
             for chunk in chunks(&wire, &cuts) {
                 frames.extend(chunk);
-                while let Some(frame) = frames.next_frame().unwrap() {
+                while let Some(frame) = frames.next_frame(MAX_PEER_FRAME).unwrap() {
                     seen.push(frame.to_vec());
                 }
             }

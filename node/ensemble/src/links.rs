@@ -7,7 +7,7 @@
 //! both; control frames never wait behind bulk ones.
 
 use crate::dial::{Dialler, LastLink};
-use crate::frames::{MAX_PEER_FRAME, PEER_HEADER, PeerFrames, peer_header};
+use crate::frames::{MAX_GREETING, MAX_PEER_FRAME, PEER_HEADER, PeerFrames, peer_header};
 use crate::hello::{Greeting, Hello, Refusal, Roster};
 use crate::slab::Slab;
 use crate::status::Counters;
@@ -317,15 +317,16 @@ impl Links {
 
     /// Reads what has come, control lanes first.
     pub(crate) fn read(&mut self, counters: &mut Counters, now_ms: u64) {
-        let lanes: Vec<usize> = self.links.values().filter_map(|link| link.control).collect();
-        let (mut first, mut rest) = (lanes, Vec::new());
+        let readable = |place: usize| self.conns.get(place).is_some_and(|conn| conn.readable);
+        let controls = self.links.values().filter_map(|link| link.control);
+        let mut places: Vec<usize> = controls.filter(|place| readable(*place)).collect();
+        let urgent = places.len();
         for (place, conn) in self.conns.iter() {
-            if conn.readable && !first.contains(&place) {
-                rest.push(place);
+            if conn.readable && !places[..urgent].contains(&place) {
+                places.push(place);
             }
         }
-        first.append(&mut rest);
-        for place in first {
+        for place in places {
             for _ in 0..READS_PER_TURN {
                 if !self.read_one(counters, place, now_ms) {
                     break;
@@ -365,7 +366,8 @@ impl Links {
             {
                 return;
             }
-            let frame = match conn.incoming.next_frame() {
+            let limit = if matches!(who, Who::Known { .. }) { MAX_PEER_FRAME } else { MAX_GREETING };
+            let frame = match conn.incoming.next_frame(limit) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
                 Err(error) => return self.drop_conn(place, &error.to_string()),
@@ -561,10 +563,13 @@ impl Links {
 
     /// Writes what is queued, control lanes first.
     pub(crate) fn flush(&mut self) {
+        let waits = |place: &usize| {
+            self.conns.get(*place).is_some_and(|conn| conn.writable && conn.outgoing.bytes > 0)
+        };
         let controls = self.links.values().filter_map(|link| link.control);
         let others = self.conns.iter().map(|(place, _)| place);
-        let all: Vec<usize> = controls.chain(others).collect();
-        for place in all {
+        let waiting: Vec<usize> = controls.chain(others).filter(waits).collect();
+        for place in waiting {
             self.flush_one(place);
         }
     }

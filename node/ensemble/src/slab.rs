@@ -32,6 +32,10 @@ impl<T> Slab<T> {
         }
     }
 
+    pub(crate) fn get(&self, place: usize) -> Option<&T> {
+        self.places.get(place)?.as_ref()
+    }
+
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.places.get_mut(place)?.as_mut()
     }

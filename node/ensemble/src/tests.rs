@@ -375,3 +375,31 @@ fn a_member_of_another_ensemble_at_a_peers_address_is_not_let_in() {
     let alone = |now: &crate::Snapshot| !now.status.serving && !now.status.peers[0].connected;
     assert!(members[0].wait_until(SOON, alone), "{:?}", members[0].snapshot());
 }
+
+#[test]
+fn what_is_not_a_hello_is_turned_away_at_the_peers_port() {
+    let (_dir, server) = alone(|_| ());
+    let peer = server.addresses().peer;
+    let greeting = b"GET / HTTP/1.1";
+    let framed = [&crate::frames::peer_header(greeting)[..], greeting].concat();
+    assert_eq!(exchange(peer, &framed), b"");
+    assert_eq!(exchange(peer, b"GET / HTTP/1.1\r\n\r\n"), b"");
+    assert!(server.wait_until(SOON, |now| now.gauges.counters.hellos_refused == 1));
+    assert_eq!(server.snapshot().status.role, RoleName::Leader);
+}
+
+#[test]
+fn a_member_that_ended_goes_on_from_its_log() {
+    let (dir, server) = alone(|_| ());
+    let client = new_session(server.addresses().client);
+    assert!(server.wait_until(SOON, |now| now.status.sessions == 1));
+    let before = server.snapshot();
+    drop(client);
+    server.shutdown();
+    server.join().unwrap();
+    let again = start(config(&dir.path().join("data"))).unwrap();
+    assert!(again.wait_until(SOON, |now| now.status.serving && now.status.sessions == 1));
+    let after = again.snapshot();
+    assert_eq!(after.identity.cluster_id, before.identity.cluster_id);
+    assert!(after.status.applied > before.status.applied);
+}
