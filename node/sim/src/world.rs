@@ -258,8 +258,8 @@ impl World {
             Event::Flush { member, life } => self.flush(member, life),
             Event::Start { member } => self.start(member),
             Event::ClientWakes { client } => self.client_wakes(client),
-            Event::ToMember { conn, frame } => self.to_member(conn, &frame),
-            Event::ToClient { conn, frame } => self.to_client(conn, &frame),
+            Event::ToMember { conn, frame } => self.at_member(conn, &frame),
+            Event::ToClient { conn, frame } => self.at_client(conn, &frame),
             Event::ClientGone { conn } => self.client_gone(conn),
             Event::MemberGone { conn } => {
                 self.drop_wire(conn);

@@ -76,7 +76,7 @@ impl World {
         self.at(delay, Event::ToMember { conn, frame });
     }
 
-    pub(super) fn to_member(&mut self, conn: ConnId, frame: &[u8]) -> Result<()> {
+    pub(super) fn at_member(&mut self, conn: ConnId, frame: &[u8]) -> Result<()> {
         let Some(wire) = self.wires.get_mut(&conn) else { return Ok(()) };
         let (member, life, client) = (wire.member, wire.life, wire.client);
         let paused = self.members[member].paused_until;
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_client(&mut self, conn: ConnId, frame: &[u8]) -> Result<()> {
+    pub(super) fn at_client(&mut self, conn: ConnId, frame: &[u8]) -> Result<()> {
         let Some(wire) = self.wires.get(&conn) else { return Ok(()) };
         let (client, origin, boot) = (wire.client, self.members[wire.member].id.0, wire.boot);
         if self.conn_of[client] != Some(conn) {
