@@ -146,7 +146,9 @@ impl Screen {
             Event::WindowClosed { transform, window, results, closed } => {
                 let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
                 let late = late.get(transform).copied().unwrap_or_default();
-                println!("{name}: window {closed:>4} {window} closed with {results} results; {late} late rows so far");
+                println!(
+                    "{name}: window {closed:>4} {window} closed with {results} results; {late} late rows so far"
+                );
             }
             Event::LateDropped { transform, total, .. } => {
                 self.late.lock().unwrap_or_else(PoisonError::into_inner).insert(transform.clone(), *total);

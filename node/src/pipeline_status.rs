@@ -158,7 +158,12 @@ impl Status {
         };
         family("pharos_late_rows_total", "counter", "Rows dropped as late.", &counts(&known.late));
         family("pharos_windows_closed_total", "counter", "Windows closed.", &counts(&known.windows));
-        family("pharos_dead_letters_total", "counter", "Rows sent to dead letters.", &counts(&known.dead_letters));
+        family(
+            "pharos_dead_letters_total",
+            "counter",
+            "Rows sent to dead letters.",
+            &counts(&known.dead_letters),
+        );
         let seconds: Vec<(String, f64)> = known
             .watermarks
             .iter()

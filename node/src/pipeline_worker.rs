@@ -95,9 +95,8 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
         .map_err(|error| of(Fault::User, format!("{}: {error}", args.pipeline_file.display())))?;
     let files = Files::new(".");
     let plan = compile(&document, SourceName::new("spec.pipeline"), &files)?;
-    let ours = |error: &dyn std::fmt::Display| {
-        of(Fault::Environment, format!("Pipeline {}: {error}", args.name))
-    };
+    let ours =
+        |error: &dyn std::fmt::Display| of(Fault::Environment, format!("Pipeline {}: {error}", args.name));
     let paths = Paths::new(ZNODE_PIPELINES, &args.pipeline_uid, &args.document_hash, args.run_id);
     let who = format!("{}/{}", args.namespace, args.name);
     let coordination =
