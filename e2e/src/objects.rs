@@ -1,19 +1,26 @@
 //! Objects in the S3 server that pods read from and write to.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::cluster::Cluster;
 use crate::command::output;
 use crate::kubebox::BUCKET;
 
-const PUT: &str = "
-import sys, urllib.request as u
-data = open(sys.argv[2], 'rb').read()
-u.urlopen(u.Request(sys.argv[1], method='PUT', data=data), timeout=60).read()
-";
-const GET: &str = "
-import sys, urllib.request as u
-sys.stdout.write(u.urlopen(sys.argv[1], timeout=60).read().decode())
+/// An unmodified S3 client: `ENDPOINT BUCKET KEY` prints an object, with a file it is put there, and of a KEY that ends
+/// with a slash it lists what is below.
+const CLIENT: &str = "
+import sys, boto3
+endpoint, bucket, key, *file = sys.argv[1:]
+s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1',
+                  aws_access_key_id='test', aws_secret_access_key='test')
+if file:
+    s3.upload_file(file[0], bucket, key)
+elif key.endswith('/'):
+    for found in s3.list_objects_v2(Bucket=bucket, Prefix=key).get('Contents', []):
+        print(found['Key'])
+else:
+    sys.stdout.write(s3.get_object(Bucket=bucket, Key=key)['Body'].read().decode())
 ";
 
 /// Copies a file into the bucket.
@@ -21,7 +28,7 @@ sys.stdout.write(u.urlopen(sys.argv[1], timeout=60).read().decode())
 /// # Errors
 /// If the server cannot be reached or refuses.
 pub fn put(cluster: &Cluster, key: &str, file: &Path) -> anyhow::Result<()> {
-    output(cluster.python(PUT).arg(url(cluster, key)?).arg(file)).map(drop)
+    output(client(cluster, key)?.arg(file)).map(drop)
 }
 
 /// Reads an object.
@@ -29,7 +36,16 @@ pub fn put(cluster: &Cluster, key: &str, file: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// If the server cannot be reached or there is no such object.
 pub fn get(cluster: &Cluster, key: &str) -> anyhow::Result<String> {
-    output(cluster.python(GET).arg(url(cluster, key)?))
+    output(&mut client(cluster, key)?)
+}
+
+/// The keys of the objects below a prefix, at most a thousand.
+///
+/// # Errors
+/// If the server cannot be reached.
+pub fn list(cluster: &Cluster, prefix: &str) -> anyhow::Result<Vec<String>> {
+    let text = output(&mut client(cluster, &format!("{prefix}/"))?)?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// The environment that makes a pod's S3 client use this server, as entries of `spec.pods.env`.
@@ -48,6 +64,8 @@ pub fn environment(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(format!("[{}]", entries.join(", ")))
 }
 
-fn url(cluster: &Cluster, key: &str) -> anyhow::Result<String> {
-    Ok(format!("{}/{BUCKET}/{key}", cluster.s3_endpoint()?))
+fn client(cluster: &Cluster, key: &str) -> anyhow::Result<Command> {
+    let mut python = cluster.python(CLIENT);
+    python.args([&cluster.s3_endpoint()?, BUCKET, key]);
+    Ok(python)
 }
