@@ -1,7 +1,7 @@
 //! The write-ahead log: one totally ordered stream of groups that holds a member's entries and hard state.
 //!
 //! Owns the format on disk, the rules by which a torn tail is told from a damaged one, and recovery; all of
-//! it is pure and deterministic. It must not know consensus, clocks or threads; I/O lives in [`file`] alone.
+//! it is pure and deterministic. It must not know consensus, clocks or threads; I/O lives in [`mod@file`] alone.
 //!
 //! Invariant: no acknowledged byte is ever rewritten with another value, and none is ever cut.
 //!
