@@ -46,7 +46,7 @@ impl Replica {
     /// Commands were given to a leader that is no longer ours: nobody knows their fate, so their
     /// connections close, and what the same connections had not sent yet goes with them.
     pub(crate) fn close_in_flight(&mut self) {
-        if self.cfg.plant.resends_after_break() {
+        if self.cfg.plant.keeps_in_flight() {
             return;
         }
         for conn in self.clients.in_flight() {

@@ -15,12 +15,15 @@ pub enum Plant {
     /// Clients are answered although no leader has heard of this member for long.
     #[cfg(feature = "planted-bugs")]
     AnswersWhenCutOff,
-    /// A command that was given to a lost leader is given to the next one too.
+    /// Clients with commands at a lost leader keep their connections, and what they ask next is sent.
     #[cfg(feature = "planted-bugs")]
-    ResendsAfterBreak,
+    KeepsInFlight,
     /// A watch event leaves after the answer that shows the new state.
     #[cfg(feature = "planted-bugs")]
     EventAfterAnswer,
+    /// A member whose volume was lost takes its permit a second time and votes from the empty disk.
+    #[cfg(feature = "planted-bugs")]
+    VotesFromEmptyDisk,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -33,12 +36,18 @@ impl Plant {
         self == Self::AnswersWhenCutOff
     }
 
-    pub(crate) fn resends_after_break(self) -> bool {
-        self == Self::ResendsAfterBreak
+    pub(crate) fn keeps_in_flight(self) -> bool {
+        self == Self::KeepsInFlight
     }
 
     pub(crate) fn event_after_answer(self) -> bool {
         self == Self::EventAfterAnswer
+    }
+
+    /// Asked by whoever founds members.
+    #[must_use]
+    pub fn votes_from_empty_disk(self) -> bool {
+        self == Self::VotesFromEmptyDisk
     }
 }
 
@@ -53,11 +62,17 @@ impl Plant {
         false
     }
 
-    pub(crate) fn resends_after_break(self) -> bool {
+    pub(crate) fn keeps_in_flight(self) -> bool {
         false
     }
 
     pub(crate) fn event_after_answer(self) -> bool {
+        false
+    }
+
+    /// Asked by whoever founds members.
+    #[must_use]
+    pub fn votes_from_empty_disk(self) -> bool {
         false
     }
 }

@@ -67,6 +67,10 @@ coverage! {
     restarts,
     /// Starts from a cut in the store, not from the log's beginning.
     restarts_from_store,
+    /// Volumes that were lost with all they held.
+    lost_volumes,
+    /// Starts on an empty disk, which must not vote.
+    blank_starts,
     /// Processes that did not run for a while and went on.
     pauses,
     /// Ballots that came to lead.

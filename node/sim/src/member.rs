@@ -8,7 +8,9 @@ use bytes::Bytes;
 use pharos_log::mem::{Crash, MemDisk};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
-use pharos_replica::{Boot, Founding, Now, OWN_PREFIX, PersistBatch, Plant, Replica, ReplicaConfig};
+use pharos_replica::{
+    Boot, Founding, Now, OWN_PREFIX, PersistBatch, Plant, Replica, ReplicaConfig, StartError,
+};
 use pharos_znode::State;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,6 +26,19 @@ pub(crate) struct Member {
     pub(crate) seen: Slot,
     /// Until when the process does not run.
     pub(crate) paused_until: u64,
+    /// Its first volume is gone.
+    pub(crate) lost: bool,
+}
+
+/// What came of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// The disk has never been a member: no process takes part.
+    Blank,
+    /// From the beginning of the log.
+    FromLog,
+    /// From a cut in the store.
+    FromStore,
 }
 
 /// How fast the members of a run are, and how slow their disks can be.
@@ -87,17 +102,35 @@ impl Member {
             life: 0,
             seen: Slot::ZERO,
             paused_until: 0,
+            lost: false,
         }
     }
 
-    /// Starts the process from what is on the disk. True if it began from the store.
+    /// The volume is gone; a new, empty one takes its place.
+    pub(crate) fn lose_volume(&mut self) {
+        let (_, ops) = Wal::format(wal_config(self.id));
+        self.disk = MemDisk::new();
+        self.disk.execute(&ops).expect("a disk in memory takes what a log writes");
+        self.rows.clear();
+        self.flushed = Slot::ZERO;
+        self.lost = true;
+    }
+
+    /// Founds the member a second time, which a permit that is void must prevent.
+    pub(crate) fn found_again(&mut self, founding: &Founding) {
+        let found = Self::found(self.id, founding);
+        self.disk = found.disk;
+        self.lost = false;
+    }
+
+    /// Starts the process from what is on the disk.
     pub(crate) fn start(
         &mut self,
         now: Now,
         rng: &mut Rng,
         pace: Pace,
         plant: Plant,
-    ) -> Result<bool, String> {
+    ) -> Result<Started, String> {
         let log = Wal::recover(wal_config(self.id), &self.disk).map_err(|e| format!("recovery: {e}"))?;
         self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
         let (own, rows): (Vec<_>, Vec<_>) =
@@ -119,10 +152,13 @@ impl Member {
             plant,
         };
         let boot_from = Boot { log, state, own, applied: self.flushed };
-        let replica = Replica::start(config, boot_from, now).map_err(|e| e.to_string())?;
+        let replica = match Replica::start(config, boot_from, now) {
+            Err(StartError::NotFounded) if self.lost => return Ok(Started::Blank),
+            started => started.map_err(|e| e.to_string())?,
+        };
         self.seen = self.flushed;
         self.process = Some(Process { replica, boot, log: VecDeque::new(), spare: None, persist: None });
-        Ok(self.flushed > Slot::ZERO)
+        Ok(if self.flushed > Slot::ZERO { Started::FromStore } else { Started::FromLog })
     }
 
     /// The machine stops, perhaps in the middle of a disk operation.

@@ -8,7 +8,7 @@ mod faults;
 
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::member::{Member, Pace};
+use crate::member::{Member, Pace, Started};
 use crate::net::Net;
 use crate::reference::Reference;
 use crate::rng::Rng;
@@ -89,6 +89,8 @@ struct World {
     written: i64,
     last_arrival: BTreeMap<(MemberId, MemberId), u64>,
     storm: bool,
+    founding: Founding,
+    volume_lost: bool,
     leaders: BTreeSet<(u64, u32)>,
     bounds: Bounds,
     coverage: Coverage,
@@ -166,6 +168,8 @@ impl World {
             written: 0,
             last_arrival: BTreeMap::new(),
             storm: true,
+            founding,
+            volume_lost: false,
             leaders: BTreeSet::new(),
             bounds,
             coverage: Coverage::default(),
@@ -210,9 +214,11 @@ impl World {
         Ok(())
     }
 
+    /// Every member that still has its volume has applied everything.
     fn converged(&self) -> bool {
         let end = self.reference.end();
-        self.members.iter().all(|m| m.process.as_ref().is_some_and(|p| p.replica.digest().0 == end))
+        let done = |m: &Member| m.process.as_ref().is_some_and(|p| p.replica.digest().0 == end);
+        self.members.iter().all(|m| m.lost || done(m))
     }
 
     fn picture(&self) -> String {
@@ -406,11 +412,14 @@ impl World {
             return Ok(());
         }
         let (now, life) = (self.clock(), self.members[member].life);
-        let from_store = self.members[member]
-            .start(now, &mut self.rng, self.pace, self.bounds.plant)
-            .map_err(Violation::new)?;
+        let (pace, plant) = (self.pace, self.bounds.plant);
+        let started = self.members[member].start(now, &mut self.rng, pace, plant).map_err(Violation::new)?;
+        if started == Started::Blank {
+            self.coverage.blank_starts += 1;
+            return Ok(());
+        }
         self.coverage.restarts += u64::from(life > 0);
-        self.coverage.restarts_from_store += u64::from(from_store);
+        self.coverage.restarts_from_store += u64::from(started == Started::FromStore);
         self.at(0, Event::Tick { member, life });
         for other in 0..self.members.len() {
             if other != member {

@@ -16,7 +16,7 @@ impl World {
         let next = self.rng.between(50_000, 1_200_000);
         self.at(next, Event::Fault);
         let member = self.rng.below(self.members.len() as u64) as usize;
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..4 => self.crash(member),
             4 => self.pause(member),
             5 => self.break_links(member),
@@ -24,6 +24,7 @@ impl World {
             7 => self.isolate(member, Cut::Outgoing),
             8 => self.isolate(member, Cut::Incoming),
             9 | 10 => self.clog(member),
+            11 => self.lose_volume(member),
             _ => self.split(member),
         }
         Ok(())
@@ -44,6 +45,20 @@ impl World {
         self.close_wires_of(member);
         let delay = self.rng.between(1_000, 900_000);
         self.at(delay, Event::Start { member });
+    }
+
+    /// One volume of three or more, once: the others still hold what was acknowledged.
+    fn lose_volume(&mut self, member: usize) {
+        let lost_before = std::mem::replace(&mut self.volume_lost, self.members.len() > 2);
+        if lost_before || self.members.len() < 3 {
+            return;
+        }
+        self.crash(member);
+        self.members[member].lose_volume();
+        self.coverage.lost_volumes += 1;
+        if self.bounds.plant.votes_from_empty_disk() {
+            self.members[member].found_again(&self.founding);
+        }
     }
 
     fn pause(&mut self, member: usize) {

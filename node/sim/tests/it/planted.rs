@@ -35,6 +35,7 @@ planted! {
     a_forgotten_promise_is_found: Plant::Core(CorePlant::PromiseForgets),
     an_unconfirmed_read_index_is_found: Plant::Core(CorePlant::ReadIndexUnconfirmed),
     answers_of_a_cut_off_member_are_found: Plant::AnswersWhenCutOff,
-    a_resent_command_is_found: Plant::ResendsAfterBreak,
+    clients_kept_after_their_commands_were_lost_are_found: Plant::KeepsInFlight,
+    a_vote_from_an_empty_disk_is_found: Plant::VotesFromEmptyDisk,
     an_event_after_its_answer_is_found: Plant::EventAfterAnswer,
 }
