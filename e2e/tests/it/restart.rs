@@ -11,6 +11,7 @@ use pharos_jute::{
     AclRef, ConnectRequest, Create, PathWatch, Reader, ReplyHeader, Request, Response, SetData,
 };
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const WRITES: usize = 200_000;
 const NODES: usize = 500;
 const IN_FLIGHT: usize = 1_000;
@@ -97,10 +98,10 @@ fn write_all(wire: &mut Wire) {
     (WRITES - IN_FLIGHT..WRITES).for_each(|write| drop(wire.answered(write as i32)));
 }
 
-fn metrics(ensemble: &LocalEnsemble) -> BTreeMap<String, u64> {
-    let text = ensemble.get(0, "/metrics").unwrap();
+fn metrics(ensemble: &LocalEnsemble) -> anyhow::Result<BTreeMap<String, u64>> {
+    let text = ensemble.get(0, "/metrics")?;
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    Ok(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
 }
 
 #[test]
@@ -110,24 +111,38 @@ fn a_restart_replays_only_what_the_store_did_not_hold_and_old_segments_are_gone(
     write_all(&mut wire);
     // The log is trimmed behind the store, with the writes that come after.
     let written = (WRITES * VALUE) as u64;
-    wait_until("the log to be trimmed", Duration::from_secs(60), || {
+    // The greeting is a packet too.
+    let mut asked = 1 + NODES + WRITES;
+    wait_until("the log to be trimmed", PATIENCE, || {
         let last = value(WRITES - 1);
         let path = path((WRITES - 1) % NODES);
         wire.ask(0, &Request::SetData(SetData { path: Some(&path), data: Some(&last), version: -1 }));
         wire.answered(0);
+        asked += 1;
         Ok((ensemble.log_bytes(0)? < written * 3 / 4).then_some(()))
     })
     .unwrap();
-    let before = metrics(&ensemble);
+    // What the member publishes lags behind what it answers.
+    let before = wait_until("the metrics to show every request", PATIENCE, || {
+        let now = metrics(&ensemble)?;
+        Ok((now["packets_received"] == asked as u64).then_some(now))
+    })
+    .unwrap();
+    let flushed = before["pharos_flushed_slot"];
+    assert!(flushed > 0, "nothing was flushed");
     ensemble.kill(0).unwrap();
     ensemble.start(0).unwrap();
-    ensemble.wait_serving(0).unwrap();
 
-    let after = metrics(&ensemble);
-    let unflushed = before["pharos_applied_slot"] - before["pharos_flushed_slot"];
-    assert!(before["pharos_flushed_slot"] > 0, "nothing was flushed");
-    // Writes that were applied after the metrics were published come on top.
-    assert!(after["pharos_replayed_slots"] <= unflushed + 100, "replayed {after:?} of {unflushed}");
+    let after = wait_until("the log to be replayed", PATIENCE, || {
+        let now = metrics(&ensemble)?;
+        let done = now["pharos_serving"] == 1 && now["pharos_applied_slot"] >= before["pharos_applied_slot"];
+        Ok(done.then_some(now))
+    })
+    .unwrap();
+    assert!(after["pharos_flushed_slot"] >= flushed, "the store went back: {before:?}\n{after:?}");
+    // The member may have flushed once more before it was killed, and applies an entry of its own.
+    let replayed = after["pharos_replayed_slots"];
+    assert!(replayed <= after["pharos_applied_slot"] - flushed, "replayed {replayed}: {before:?}\n{after:?}");
     wire = Wire::open(ensemble.address(0).unwrap());
     for node in 0..NODES {
         let path = path(node);
