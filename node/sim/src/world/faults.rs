@@ -1,7 +1,7 @@
 //! What goes wrong, and frames on their way.
 //!
-//! Owns crashes, pauses, partitions and broken connections. Faults are placed so that a correct system
-//! survives: no disk that was synced is lost.
+//! Owns crashes, pauses, partitions, broken connections and lost volumes. Faults are placed so that a
+//! correct system survives: at most one volume, of three or more, loses what was synced.
 
 use super::{Event, Result, World};
 use crate::net::Fate;
