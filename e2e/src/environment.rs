@@ -21,11 +21,7 @@ impl Environment {
     /// # Errors
     /// If one is missing, which is so when the tests are not started by `./x`.
     pub fn read() -> anyhow::Result<Self> {
-        Ok(Self {
-            kube_bin: path("PHAROS_KUBE_BIN")?,
-            python: path("PHAROS_PYTHON")?,
-            root: path("PHAROS_ROOT")?,
-        })
+        Ok(Self { kube_bin: path("PHAROS_KUBE_BIN")?, python: path("PHAROS_PYTHON")?, root: root()? })
     }
 }
 
@@ -35,6 +31,14 @@ impl Environment {
 /// If `./x` did not say where that is.
 pub fn our_binaries() -> anyhow::Result<PathBuf> {
     path("PHAROS_BIN_DIR")
+}
+
+/// The clone of this repository.
+///
+/// # Errors
+/// If `./x` did not say where that is.
+pub fn root() -> anyhow::Result<PathBuf> {
+    path("PHAROS_ROOT")
 }
 
 /// The directory for what outlives a run.

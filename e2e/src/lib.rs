@@ -3,6 +3,7 @@
 //! Owns the box that the cluster runs in and everything that reaches into it. Must not know the inside of the operator
 //! or of a member: tests see what a user sees, through kubectl, Helm and unmodified ZooKeeper clients.
 
+pub mod bench;
 pub mod cluster;
 pub mod command;
 pub mod environment;
@@ -13,5 +14,6 @@ pub mod local;
 pub mod objects;
 pub mod sandbox;
 pub mod watch;
+pub mod wire;
 pub mod zkdiff;
 pub mod zookeeper;

@@ -171,15 +171,25 @@ impl LocalEnsemble {
         self.members.len()
     }
 
-    /// What the command `srvr` says of a member that serves: `leader`, `follower` or `standalone`.
     fn mode(&self, index: usize) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.members.get(index)?.client)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"srvr").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+        mode(self.address(index).ok()?)
     }
+
+    /// The process of a member.
+    #[must_use]
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.members.get(index)?.process.as_ref().map(Child::id)
+    }
+}
+
+/// What the command `srvr` says of a server that serves: `leader`, `follower` or `standalone`.
+pub(crate) fn mode(address: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"srvr").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
 }
 
 impl Drop for LocalEnsemble {
@@ -193,7 +203,7 @@ impl Drop for LocalEnsemble {
     }
 }
 
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     // All are held at once, so that they differ.
     let mut listeners = Vec::new();
     let mut ports = [0; N];

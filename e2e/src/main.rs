@@ -1,10 +1,12 @@
-//! What `./x box` and `./x image` run.
+//! What `./x bench`, `./x box` and `./x image` run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use pharos_e2e::bench;
 use pharos_e2e::cluster::Cluster;
 use pharos_e2e::environment::Environment;
 use pharos_e2e::image;
@@ -19,6 +21,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Ours beside the real peer.
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+    },
     /// The one-node Kubernetes.
     Box {
         #[command(subcommand)]
@@ -28,6 +35,37 @@ enum Command {
     Image {
         /// The directory they are written to.
         out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Three members beside three ZooKeeper servers.
+    Ensemble {
+        /// Seconds of each load.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// Repetitions of each load.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Kills of the leader.
+        #[arg(long, default_value_t = 10)]
+        kills: usize,
+    },
+    /// The example's Pipeline beside DuckDB.
+    Pipeline {
+        /// Flights read.
+        #[arg(long, default_value_t = 3_000_000)]
+        rows: usize,
+        /// Repetitions.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// The file of all flights.
+        #[arg(long)]
+        parquet: PathBuf,
+        /// A Python interpreter with DuckDB.
+        #[arg(long)]
+        python: PathBuf,
     },
 }
 
@@ -53,6 +91,12 @@ enum Action {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
+        Command::Bench { bench: Bench::Ensemble { seconds, rounds, kills } } => {
+            bench::ensemble(bench::Effort { load: Duration::from_secs(seconds), rounds, kills })?;
+        }
+        Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
+            bench::pipeline(rows, rounds, &parquet, &python)?;
+        }
         Command::Image { out } => build_images(&out)?,
         Command::Box { action: Action::Up { install } } => up(install)?,
         Command::Box { action: Action::Down } => kubebox::down_current()?,

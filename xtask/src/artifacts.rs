@@ -14,6 +14,22 @@ use anyhow::{Context, bail};
 use crate::layout::Layout;
 use crate::shell::cargo;
 
+/// Our crates that a node is made of.
+const HOT: [&str; 12] = [
+    "pharos-beam",
+    "pharos-connect",
+    "pharos-ensemble",
+    "pharos-jute",
+    "pharos-log",
+    "pharos-node",
+    "pharos-paxos",
+    "pharos-replica",
+    "pharos-store",
+    "pharos-stream",
+    "pharos-window",
+    "pharos-znode",
+];
+
 /// The directory of one run, removed when the run ends.
 pub(crate) struct RunDir(PathBuf);
 
@@ -60,8 +76,27 @@ pub(crate) struct TestExecutable {
 ///
 /// Always the whole workspace's features: with `-p`, cargo would choose others and build dependencies twice.
 pub(crate) fn binaries(layout: &Layout, run: &RunDir, names: &[&str]) -> anyhow::Result<()> {
+    build_binaries(layout, run, names, &[])
+}
+
+/// The same, optimised and without assertions as a release is, for benchmarks. The dependencies are those of all other
+/// builds, which are optimised anyway.
+pub(crate) fn fast_binaries(layout: &Layout, run: &RunDir, names: &[&str]) -> anyhow::Result<()> {
+    let setting = |package: &str, setting: &str| format!("profile.dev.package.{package}.{setting}");
+    let settings = ["opt-level=3", "debug-assertions=false", "overflow-checks=false"];
+    let args = HOT.iter().flat_map(|package| settings.map(|value| setting(package, value)));
+    build_binaries(
+        layout,
+        run,
+        names,
+        &args.flat_map(|value| ["--config".to_owned(), value]).collect::<Vec<_>>(),
+    )
+}
+
+fn build_binaries(layout: &Layout, run: &RunDir, names: &[&str], config: &[String]) -> anyhow::Result<()> {
     let _lock = lock_target(layout)?;
     let mut command = cargo(layout, ["build", "--quiet", "--workspace"]);
+    command.args(config);
     for name in names {
         command.args(["--bin", name]);
     }

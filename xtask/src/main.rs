@@ -5,6 +5,7 @@
 //! Invariant: a command sets up only what it needs, and setting up twice does nothing the second time.
 
 mod artifacts;
+mod bench;
 mod chart;
 mod cluster;
 mod codegen;
@@ -49,6 +50,11 @@ enum Command {
     Lint,
     /// Run the seeded simulator of whole clusters.
     Sim(sim::Options),
+    /// Measure ours beside the real peer.
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Build the container images as OCI archives.
     Image {
         /// Directory the archives are written to.
@@ -78,6 +84,7 @@ fn main() -> anyhow::Result<()> {
         Command::Codegen { check: false } => codegen::write(&layout),
         Command::Lint => lint::run(&layout),
         Command::Sim(options) => sim::run(&layout, &options),
+        Command::Bench { bench } => bench::run_bench(&layout, &bench),
         Command::Image { out } => cluster::image(&layout, &out),
         Command::Box { action } => cluster::run_box(&layout, &action),
         Command::E2e { name } => cluster::e2e(&layout, name.as_deref()),

@@ -12,7 +12,7 @@ mod action;
 mod client;
 mod compare;
 mod generate;
-mod real;
+pub(crate) mod real;
 mod rng;
 mod run;
 

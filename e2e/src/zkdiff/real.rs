@@ -97,13 +97,13 @@ fn zoo_cfg(dir: &Path, port: u16) -> String {
     )
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// The directory of the jars; fetched on the first call of a machine. Others may be fetching too: each into a directory
 /// of its own, and the first to finish gives it its name.
-fn jars() -> Result<PathBuf> {
+pub(crate) fn jars() -> Result<PathBuf> {
     let home = cache_home()?.join("pharos").join(format!("zookeeper-{VERSION}"));
     let jars = home.join("lib");
     if jars.is_dir() {

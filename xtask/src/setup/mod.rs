@@ -4,6 +4,7 @@
 //! missing when it may not install it.
 
 mod compilers;
+mod flights;
 mod go;
 mod packages;
 mod python;
@@ -68,7 +69,14 @@ pub(crate) fn python_interpreter() -> anyhow::Result<()> {
 /// The directory of the Python environment's programs.
 pub(crate) fn python(layout: &Layout) -> anyhow::Result<PathBuf> {
     packages::ensure(packages::PYTHON)?;
-    python::environment(layout)
+    python::environment(layout, "e2e/requirements.txt", "kazoo and the S3 server of the tests (1 minute)")
+}
+
+/// What the comparison with DuckDB takes: a Python interpreter that has it, and the file of all flights.
+pub(crate) fn duckdb(layout: &Layout) -> anyhow::Result<(PathBuf, PathBuf)> {
+    packages::ensure(packages::PYTHON)?;
+    let bin = python::environment(layout, "e2e/requirements-bench.txt", "DuckDB")?;
+    Ok((bin.join("python"), flights::parquet(layout)?))
 }
 
 /// The directory of Kubernetes' binaries, built if need be.

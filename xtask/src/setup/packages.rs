@@ -43,6 +43,8 @@ pub(crate) const PYTHON_INTERPRETER: &[Package] = &[("python3", "python3")];
 pub(crate) const PYTHON: &[Package] =
     &[("python3", "python3"), ("python3-venv", "python3 -c import ensurepip, venv")];
 
+pub(crate) const NPM: &[Package] = &[("npm", "npm")];
+
 pub(crate) const JAVA: &[Package] = &[("default-jre-headless", "java"), ("maven", "mvn")];
 
 /// Installs those of `packages` that are missing.

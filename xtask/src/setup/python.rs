@@ -9,9 +9,9 @@ use crate::layout::Layout;
 use crate::setup::go::fingerprint;
 use crate::shell::{run_quietly, say};
 
-/// The `bin` directory of an environment with exactly what `e2e/requirements.txt` pins.
-pub(crate) fn environment(layout: &Layout) -> anyhow::Result<PathBuf> {
-    let requirements = layout.root("e2e/requirements.txt");
+/// The `bin` directory of an environment with exactly what a file of the clone pins; `what` says what that is.
+pub(crate) fn environment(layout: &Layout, requirements: &str, what: &str) -> anyhow::Result<PathBuf> {
+    let requirements = layout.root(requirements);
     let text =
         std::fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let home = layout.cache(format!("python-{}", fingerprint([text.as_slice()])));
@@ -20,7 +20,7 @@ pub(crate) fn environment(layout: &Layout) -> anyhow::Result<PathBuf> {
     if complete.exists() {
         return Ok(bin);
     }
-    say("installing Python packages: kazoo and the S3 server of the tests (1 minute)");
+    say(&format!("installing Python packages: {what}"));
     run_quietly(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
     run_quietly(
         Command::new(bin.join("python"))

@@ -1,0 +1,53 @@
+//! Ours beside the real peer, with our crates built for speed alone.
+
+use std::process::Command;
+
+use crate::artifacts::{self, RunDir};
+use crate::layout::Layout;
+use crate::setup;
+use crate::shell::{run, step};
+
+/// What is compared. Arguments after `--` go to the benchmark: `./x bench ensemble -- --help`.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Three members beside three ZooKeeper servers: throughput, CPU and failover.
+    Ensemble {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
+    /// The example's Pipeline over 3 million flights beside DuckDB.
+    Pipeline {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
+}
+
+pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
+    setup::cpp(layout)?;
+    setup::announce_cold_build(layout);
+    let mut args: Vec<std::ffi::OsString> = vec!["bench".into()];
+    match bench {
+        Bench::Ensemble { rest } => {
+            setup::java()?;
+            args.push("ensemble".into());
+            args.extend(rest.iter().map(Into::into));
+        }
+        Bench::Pipeline { rest } => {
+            let (python, parquet) = setup::duckdb(layout)?;
+            args.extend([
+                "pipeline".into(),
+                "--python".into(),
+                python.into(),
+                "--parquet".into(),
+                parquet.into(),
+            ]);
+            args.extend(rest.iter().map(Into::into));
+        }
+    }
+    let copies = RunDir::create(layout)?;
+    step("building for speed", || artifacts::fast_binaries(layout, &copies, &["pharos-node", "pharos-e2e"]))?;
+    let mut command: Command = artifacts::program(&copies, "pharos-e2e");
+    run(command.args(args).env("PHAROS_ROOT", &layout.root).env("PHAROS_CACHE", &layout.cache))
+}
