@@ -29,7 +29,7 @@ pub struct Plan {
     pub nodes: Vec<Node>,
 }
 
-/// What a plan is stored by: SHA-256 of its canonical JSON, places in the source left out.
+/// What a plan is told from others by: SHA-256 of its canonical JSON, places in the source left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlanHash(pub [u8; 32]);
 

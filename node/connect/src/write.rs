@@ -6,7 +6,7 @@
 //! name (`.NAME.RUN.part`, in the same directory), or is an upload in parts that nobody sees.
 //!
 //! Names are Beam's: `PATH-SSSSS-of-NNNNN`, one shard unless the write asks for more. All windows go
-//! to the same files. Rows are dealt to shards round by round, in turn.
+//! to the same files. Rows are dealt to shards in turn, as many at a time as the engine hands over.
 
 mod encode;
 mod local;

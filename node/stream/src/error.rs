@@ -71,6 +71,9 @@ pub enum StreamError {
     /// A checkpoint could not be written, read or committed.
     #[error("checkpoint: {0}")]
     Checkpoint(String),
+    /// The checkpoint is of another plan: the document, or what was found out about its input, has changed.
+    #[error("checkpoint: {0}")]
+    OtherPlan(String),
     /// Another worker has taken over.
     #[error("another coordinator has taken over this pipeline")]
     Fenced,
@@ -84,9 +87,11 @@ impl StreamError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Row { .. } | Self::Record { .. } | Self::Aggregate { .. } | Self::Assertion { .. } => {
-                Fault::User
-            }
+            Self::Row { .. }
+            | Self::Record { .. }
+            | Self::Aggregate { .. }
+            | Self::Assertion { .. }
+            | Self::OtherPlan(_) => Fault::User,
             Self::Connect { source, .. } => source.fault,
             Self::PlanVersion(_)
             | Self::State { .. }

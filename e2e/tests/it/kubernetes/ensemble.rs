@@ -244,25 +244,7 @@ fn a_roll_out_ends_right_although_the_operator_is_killed_in_the_middle() {
 fn the_same_manifest_applied_again_changes_nothing() {
     let sandbox = ready_ensemble("again");
     settled(&sandbox, "again");
-    let text = manifest("again", 3, "");
-    let before = sandbox.get("ensemble/again").unwrap();
-    let diff = sandbox.cluster.kubectl_with_input(["--namespace", &sandbox.name, "diff", "-f", "-"], &text);
-    assert_eq!(diff.unwrap(), "");
-    assert!(sandbox.apply(&text).unwrap().contains("unchanged"));
-    let after = sandbox
-        .cluster
-        .get(["--namespace", &sandbox.name, "ensemble/again", "--show-managed-fields"])
-        .unwrap();
-    assert_eq!(after["metadata"]["generation"], before["metadata"]["generation"]);
-    assert_eq!(after["spec"], before["spec"]);
-    let managers: BTreeSet<_> = after["metadata"]["managedFields"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|entry| entry["fieldsV1"]["f:spec"].is_object())
-        .map(|entry| entry["manager"].as_str().unwrap())
-        .collect();
-    assert_eq!(managers, BTreeSet::from(["kubectl-client-side-apply"]));
+    super::applied_again_changes_nothing(&sandbox, "ensemble/again", &manifest("again", 3, ""));
 }
 
 #[test]

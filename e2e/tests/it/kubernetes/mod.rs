@@ -5,10 +5,12 @@ mod ensemble;
 mod operator;
 mod pipeline;
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use pharos_e2e::cluster::Cluster;
 use pharos_e2e::install::{Images, Release};
+use pharos_e2e::sandbox::Sandbox;
 
 /// The namespace of the operator.
 const SYSTEM: &str = "pharos-system";
@@ -42,4 +44,25 @@ fn install() -> anyhow::Result<Installed> {
     let installed = Installed { cluster, images };
     installed.release().install(&installed.images, &[])?;
     Ok(installed)
+}
+
+/// A manifest that was applied, and has been reconciled, is applied again: only kubectl has written its `spec`.
+fn applied_again_changes_nothing(sandbox: &Sandbox<'_>, resource: &str, manifest: &str) {
+    let before = sandbox.get(resource).unwrap();
+    let diff =
+        sandbox.cluster.kubectl_with_input(["--namespace", &sandbox.name, "diff", "-f", "-"], manifest);
+    assert_eq!(diff.unwrap(), "");
+    assert!(sandbox.apply(manifest).unwrap().contains("unchanged"));
+    let after =
+        sandbox.cluster.get(["--namespace", &sandbox.name, resource, "--show-managed-fields"]).unwrap();
+    assert_eq!(after["metadata"]["generation"], before["metadata"]["generation"]);
+    assert_eq!(after["spec"], before["spec"]);
+    let managers: BTreeSet<_> = after["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["fieldsV1"]["f:spec"].is_object())
+        .map(|entry| entry["manager"].as_str().unwrap())
+        .collect();
+    assert_eq!(managers, BTreeSet::from(["kubectl-client-side-apply"]));
 }

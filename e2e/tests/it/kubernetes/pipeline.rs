@@ -118,7 +118,8 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
     let place = format!("s3://{BUCKET}/{}", sandbox.name);
     objects::put(sandbox.cluster, &format!("{}/input.jsonl", sandbox.name), &input).unwrap();
     let document = document(&format!("{place}/input.jsonl"), &format!("{place}/results/punctuality.json"));
-    sandbox.apply(&manifest(&sandbox, &document)).unwrap();
+    let manifest = manifest(&sandbox, &document);
+    sandbox.apply(&manifest).unwrap();
     // After the first checkpoint and before the last window.
     sandbox
         .wait_until("a checkpoint", READY, || {
@@ -137,6 +138,7 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
     let key = format!("{}/results/punctuality.json-00000-of-00001", sandbox.name);
     let results = objects::get(sandbox.cluster, &key).unwrap();
     assert_eq!(rows(&results), expected);
+    super::applied_again_changes_nothing(&sandbox, "pipeline/flights", &manifest);
     is_not_run_again(&sandbox);
     assert_eq!(objects::get(sandbox.cluster, &key).unwrap(), results);
 }

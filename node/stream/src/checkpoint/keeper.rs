@@ -57,8 +57,7 @@ impl Keeper {
             None => None,
             Some(pointer) => {
                 let bytes = get(&*blobs, &pointer.manifest)?;
-                let manifest = Manifest::read(&pointer.manifest, &bytes, pointer.crc, plan)
-                    .map_err(|error| StreamError::Checkpoint(error.to_string()))?;
+                let manifest = Manifest::read(&pointer.manifest, &bytes, pointer.crc, plan)?;
                 Some((pointer.manifest.clone(), manifest))
             }
         };

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use pharos_beam::plan::Plan;
 use serde::{Deserialize, Serialize};
 
-use crate::exec::STEP_RECORDS;
+use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
 use crate::exec::task::{Done, SplitProgress};
+use crate::exec::{ROUND_STEPS, STEP_RECORDS};
 use crate::key::KEY_VERSION;
 
 /// The version that this build writes and reads.
@@ -39,9 +40,30 @@ pub(crate) enum ManifestError {
         /// What is known.
         known: u64,
     },
-    /// It is of another pipeline.
-    #[error("manifest `{0}` is of another pipeline: its plan has the hash {1}, this one {2}")]
-    OtherPlan(String, String, String),
+    /// It is of another plan.
+    #[error(
+        "manifest `{name}` is of another plan, {found}, and this one is {ours}: the pipeline has changed, or the \
+         columns or types that its input was found to have; give the read a `schema`, or start anew"
+    )]
+    OtherPlan {
+        /// Which manifest.
+        name: String,
+        /// The hash of its plan.
+        found: String,
+        /// The hash of the plan that was to go on from it.
+        ours: String,
+    },
+}
+
+impl From<ManifestError> for StreamError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::OtherPlan { .. } => Self::OtherPlan(error.to_string()),
+            ManifestError::Unreadable(..) | ManifestError::Damaged(_) | ManifestError::Version { .. } => {
+                Self::Checkpoint(error.to_string())
+            }
+        }
+    }
 }
 
 /// A piece of a blob.
@@ -81,6 +103,8 @@ pub(crate) struct Manifest {
     pub key_version: u32,
     /// How many records make a step.
     pub step_records: u64,
+    /// How many steps make a round: it decides the order of rows that no grouping has put in order.
+    pub round_steps: u64,
     /// Its number.
     pub epoch: Epoch,
     /// The round of its barrier; none: the input has ended.
@@ -108,6 +132,7 @@ impl Manifest {
             plan: plan.hash().to_string(),
             key_version: KEY_VERSION,
             step_records: STEP_RECORDS as u64,
+            round_steps: ROUND_STEPS as u64,
             epoch,
             round,
             previous: None,
@@ -153,9 +178,10 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
         version("key version", manifest.key_version.into(), KEY_VERSION.into())?;
         version("a step length of", manifest.step_records, STEP_RECORDS as u64)?;
+        version("a round length of", manifest.round_steps, ROUND_STEPS as u64)?;
         let hash = plan.hash().to_string();
         if manifest.plan != hash {
-            return Err(ManifestError::OtherPlan(name.to_owned(), manifest.plan, hash));
+            return Err(ManifestError::OtherPlan { name: name.to_owned(), found: manifest.plan, ours: hash });
         }
         Ok(manifest)
     }

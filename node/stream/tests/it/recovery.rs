@@ -11,7 +11,7 @@ use pharos_beam::plan::{ReadSpec, WriteSpec};
 use pharos_beam::schema::Schema;
 use pharos_connect::{Files, open_blobs};
 use pharos_stream::coordination::MemoryCoordination;
-use pharos_stream::io::{ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split};
+use pharos_stream::io::{ConnectError, Connectors, Encode, Fault, Last, Offset, Records, Sink, Split};
 use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError, run};
 
 use crate::support::plan;
@@ -232,4 +232,25 @@ fn a_run_that_is_done_is_not_run_again() {
     let again = live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap();
     assert!(again.already_completed);
     assert!(!directory.path().join("results-00000-of-00001").exists());
+}
+
+#[test]
+fn a_checkpoint_of_an_input_with_other_columns_is_the_users_to_decide_about() {
+    let directory = tempfile::tempdir().unwrap();
+    write_input(directory.path());
+    let document = DOCUMENT.replace("WINDOWING", "fixed, size: 10s");
+    let ensemble = MemoryCoordination::default();
+    let life = live_once(directory.path(), &document, 2, 1000, &ensemble);
+    assert!(life.report.is_err() && life.checkpoints > 0, "it was killed after a checkpoint");
+    for file in 0..3 {
+        let path = directory.path().join(format!("in-{file}.json"));
+        let text = std::fs::read_to_string(&path).unwrap().replace(r#","value""#, r#","other":1,"value""#);
+        std::fs::write(path, text).unwrap();
+    }
+    let error = live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap_err();
+    assert_eq!(error.fault(), Fault::User, "{error}");
+    assert!(
+        error.to_string().contains("is of another plan") && error.to_string().contains("`schema`"),
+        "{error}"
+    );
 }
