@@ -135,7 +135,10 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
-    /// The store cannot be opened or read.
+    /// The store cannot be opened where it is, or by this version.
+    #[error("{0}")]
+    StoreRefused(String),
+    /// The store is damaged.
     #[error("cannot read the store in {dir}: {why}")]
     Store {
         /// The store's directory.
@@ -180,6 +183,7 @@ impl ServerError {
             | Self::Foreign { .. }
             | Self::Listen { .. }
             | Self::LogWrite { .. }
+            | Self::StoreRefused(_)
             | Self::Permit(_)
             | Self::Mismatch { .. }
             | Self::Log(LogError::ForeignVolume { .. } | LogError::UnknownFormat { .. }) => true,

@@ -53,7 +53,12 @@ pub(crate) fn open_rocks(dir: &Path) -> Result<OnStore<RocksStore>, ServerError>
 }
 
 fn refused(dir: &Path, error: &StoreError) -> ServerError {
-    ServerError::Store { dir: dir.to_owned(), why: with_sources(error) }
+    let why = with_sources(error);
+    if error.is_users_fault() {
+        ServerError::StoreRefused(why)
+    } else {
+        ServerError::Store { dir: dir.to_owned(), why }
+    }
 }
 
 /// The whole chain in one line.

@@ -57,6 +57,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether whoever started the process can put it right: another process, another version, or a disk
+    /// that is full or cannot be written.
+    #[must_use]
+    pub fn is_users_fault(&self) -> bool {
+        match self {
+            Self::InUse { .. } | Self::UnknownFormat { .. } | Self::Io { .. } => true,
+            Self::Rocks { source, .. } => source.kind() == rocksdb::ErrorKind::IOError,
+            Self::NotAStore { .. } => false,
+        }
+    }
+
     /// Whether the disk is full, so that trying again later may help.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -44,7 +44,7 @@ impl RocksStore {
         let rows = ColumnFamilyDescriptor::new(ROWS, family_options(options));
         let meta = ColumnFamilyDescriptor::new(META, family_options(options));
         let db = DB::open_cf_descriptors(&base, dir, [rows, meta]).map_err(|source| {
-            if source.as_ref().contains("/LOCK") {
+            if is_locked(source.as_ref()) {
                 StoreError::InUse { dir: dir.to_owned() }
             } else {
                 StoreError::Rocks { what: "open", dir: dir.to_owned(), source }
@@ -165,6 +165,11 @@ impl Store for RocksStore {
             .map(|(family, name)| self.db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
         sizes.sum::<Result<u64, _>>().map_err(StoreError::rocks("measure", &self.dir))
     }
+}
+
+/// What RocksDB says when the lock is held, here or elsewhere; not when the lock file cannot be made.
+fn is_locked(message: &str) -> bool {
+    message.contains("lock hold by current process") || message.contains("While lock file")
 }
 
 /// RocksDB would refuse families of a later format, but not by the format's name.

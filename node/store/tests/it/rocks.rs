@@ -1,7 +1,7 @@
 //! What is RocksDB's alone: refusals by name, and its own flushes.
 
 use crate::suite::{Kind, OPTIONS, batch, bytes};
-use pharos_store::{Options, RocksStore, Store, WriteBatch};
+use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
 use std::path::Path;
 
 /// Changes a store behind its back.
@@ -56,6 +56,16 @@ fn a_second_opening_is_refused_by_name() {
     assert_eq!(refusal(dir.path()), format!("store {} is in use by another process", dir.path().display()));
     drop(first);
     RocksStore::open(dir.path(), &OPTIONS).unwrap();
+}
+
+#[test]
+fn a_disk_that_refuses_is_named_and_not_taken_for_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("LOCK")).unwrap();
+    let error = RocksStore::open(dir.path(), &OPTIONS).err().unwrap();
+    assert!(error.is_users_fault() && matches!(error, StoreError::Rocks { .. }), "{error:?}");
+    let message = refusal(dir.path());
+    assert!(message.starts_with(&format!("cannot open store {}", dir.path().display())), "{message}");
 }
 
 #[test]
