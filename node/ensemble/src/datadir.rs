@@ -247,6 +247,21 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_another_member_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut volume = Volume::open(dir.path()).unwrap();
+        found(&mut volume);
+        let mut second = permit(7, volume.id());
+        second.founders[0].member_id = 2;
+        let file = dir.path().join("permit.json");
+        std::fs::write(&file, serde_json::to_vec(&second).unwrap()).unwrap();
+        let error = volume.check_permit(&Admission::PermitFile(file)).unwrap_err();
+        assert!(error.is_users_fault(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("belongs to member 1 of") && text.contains("is for member 2 of"), "{text}");
+    }
+
+    #[test]
     fn a_directory_that_cannot_be_made_is_named() {
         let error = Volume::open(Path::new("/proc/none/data")).unwrap_err();
         assert!(error.is_users_fault() && error.to_string().contains("/proc/none/data"), "{error}");

@@ -173,6 +173,21 @@ fn a_negative_length_and_a_handshake_of_rubbish_close_the_connection() {
 }
 
 #[test]
+fn a_request_that_cannot_be_read_is_answered_and_one_without_a_header_closes_its_connection_alone() {
+    let (_dir, server) = alone(|_| ());
+    let address = server.addresses().client;
+    let (mut client, mut other) = (new_session(address), new_session(address));
+    // A create whose path claims more bytes than there are: a marshalling error, as ZooKeeper says.
+    client.write_all(&frame(&[0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 9, 9, b'/'])).unwrap();
+    let reply = read_frame(&mut client);
+    assert_eq!((&reply[..4], &reply[12..]), (&7_i32.to_be_bytes()[..], &(-5_i32).to_be_bytes()[..]));
+    ping(&mut client);
+    client.write_all(&frame(&[0, 0])).unwrap();
+    assert_eq!(read_to_end(&mut client), b"");
+    ping(&mut other);
+}
+
+#[test]
 fn four_letter_words_are_answered_and_the_connection_is_closed() {
     let (_dir, server) = alone(|_| ());
     let address = server.addresses().client;
