@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::local::PipelineJob;
 use crate::local_manifests::LocalPipeline;
 use anyhow::anyhow;
+use pharos_beam::plan::NodeKind;
 use pharos_beam::{Plan, SourceName};
 use pharos_connect::{Files, Sampler, open_blobs};
 use pharos_crds::names::ZNODE_PIPELINES;
@@ -36,7 +37,7 @@ pub(crate) struct Trouble {
 impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         match trouble.fault {
-            Fault::User => Self::users(anyhow!(trouble.text)),
+            Fault::User | Fault::FullDisk => Self::users(anyhow!(trouble.text)),
             Fault::Environment => Self::ours(anyhow!(trouble.text)),
         }
     }
@@ -54,7 +55,9 @@ pub(crate) fn check(path: &Path) -> ExitCode {
         .map_err(|error| Failure::users(anyhow!("{}: {error}", path.display())))
         .and_then(|document| {
             let files = Files::new(directory_of(path));
-            Ok(compile(&document, SourceName::new(path.display().to_string()), &files)?)
+            let plan = compile(&document, SourceName::new(path.display().to_string()), &files)?;
+            check_inputs(path, &plan, &files)?;
+            Ok(plan)
         });
     match checked {
         Ok(plan) => {
@@ -63,6 +66,19 @@ pub(crate) fn check(path: &Path) -> ExitCode {
         }
         Err(failure) => failure.report(),
     }
+}
+
+/// Opens what a plan reads, as a run does before anything else; a schema that is declared was not sampled.
+fn check_inputs(path: &Path, plan: &Plan, files: &Files) -> Result<(), Trouble> {
+    for node in &plan.nodes {
+        let NodeKind::Read(read) = &node.kind else { continue };
+        files.splits(read, &node.outputs[0].schema).map_err(|error| {
+            let (line, column) = (node.span.line, node.span.column);
+            let text = format!("{}:{line}:{column}: transform `{}`: {error}", path.display(), node.name);
+            Trouble { fault: error.fault, text }
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs a Pipeline of a manifest to its end. Relative paths in it start at the manifest's directory.

@@ -21,6 +21,8 @@ pub enum Fault {
     User,
     /// Trying again may help.
     Environment,
+    /// There is no room: the user must make some, then trying again helps.
+    FullDisk,
 }
 
 /// Why a source or sink could not go on.

@@ -6,10 +6,10 @@
 //! was written after it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use pharos_stream::io::ConnectError;
+use pharos_stream::io::{ConnectError, Fault};
 use serde::{Deserialize, Serialize};
 
 /// A file that is not visible yet.
@@ -32,9 +32,14 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> ConnectError {
     move |error| {
         let message = format!("`{}`: {error}", path.display());
         match error.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotADirectory => {
-                ConnectError::user(message)
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                ConnectError { fault: Fault::FullDisk, message }
             }
+            ErrorKind::AlreadyExists
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem => ConnectError::user(message),
             _ => ConnectError::environment(message),
         }
     }
@@ -112,7 +117,7 @@ pub(super) fn commit(path: &str, prepared: &PreparedFile) -> Result<(), ConnectE
             let directory = directory.unwrap_or(Path::new("."));
             File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(path))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             // The process may have died between the rename and its note that it was done.
             let size = fs::metadata(path).map(|meta| meta.len());
             if size.is_ok_and(|size| size == prepared.length) { Ok(()) } else { Err(failed(&part)(error)) }
