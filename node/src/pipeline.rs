@@ -88,7 +88,9 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
     let plan = compile(&pipeline.document, pipeline.source.clone(), &files)?;
     let run_id = pipeline.spec.as_ref().map_or(0, |spec| spec.run_id);
     let paths = Paths::new(ZNODE_PIPELINES, &format!("local-{}", pipeline.name), &short_hash(&plan), run_id);
-    let blobs = open_blobs("checkpoints", &data_dir).map_err(|error| Failure::ours(anyhow!("{error}")))?;
+    let run = format!("{}-{run_id}", short_hash(&plan));
+    let blobs = open_blobs(&format!("checkpoints/{run}"), &data_dir)
+        .map_err(|error| Failure::ours(anyhow!("{error}")))?;
     let coordination = ZooKeeperCoordination::new(&ensemble.to_string(), paths, "local")
         .map_err(|error| Failure::ours(anyhow!("{error}")))?;
     let interval = pipeline.spec.as_ref().and_then(|spec| spec.checkpoint.as_ref());
@@ -98,7 +100,7 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
     let screen = Screen::new(&pipeline.name);
     let options = RunOptions {
         threads: threads(),
-        run: format!("{}-{run_id}", short_hash(&plan)),
+        run,
         listener: Arc::new(move |event: &Event| screen.show(event)),
         durability: Some(Durability {
             coordination: Arc::new(Mutex::new(coordination)),
