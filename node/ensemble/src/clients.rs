@@ -34,8 +34,6 @@ const READ_BUDGET: usize = 1 << 20;
 const OUTPUT_PAUSE: usize = 4 << 20;
 /// A connection with more unread output than this is closed. Watch events come unasked.
 const OUTPUT_LIMIT: usize = 64 << 20;
-/// How long a connection may take to say anything, and to hang up after our last words.
-const SPEAK_WITHIN_MS: u64 = 30_000;
 const LINGER_MS: u64 = 1_000;
 
 /// How many clients there may be.
@@ -46,6 +44,8 @@ pub(crate) struct Limits {
     pub(crate) per_ip: u32,
     /// In all; 0 for no limit.
     pub(crate) total: u32,
+    /// Milliseconds from the connection to the end of the handshake's first frame.
+    pub(crate) speak_within_ms: u64,
 }
 
 /// What a connection needs of its surroundings in a turn.
@@ -228,7 +228,7 @@ impl Clients {
             unfinished: 0,
         });
         self.places.insert(id, place);
-        self.to_speak.push_back((now_ms + SPEAK_WITHIN_MS, id));
+        self.to_speak.push_back((now_ms + self.limits.speak_within_ms, id));
         self.enqueue(id);
         Ok(())
     }
@@ -431,7 +431,8 @@ impl Clients {
     /// Drops those who did not speak or hang up in time.
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
         while let Some((_, id)) = self.to_speak.pop_front_if(|(deadline, _)| *deadline <= turn.now_ms) {
-            if self.get(id).is_some_and(|client| client.phase == Phase::Silent) {
+            let silent = self.get(id).is_some_and(|client| client.phase == Phase::Silent);
+            if silent || turn.replica.awaits_handshake(id) {
                 self.gone(turn, id);
             }
         }

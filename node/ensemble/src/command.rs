@@ -5,6 +5,7 @@
 use mio::Waker;
 use pharos_log::DiskOp;
 use pharos_paxos::{IoId, MemberId, Slot};
+use pharos_replica::Snapshot;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     SpareFailed(DiskOp),
     /// The store has flushed a cut.
     Persisted(Slot),
+    /// All rows of the store, as of its last flush.
+    Snapshot(Slot, Snapshot),
     /// A dialler has both connections to a peer.
     Dialled {
         /// Whose.

@@ -63,10 +63,14 @@ pub struct Tuning {
     pub max_per_ip: u32,
     /// Connections in all, 0 for no limit but the descriptors.
     pub max_connections: u32,
+    /// A connection that has not begun a session within this time is dropped.
+    pub handshake: Duration,
     /// The length of a log segment: whole blocks of 4 KiB.
     pub segment_bytes: u64,
     /// Unused segments kept ready.
     pub spare_segments: usize,
+    /// Between two looks for empty containers.
+    pub container_sweep: Duration,
     /// Log kept for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
 }
@@ -80,8 +84,10 @@ impl Default for Tuning {
             max_frame: DEFAULT_MAX_CLIENT_FRAME,
             max_per_ip: 0,
             max_connections: 0,
+            handshake: Duration::from_secs(30),
             segment_bytes: 32 << 20,
             spare_segments: 2,
+            container_sweep: Duration::from_secs(60),
             log_tail_bytes: 64 << 20,
         }
     }

@@ -10,8 +10,8 @@ use crate::command::{Command, Commands};
 use crate::os;
 use crate::worker::Worker;
 use pharos_log::DiskOp;
-use pharos_paxos::IoId;
-use pharos_replica::PersistBatch;
+use pharos_paxos::{IoId, Slot};
+use pharos_replica::{PersistBatch, Snapshot};
 use std::io;
 use std::ops::ControlFlow;
 
@@ -34,14 +34,26 @@ impl LogDisk for pharos_log::file::FileDisk {
 pub(crate) trait Sink: Send + 'static {
     /// Writes and flushes.
     fn persist(&mut self, batch: PersistBatch) -> Result<(), String>;
+
+    /// All rows, as of the last flush.
+    fn snapshot(&mut self) -> Result<(Slot, Snapshot), String>;
 }
 
 /// Groups of the log, with what to report for each.
 pub(crate) type LogWorker = Worker<(IoId, Vec<DiskOp>)>;
 /// Segments to create ahead of need.
 pub(crate) type SpareWorker = Worker<DiskOp>;
-/// Cuts of the state.
-pub(crate) type Persister = Worker<PersistBatch>;
+/// Cuts of the state, and readings of all of it.
+pub(crate) type Persister = Worker<StoreJob>;
+
+/// What the persister does.
+#[derive(Debug)]
+pub(crate) enum StoreJob {
+    /// Writes and flushes a cut.
+    Persist(PersistBatch),
+    /// Reads everything, for a member that is behind.
+    Snapshot,
+}
 
 /// Starts the log's thread.
 pub(crate) fn log_worker(mut disk: impl LogDisk, commands: Commands) -> io::Result<LogWorker> {
@@ -75,18 +87,32 @@ pub(crate) fn spare_worker(mut disk: impl LogDisk, commands: Commands) -> io::Re
 /// without end.
 pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<Persister> {
     let mut polite = false;
-    Worker::start("pharos-persist", commands.clone(), move |batch: PersistBatch| {
+    Worker::start("pharos-persist", commands.clone(), move |job: StoreJob| {
         if !polite && let Err(error) = os::lower_thread_priority(NICE) {
             tracing::warn!(%error, "the persister runs at full priority");
         }
         polite = true;
-        let applied = batch.applied;
-        if let Err(error) = sink.persist(batch) {
-            commands.send(Command::Failed(format!("cannot write the state to the store: {error}")));
-            return ControlFlow::Break(());
+        let done = match job {
+            StoreJob::Persist(batch) => {
+                let applied = batch.applied;
+                let persisted = sink.persist(batch).map(|()| Command::Persisted(applied));
+                persisted.map_err(|error| format!("cannot write the state to the store: {error}"))
+            }
+            StoreJob::Snapshot => {
+                let read = sink.snapshot().map(|(applied, snapshot)| Command::Snapshot(applied, snapshot));
+                read.map_err(|error| format!("cannot read the store: {error}"))
+            }
+        };
+        match done {
+            Ok(command) => {
+                commands.send(command);
+                ControlFlow::Continue(())
+            }
+            Err(why) => {
+                commands.send(Command::Failed(why));
+                ControlFlow::Break(())
+            }
         }
-        commands.send(Command::Persisted(applied));
-        ControlFlow::Continue(())
     })
 }
 

@@ -143,6 +143,8 @@ impl Page {
             "Slots applied from the log at this start because the store did not hold them.",
             &now.gauges.replayed_slots,
         );
+        let installed = "States taken over from a leader because the log did not reach back far enough.";
+        self.counter("pharos_installed_states_total", installed, now.gauges.installed_states);
         self.gauge("pharos_log_segments", "Segments of the log.", &now.gauges.log_segments);
         self.counter("pharos_elections_total", "Elections this member has stood in.", now.gauges.elections);
     }

@@ -9,7 +9,7 @@
 use crate::clients::{self, Clients, Turn};
 use crate::command::{Command, TransferReply};
 use crate::datadir::Volume;
-use crate::disks::{LogWorker, Persister, SpareWorker};
+use crate::disks::{LogWorker, Persister, SpareWorker, StoreJob};
 use crate::links::{self, LinkEvent, Links};
 use crate::metrics::REASONS;
 use crate::status::{Board, Counters};
@@ -162,6 +162,7 @@ impl Reactor {
                 Command::SpareCreated(op) => self.replica.spare_created(&op),
                 Command::SpareFailed(op) => state.retry_spare = Some((state.now_ms + SPARE_RETRY_MS, op)),
                 Command::Persisted(applied) => self.replica.persisted(applied),
+                Command::Snapshot(applied, snapshot) => self.replica.snapshot_read(applied, snapshot),
                 Command::Dialled { peer, link, control, bulk } => {
                     self.links.dialled(self.poll.registry(), peer, link, [control, bulk], state.now_ms);
                 }
@@ -236,7 +237,8 @@ impl Reactor {
                 Output::Peer { to, lane, frame } => self.links.send(to, lane, frame, state.now_ms),
                 Output::Log { io, ops } => self.log.submit((io, ops)),
                 Output::Spare { op } => self.spares.submit(op),
-                Output::Persist { batch } => self.persister.submit(batch),
+                Output::Persist { batch } => self.persister.submit(StoreJob::Persist(batch)),
+                Output::Snapshot => self.persister.submit(StoreJob::Snapshot),
                 Output::CloseClient { conn, reason, last_words } => {
                     count_close(&mut state.counters, reason);
                     let mut turn = turn(&mut self.replica, &self.view, state);

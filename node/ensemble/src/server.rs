@@ -358,6 +358,7 @@ impl Living {
             heartbeat: millis(tuning.heartbeat),
             election: millis(tuning.election),
             seed: boot ^ u64::from(me.0),
+            container_sweep: millis(tuning.container_sweep),
             log_tail_bytes: tuning.log_tail_bytes,
             plant: Plant::None,
         }
@@ -399,6 +400,7 @@ fn limits(config: &ServerConfig) -> Limits {
         max_frame: config.tuning.max_frame,
         per_ip: config.tuning.max_per_ip,
         total: config.tuning.max_connections,
+        speak_within_ms: millis(config.tuning.handshake).0,
     }
 }
 

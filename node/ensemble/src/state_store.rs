@@ -8,7 +8,7 @@ use crate::config::ServerError;
 use crate::disks::Sink;
 use bytes::Bytes;
 use pharos_paxos::Slot;
-use pharos_replica::{OWN_PREFIX, PersistBatch};
+use pharos_replica::{OWN_PREFIX, PersistBatch, PersistRows, Snapshot};
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
 use pharos_znode::State;
 use std::path::{Path, PathBuf};
@@ -90,19 +90,29 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
 
 impl<S: Store + 'static> Sink for OnStore<S> {
     fn persist(&mut self, batch: PersistBatch) -> Result<(), String> {
-        let mut write = WriteBatch { puts: batch.own, deletes: Vec::new() };
-        for (key, value) in batch.rows.to_pairs() {
-            match value {
-                Some(value) => write.puts.push((key, value)),
-                None => write.deletes.push(key),
+        let applied = batch.applied.0;
+        let written = match batch.rows {
+            PersistRows::Changed(rows) => {
+                let mut write = WriteBatch { puts: batch.own, deletes: Vec::new() };
+                for (key, value) in rows.to_pairs() {
+                    match value {
+                        Some(value) => write.puts.push((key, value)),
+                        None => write.deletes.push(key),
+                    }
+                }
+                write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+                self.store.write(write, applied)
             }
-        }
-        write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        self.store.write(write, batch.applied.0).map_err(|error| with_sources(&error))?;
+            PersistRows::All(mut rows) => {
+                rows.extend(batch.own);
+                self.store.replace(rows, applied)
+            }
+        };
+        written.map_err(|error| with_sources(&error))?;
         loop {
             match self.store.flush() {
                 Ok(flushed) => {
-                    assert!(flushed >= batch.applied.0, "a flush covers what was written before it");
+                    assert!(flushed >= applied, "a flush covers what was written before it");
                     return Ok(());
                 }
                 Err(error) if error.is_disk_full() => {
@@ -113,6 +123,13 @@ impl<S: Store + 'static> Sink for OnStore<S> {
                 Err(error) => return Err(with_sources(&error)),
             }
         }
+    }
+
+    fn snapshot(&mut self) -> Result<(Slot, Snapshot), String> {
+        let mut snapshot = Snapshot::default();
+        let mut push = |key: &[u8], value: &[u8]| snapshot.push(key, value);
+        self.store.load(&mut push).map_err(|error| with_sources(&error))?;
+        Ok((Slot(self.store.flushed()), snapshot))
     }
 }
 
@@ -129,7 +146,11 @@ mod tests {
         assert_eq!((empty.applied, empty.own.len()), (Slot(0), 0));
         let mut state = State::new();
         let own = vec![(Bytes::from_static(b"\xffkey"), Bytes::from_static(b"value"))];
-        let batch = PersistBatch { rows: state.take_dirty(), own: own.clone(), applied: Slot(9) };
+        let batch = PersistBatch {
+            rows: PersistRows::Changed(state.take_dirty()),
+            own: own.clone(),
+            applied: Slot(9),
+        };
         store.persist(batch).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!((loaded.applied, loaded.own), (Slot(9), own));

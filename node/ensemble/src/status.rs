@@ -159,6 +159,8 @@ pub struct Gauges {
     pub log_segments: u64,
     /// Slots applied from the log at this start because the store did not hold them.
     pub replayed_slots: u64,
+    /// States taken over from a leader, because the log did not reach far enough.
+    pub installed_states: u64,
     /// Elections this member has stood in.
     pub elections: u64,
     /// What the server has counted since its start.

@@ -187,6 +187,68 @@ fn a_request_that_cannot_be_read_is_answered_and_one_without_a_header_closes_its
     ping(&mut other);
 }
 
+/// A request of one path, by the number of its operation; what follows the path is given.
+fn ask(client: &mut TcpStream, op: i32, path: &str, rest: &[u8]) -> i32 {
+    let head = [1_i32.to_be_bytes(), op.to_be_bytes()].concat();
+    client.write_all(&frame(&[&head[..], &frame(path.as_bytes()), rest].concat())).unwrap();
+    i32::from_be_bytes(read_frame(client)[12..16].try_into().unwrap())
+}
+
+/// `create` of an empty node that anyone may do anything with.
+fn create(client: &mut TcpStream, path: &str, flags: i32) -> i32 {
+    let list =
+        [&1_i32.to_be_bytes()[..], &31_i32.to_be_bytes(), &frame(b"world"), &frame(b"anyone")].concat();
+    ask(client, 1, path, &[&0_i32.to_be_bytes()[..], &list, &flags.to_be_bytes()].concat())
+}
+
+#[test]
+fn a_container_goes_when_its_last_child_has_gone_and_not_before_it_had_one() {
+    let (_dir, server) = alone(|config| config.tuning.container_sweep = Duration::from_millis(20));
+    let mut client = new_session(server.addresses().client);
+    let container = 4;
+    for path in ["/new", "/used", "/in-use"] {
+        assert_eq!(create(&mut client, path, container), 0);
+    }
+    assert_eq!((create(&mut client, "/used/child", 0), create(&mut client, "/in-use/child", 0)), (0, 0));
+    let any_version = (-1_i32).to_be_bytes();
+    assert_eq!(ask(&mut client, 2, "/used/child", &any_version), 0);
+    let (exists, no_node) = (3, -101);
+    let deadline = Instant::now() + SOON;
+    while ask(&mut client, exists, "/used", &[0]) != no_node {
+        assert!(Instant::now() < deadline, "the container is still there");
+    }
+    assert_eq!((ask(&mut client, exists, "/new", &[0]), ask(&mut client, exists, "/in-use", &[0])), (0, 0));
+}
+
+#[test]
+fn identities_that_every_command_would_carry_are_few_or_short() {
+    let (_dir, server) = alone(|config| config.tuning.max_frame = 10_000);
+    let address = server.addresses().client;
+    let add = |client: &mut TcpStream, secret: &[u8]| {
+        let body = [&[255, 255, 255, 252, 0, 0, 0, 100, 0, 0, 0, 0], &frame(b"digest")[..], &frame(secret)];
+        client.write_all(&frame(&body.concat())).unwrap();
+        i32::from_be_bytes(read_frame(client)[12..16].try_into().unwrap())
+    };
+    let mut client = new_session(address);
+    for user in 0..50 {
+        assert_eq!(add(&mut client, format!("user{user}:secret").as_bytes()), 0);
+    }
+    assert_eq!(add(&mut client, b"user1:secret"), 0);
+    let auth_failed = -115;
+    // What is no UTF-8 takes three times its length.
+    assert_eq!(add(&mut client, &[255; 2000]), auth_failed);
+    assert_eq!(read_to_end(&mut client), b"");
+    ping(&mut new_session(address));
+}
+
+#[test]
+fn whoever_begins_a_handshake_and_does_not_end_it_is_dropped() {
+    let (_dir, server) = alone(|config| config.tuning.handshake = Duration::from_millis(100));
+    let mut client = connect(server.addresses().client);
+    client.write_all(&hello_server()[..9]).unwrap();
+    assert_eq!(read_to_end(&mut client), b"");
+}
+
 #[test]
 fn four_letter_words_are_answered_and_the_connection_is_closed() {
     let (_dir, server) = alone(|_| ());

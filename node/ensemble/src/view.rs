@@ -83,6 +83,7 @@ impl View {
             log_bytes: status.log_bytes,
             log_segments: status.log_segments as u64,
             replayed_slots: status.replayed,
+            installed_states: status.installed,
             elections: status.elections,
             counters: *counters,
         }

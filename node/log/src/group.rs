@@ -17,6 +17,7 @@ const ACCEPTED: u8 = 3;
 const PROMISED: u8 = 4;
 const COMMITTED: u8 = 5;
 const FLOOR: u8 = 6;
+const RESET: u8 = 7;
 
 /// Everything of an appended entry but its payload.
 const APPEND_HEAD: usize = 8 + BALLOT + 1;
@@ -102,6 +103,7 @@ fn decode_record(mut body: Bytes) -> Result<Record, Undecodable> {
         ACCEPTED => Record::Op(LogOp::Accepted(get_ballot(&mut body)?)),
         PROMISED => Record::Op(LogOp::Promised(get_ballot(&mut body)?)),
         COMMITTED => Record::Op(LogOp::Committed(get_slot(&mut body)?)),
+        RESET => Record::Op(LogOp::Reset { after: get_slot(&mut body)? }),
         FLOOR => Record::Floor(SegmentNo(body.try_get_u32_le().map_err(malformed)?)),
         kind => return Err(Undecodable::Unknown(kind)),
     };
@@ -110,7 +112,7 @@ fn decode_record(mut body: Bytes) -> Result<Record, Undecodable> {
 
 fn size_of_op(op: &LogOp) -> usize {
     5 + match op {
-        LogOp::Truncate { .. } | LogOp::Committed(_) => 8,
+        LogOp::Truncate { .. } | LogOp::Reset { .. } | LogOp::Committed(_) => 8,
         LogOp::Append(entry) => APPEND_HEAD + entry.payload.len(),
         LogOp::Accepted(_) | LogOp::Promised(_) => BALLOT,
     }
@@ -122,6 +124,10 @@ fn put_op(out: &mut Vec<u8>, op: &LogOp) {
         LogOp::Truncate { from } => {
             out.put_u8(TRUNCATE);
             out.put_u64_le(from.0);
+        }
+        LogOp::Reset { after } => {
+            out.put_u8(RESET);
+            out.put_u64_le(after.0);
         }
         LogOp::Append(entry) => {
             out.put_u8(APPEND);

@@ -47,6 +47,7 @@ impl Ledger {
     pub(crate) fn apply(&mut self, op: &LogOp) -> Result<(), &'static str> {
         match op {
             LogOp::Truncate { from } => return self.truncate(*from),
+            LogOp::Reset { after } => return self.reset(*after),
             LogOp::Append(entry) => {
                 if entry.slot != self.end.next() {
                     return Err("an entry does not follow the one before it");
@@ -60,6 +61,19 @@ impl Ledger {
             LogOp::Accepted(ballot) => self.hard.accepted = *ballot,
             LogOp::Promised(ballot) => self.hard.promised = *ballot,
             LogOp::Committed(slot) => self.hard.committed = self.hard.committed.max(*slot),
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, after: Slot) -> Result<(), &'static str> {
+        if after < self.hard.committed {
+            return Err("a reset goes back behind a committed slot");
+        }
+        self.hard.committed = after;
+        self.end = after;
+        for segment in &mut self.segments {
+            segment.base = after;
+            segment.last = after;
         }
         Ok(())
     }

@@ -466,6 +466,7 @@ impl Replay {
                     let end = self.ledger.end;
                     self.entries.truncate(self.entries.partition_point(|entry| entry.slot <= end));
                 }
+                LogOp::Reset { .. } => self.entries.clear(),
                 LogOp::Accepted(_) | LogOp::Promised(_) | LogOp::Committed(_) => {}
             }
         }

@@ -71,7 +71,8 @@ impl Wal {
     ///
     /// # Panics
     /// If an operation breaks the log's rules: an entry that does not follow the last one or is larger than
-    /// [`pharos_paxos::MAX_ENTRY_BYTES`], a truncation of committed or trimmed slots or beyond the end.
+    /// [`pharos_paxos::MAX_ENTRY_BYTES`], a truncation of committed or trimmed slots or beyond the end, a
+    /// reset to before the committed slot.
     pub fn append(&mut self, ops: &[LogOp], out: &mut Vec<DiskOp>) {
         if ops.is_empty() {
             return;
@@ -216,6 +217,7 @@ impl Wal {
 fn panic_on(rule: &str, op: &LogOp) -> ! {
     let name = match op {
         LogOp::Truncate { from } => format!("truncate from slot {from}"),
+        LogOp::Reset { after } => format!("reset to slot {after}"),
         LogOp::Append(entry) => format!("append of slot {}", entry.slot),
         LogOp::Accepted(ballot) => format!("accepted {ballot}"),
         LogOp::Promised(ballot) => format!("promised {ballot}"),

@@ -5,6 +5,7 @@
 //! acknowledged to a leader below the promise.
 
 use crate::disk::Deferred;
+use crate::log_view::LogView;
 use crate::message::{Message, Run};
 use crate::paxos::{Paxos, State};
 use crate::types::{Ballot, Entry, LogOp, MemberId, Slot};
@@ -222,6 +223,47 @@ impl Paxos {
         self.accepted = ballot;
         self.disk.push(LogOp::Accepted(ballot));
         self.stage = None;
+    }
+
+    /// The state as of `upto`, which is chosen, is in this member's store; `complete` is the ballot under
+    /// which it was chosen when that leader's own first entry is not above it.
+    ///
+    /// What the log holds up to there is of no more use, and may never have been chosen. Then the log is a
+    /// prefix of the complete ballot's, and what it holds beyond is not: that leader did not adopt it, so it
+    /// was not chosen. Without a complete ballot the stamp stays and so does what is beyond; if the stamp is
+    /// below the ballot that chose `upto`, it decides no election, for a majority has accepted that one.
+    ///
+    /// # Panics
+    /// If this member leads and its log does not reach `upto`.
+    pub fn install(&mut self, upto: Slot, complete: Option<Ballot>) {
+        if self.stopped() || upto <= self.committed {
+            return;
+        }
+        if self.is_leader() {
+            assert!(upto <= self.log.end(), "whoever leads has adopted all that was chosen");
+            return;
+        }
+        if !matches!(self.state, State::Follower) {
+            self.leave_office();
+            self.announce();
+        }
+        self.gap_reported = None;
+        self.stage = None;
+        let stale = complete.is_some_and(|ballot| self.accepted < ballot);
+        if stale || self.log.end() < upto {
+            self.log = LogView::new(upto, Vec::new());
+            self.disk.push(LogOp::Reset { after: upto });
+        } else {
+            self.log.trim(upto);
+        }
+        if let Some(ballot) = complete.filter(|ballot| stale && *ballot == self.promised) {
+            self.accepted = ballot;
+            self.disk.push(LogOp::Accepted(ballot));
+        }
+        self.learn_commit(upto);
+        if let Some(ballot) = complete.filter(|ballot| *ballot == self.promised) {
+            self.report(ballot, false);
+        }
     }
 
     pub(crate) fn append(&mut self, entry: Entry) {

@@ -80,8 +80,12 @@ impl Disk {
 
     /// To be written with the next group.
     pub(crate) fn push(&mut self, op: LogOp) {
-        if let LogOp::Truncate { from } = op {
-            let keep = Slot(from.0 - 1);
+        let keep = match op {
+            LogOp::Truncate { from } => Some(Slot(from.0 - 1)),
+            LogOp::Reset { after } => Some(after),
+            _ => None,
+        };
+        if let Some(keep) = keep {
             self.end = self.end.min(keep);
             self.issued.iter_mut().for_each(|w| w.end = w.end.min(keep));
         }

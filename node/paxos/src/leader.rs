@@ -152,6 +152,26 @@ impl Paxos {
         peers.map_or(self.durable_as_accepted(), |m| m.min(self.durable_as_accepted()))
     }
 
+    /// The followers that lack entries which this leader has trimmed: they need the state instead.
+    pub fn behind(&self) -> impl Iterator<Item = MemberId> + '_ {
+        let leadership = if let State::Leader(l) = &self.state { Some(l) } else { None };
+        let peers = leadership.into_iter().flat_map(|l| &l.peers);
+        peers.filter(|(_, peer)| peer.phase == Phase::Behind).map(|(member, _)| *member)
+    }
+
+    /// Whether this member leads and sends that follower what comes after what it has.
+    #[must_use]
+    pub fn feeds(&self, member: MemberId) -> bool {
+        let State::Leader(l) = &self.state else { return false };
+        l.peers.get(&member).is_some_and(|p| matches!(p.phase, Phase::Syncing { .. } | Phase::Streaming))
+    }
+
+    /// The slot of this leader's own first entry.
+    #[must_use]
+    pub fn epoch_start(&self) -> Option<Slot> {
+        if let State::Leader(l) = &self.state { Some(l.epoch_start()) } else { None }
+    }
+
     /// Up to where a promised follower's log equals ours.
     pub(crate) fn sync_base(&self, adopted: Ballot, sync_point: Slot, p: &Promised) -> Slot {
         let same_leader = if p.accepted == adopted { p.end } else { Slot::ZERO };

@@ -395,6 +395,10 @@ impl Paxos {
         self.accepted == self.promised
     }
 
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         matches!(self.state, State::Leader(_))
     }

@@ -92,6 +92,11 @@ pub enum LogOp {
         /// The first slot to go.
         from: Slot,
     },
+    /// Forget every entry: the log goes on after this slot. All up to it is chosen, and held elsewhere.
+    Reset {
+        /// Not below the committed slot.
+        after: Slot,
+    },
     /// Append the entry; its slot is one above the log's end.
     Append(Entry),
     /// The log is now a prefix of the log of this ballot's leader.

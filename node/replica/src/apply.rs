@@ -43,6 +43,14 @@ impl Applier {
         self.committed = self.committed.max(upto);
     }
 
+    /// A state that came from the leader has taken the place of what was applied.
+    pub(crate) fn jump(&mut self, upto: Slot) {
+        assert!(upto > self.applied, "a state is installed when it is newer");
+        self.applied = upto;
+        self.committed = self.committed.max(upto);
+        self.started = (upto, upto);
+    }
+
     pub(crate) fn applied(&self) -> Slot {
         self.applied
     }
@@ -61,6 +69,9 @@ impl Applier {
 impl Replica {
     /// Applies chosen slots, at most about [`TURN_BYTES`]; true when some are left.
     pub(crate) fn apply_some(&mut self) -> bool {
+        if self.snapshots.waits() {
+            return false;
+        }
         let mut budget = TURN_BYTES;
         while self.applier.applied < self.applier.committed {
             if budget == 0 {
@@ -72,6 +83,7 @@ impl Replica {
             self.persist.applied(slot, entry.payload.len());
             self.apply_entry(entry);
             self.applier.applied = slot;
+            self.snapshots.reached(slot);
             for conn in self.reads.take_reached(slot) {
                 self.drive(conn);
             }

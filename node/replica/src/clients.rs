@@ -225,6 +225,11 @@ impl Clients {
         Some(Output::CloseClient { conn: id, reason, last_words })
     }
 
+    /// Whether the connection has not said which session it wants.
+    pub(crate) fn awaits_handshake(&self, id: ConnId) -> bool {
+        self.conns.get(&id).is_some_and(|conn| matches!(conn.phase, Phase::Fresh))
+    }
+
     /// Forgets the connection.
     pub(crate) fn forget(&mut self, id: ConnId) -> Option<Bytes> {
         let conn = self.conns.remove(&id)?;

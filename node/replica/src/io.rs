@@ -63,6 +63,9 @@ pub enum Output {
         /// What to write.
         batch: PersistBatch,
     },
+    /// Read all rows of the store, as it is after its last flush, in the order of their keys, beside the log
+    /// requests; then call `snapshot_read(applied, snapshot)`. A cut that was given earlier comes first.
+    Snapshot,
     /// Close the client's connection once what is in its buffer has been written. The replica has
     /// already forgotten the connection.
     CloseClient {
@@ -80,15 +83,24 @@ pub enum Output {
     },
 }
 
-/// A consistent cut of what changed in the state, at most the member's durable slot.
+/// A consistent cut of what changed in the state, at most the member's durable slot; or a whole state.
 #[derive(Debug)]
 pub struct PersistBatch {
     /// The state's rows.
-    pub rows: RowBatch,
+    pub rows: PersistRows,
     /// The replica's own rows: key and value.
     pub own: Vec<(Bytes, Bytes)>,
     /// Everything up to here is in the rows.
     pub applied: Slot,
+}
+
+/// The rows of a cut.
+#[derive(Debug)]
+pub enum PersistRows {
+    /// Those that changed.
+    Changed(RowBatch),
+    /// All there are, in the order of their keys: nothing else stays in the store, in one atomic write.
+    All(Vec<(Bytes, Bytes)>),
 }
 
 /// Why the replica closes a client's connection.

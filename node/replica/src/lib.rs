@@ -23,15 +23,17 @@ mod queries;
 mod reads;
 mod replica;
 mod requests;
+mod snapshot;
 mod status;
 mod watches;
 mod wire;
 
 pub use founding::{Founder, Founding};
-pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch};
+pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows};
 pub use peer_msg::PeerError;
 pub use pharos_paxos::Plant as CorePlant;
 pub use plant::Plant;
 pub use replica::{Boot, OWN_PREFIX, Replica, ReplicaConfig, StartError, TransferError};
+pub use snapshot::Snapshot;
 pub use status::{MemberRole, PeerStatus, ReplicaStatus};
 pub use wire::WireError;

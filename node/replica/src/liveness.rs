@@ -10,15 +10,27 @@ use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
 use pharos_znode::{Command, Op, SessionId};
 
+/// Containers deleted after one look: ZooKeeper's `znode.container.maxPerMinute`.
+const MAX_SWEPT: usize = 10_000;
+
 impl Replica {
     /// May a session with this timeout be answered now?
     pub(crate) fn serves(&self, timeout_ms: i32) -> bool {
-        self.contact.serves(timeout_ms.max(0) as u64, self.now.mono) || self.cfg.plant.answers_when_cut_off()
+        !self.snapshots.comes()
+            && (self.contact.serves(timeout_ms.max(0) as u64, self.now.mono)
+                || self.cfg.plant.answers_when_cut_off())
     }
 
     /// The shortest timeout a session can have, in milliseconds.
     pub(crate) fn min_timeout_ms(&self) -> i32 {
         2 * self.cfg.tick_ms as i32
+    }
+
+    /// Whether a connection has not finished its handshake's first frame: whoever keeps it open for long does
+    /// not speak the protocol.
+    #[must_use]
+    pub fn awaits_handshake(&self, conn: ConnId) -> bool {
+        self.clients.awaits_handshake(conn)
     }
 
     pub(crate) fn close(&mut self, conn: ConnId, reason: CloseReason) {
@@ -64,6 +76,19 @@ impl Replica {
                 let command = self.own_command(Op::Expire { session: id, attach });
                 self.proposals.push(&command, None);
             }
+        }
+    }
+
+    /// Proposes the deletion of containers that are empty and were not always, as ZooKeeper's
+    /// `ContainerManager` does. A child that comes first keeps its container: apply looks again.
+    pub(crate) fn sweep_containers(&mut self) {
+        if !self.leads() || self.now.mono.0 < self.swept.0 + self.cfg.container_sweep.0 {
+            return;
+        }
+        self.swept = self.now.mono;
+        for path in self.state.expendable_containers().into_iter().take(MAX_SWEPT) {
+            let command = self.own_command(Op::DeleteContainer { path });
+            self.proposals.push(&command, None);
         }
     }
 

@@ -6,7 +6,7 @@
 use crate::io::Lane;
 use crate::wire::{Reader, WireError};
 use bytes::Bytes;
-use pharos_paxos::{Ballot, ConfigNo, MemberId, Message};
+use pharos_paxos::{Ballot, ConfigNo, MemberId, Message, Slot};
 use pharos_znode::SessionId;
 use thiserror::Error;
 
@@ -18,6 +18,9 @@ pub enum PeerError {
     /// The envelope is malformed.
     #[error("malformed peer frame: {0}")]
     Wire(#[from] WireError),
+    /// The rows of a state make no state.
+    #[error("snapshot: {0}")]
+    Rows(pharos_znode::RowError),
     /// The core's message is malformed.
     #[error("malformed consensus message: {0}")]
     Message(#[from] pharos_paxos::DecodeError),
@@ -37,6 +40,11 @@ pub(crate) enum PeerMsg {
     /// A quorum confirmed the leader after it had received the report; it has forwarded frames of the
     /// stream below `received`.
     TouchAck { report: u64, stream: u64, received: u64 },
+    /// A part of the state as of `upto`, for a follower that lacks what the leader has trimmed; complete if
+    /// it includes the leader's own first entry.
+    Snapshot { ballot: Ballot, upto: Slot, complete: bool, part: u32, parts: u32, rows: Bytes },
+    /// The parts below `next` have come.
+    SnapshotAck { upto: Slot, next: u32 },
 }
 
 impl PeerMsg {
@@ -44,7 +52,7 @@ impl PeerMsg {
     pub(crate) fn lane(&self) -> Lane {
         match self {
             Self::Paxos(message) if message.is_bulk() => Lane::Bulk,
-            Self::Forward { .. } => Lane::Bulk,
+            Self::Forward { .. } | Self::Snapshot { .. } => Lane::Bulk,
             _ => Lane::Control,
         }
     }
@@ -66,6 +74,18 @@ impl PeerMsg {
                 sessions.iter().for_each(|s| out.extend_from_slice(&s.0.to_le_bytes()));
             }
             Self::TouchAck { report, stream, received } => put_u64s(&mut out, &[*report, *stream, *received]),
+            Self::Snapshot { ballot, upto, complete, part, parts, rows } => {
+                put_ballot(&mut out, *ballot);
+                put_u64s(&mut out, &[upto.0]);
+                out.push(u8::from(*complete));
+                out.extend_from_slice(&part.to_le_bytes());
+                out.extend_from_slice(&parts.to_le_bytes());
+                out.extend_from_slice(rows);
+            }
+            Self::SnapshotAck { upto, next } => {
+                put_u64s(&mut out, &[upto.0]);
+                out.extend_from_slice(&next.to_le_bytes());
+            }
         }
         out.into()
     }
@@ -87,6 +107,15 @@ impl PeerMsg {
                 stream: r.u64("stream")?,
                 received: r.u64("received")?,
             },
+            6 => Self::Snapshot {
+                ballot: read_ballot(&mut r)?,
+                upto: Slot(r.u64("slot")?),
+                complete: r.u8("complete")? == 1,
+                part: r.u32("part")?,
+                parts: r.u32("parts")?,
+                rows: r.rest(),
+            },
+            7 => Self::SnapshotAck { upto: Slot(r.u64("slot")?), next: r.u32("part")? },
             _ => return Err(WireError::Invalid { field: "peer frame kind", value: u64::from(tag) }.into()),
         };
         r.end()?;
@@ -100,18 +129,24 @@ impl PeerMsg {
             Self::ForwardBroken { .. } => 3,
             Self::Touch { .. } => 4,
             Self::TouchAck { .. } => 5,
+            Self::Snapshot { .. } => 6,
+            Self::SnapshotAck { .. } => 7,
         }
     }
 }
 
 fn read_forward(mut r: Reader) -> Result<PeerMsg, WireError> {
-    let ballot = Ballot {
+    let ballot = read_ballot(&mut r)?;
+    let (stream, seq, count) = (r.u64("stream")?, r.u64("seq")?, r.u32("count")?);
+    Ok(PeerMsg::Forward { ballot, stream, seq, count, commands: r.rest() })
+}
+
+fn read_ballot(r: &mut Reader) -> Result<Ballot, WireError> {
+    Ok(Ballot {
         config: ConfigNo(r.u32("ballot")?),
         round: r.u64("ballot")?,
         member: MemberId(r.u32("ballot")?),
-    };
-    let (stream, seq, count) = (r.u64("stream")?, r.u64("seq")?, r.u32("count")?);
-    Ok(PeerMsg::Forward { ballot, stream, seq, count, commands: r.rest() })
+    })
 }
 
 fn read_touch(r: &mut Reader) -> Result<PeerMsg, WireError> {

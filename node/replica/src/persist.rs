@@ -4,7 +4,7 @@
 //! nothing is given to the store beyond this member's own durable slot, although clients may have been
 //! answered earlier (DESIGN 3.1, trap d); apply never waits for the store.
 
-use crate::io::{Output, PersistBatch};
+use crate::io::{Output, PersistBatch, PersistRows};
 use crate::replica::{FOUNDING_KEY, Replica};
 use bytes::Bytes;
 use pharos_paxos::{Millis, Slot};
@@ -44,17 +44,23 @@ impl Persist {
         self.flushed
     }
 
+    /// A whole state has taken the place of what was applied.
+    pub(crate) fn installed(&mut self, upto: Slot, now: Millis) {
+        *self = Self::new(upto, now);
+    }
+
     /// An entry of so many bytes was applied.
     pub(crate) fn applied(&mut self, slot: Slot, bytes: usize) {
         self.tail.push_back((slot, bytes as u64));
         self.tail_bytes += bytes as u64;
     }
 
-    /// The last slot that the log may forget: flushed, and not within the newest `keep` bytes.
-    fn forgettable(&mut self, keep: u64) -> Slot {
+    /// The last slot that the log may forget: flushed, not above `hold`, and not within the newest `keep`
+    /// bytes.
+    fn forgettable(&mut self, keep: u64, hold: Slot) -> Slot {
         let mut upto = Slot::ZERO;
         while let Some(&(slot, bytes)) = self.tail.front() {
-            if slot > self.flushed || self.tail_bytes - bytes < keep {
+            if slot > self.flushed.min(hold) || self.tail_bytes - bytes < keep {
                 break;
             }
             self.tail.pop_front();
@@ -75,6 +81,9 @@ impl Replica {
     pub fn persisted(&mut self, applied: Slot) {
         assert_eq!(self.persist.in_flight.take(), Some(applied), "one cut is in flight at a time");
         self.persist.flushed = applied;
+        if self.finish_install(applied) {
+            self.take_core_outputs();
+        }
         self.trim();
     }
 
@@ -82,11 +91,19 @@ impl Replica {
         if self.persist.in_flight.is_some() {
             return;
         }
+        if self.snapshots.waits() {
+            if let Some(batch) = self.take_install() {
+                self.persist.held = None;
+                self.persist.in_flight = Some(batch.applied);
+                self.outputs.push_back(Output::Persist { batch });
+            }
+            return;
+        }
         let applied = self.applier.applied();
         if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
             self.persist.last_cut = (applied, self.now.mono);
             let founding = (Bytes::from_static(FOUNDING_KEY), Bytes::from(self.founding.encode()));
-            let rows = self.state.take_dirty();
+            let rows = PersistRows::Changed(self.state.take_dirty());
             self.persist.held = Some(PersistBatch { rows, own: vec![founding], applied });
         }
         let durable = self.paxos.durable();
@@ -98,7 +115,8 @@ impl Replica {
 
     /// Forgets entries that the store holds, but for a tail for members that were away briefly.
     fn trim(&mut self) {
-        let upto = self.persist.forgettable(self.cfg.log_tail_bytes);
+        let hold = self.snapshots.hold().unwrap_or(self.persist.flushed);
+        let upto = self.persist.forgettable(self.cfg.log_tail_bytes, hold);
         if upto > Slot::ZERO {
             self.paxos.trim(upto);
             self.group.trim(upto);

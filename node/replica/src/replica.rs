@@ -16,6 +16,7 @@ use crate::io::{Now, Output};
 use crate::peer_msg::PeerMsg;
 use crate::persist::Persist;
 use crate::reads::ReadIndexes;
+use crate::snapshot::{self, Snapshots};
 use crate::watches::Watches;
 use crate::wire::WireError;
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub struct ReplicaConfig {
     pub election: Millis,
     /// Spreads the members' election timeouts.
     pub seed: u64,
+    /// Between two looks for containers to delete: ZooKeeper's `znode.container.checkIntervalMs`.
+    pub container_sweep: Millis,
     /// How much of the log stays for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
     /// A known bug to run with, so that the checkers can be checked.
@@ -98,11 +101,14 @@ pub struct Replica {
     pub(crate) contact: Contact,
     pub(crate) reads: ReadIndexes,
     pub(crate) expiry: Expiry,
+    /// When containers were looked for last.
+    pub(crate) swept: Millis,
     pub(crate) watches: Watches,
     /// Commands of this member's clients that no leader has been given.
     pub(crate) unsent: Queue,
     /// Commands for the log, while this member leads.
     pub(crate) proposals: Queue,
+    pub(crate) snapshots: Snapshots,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
     pub(crate) peers: BTreeMap<MemberId, u64>,
@@ -131,14 +137,25 @@ impl Replica {
         if founding.member(cfg.me).is_none() {
             return Err(StartError::NotAMember(cfg.me));
         }
-        let Boot { log, state, applied, .. } = boot;
+        let Boot { log, state, own, applied } = boot;
         if log.trimmed > applied {
             return Err(StartError::Gap { trimmed: log.trimmed, applied });
         }
         let mut hard = log.hard;
-        hard.committed = hard.committed.max(applied);
-        let recovered = pharos_paxos::Recovered { hard, trimmed: log.trimmed, entries: log.entries };
-        let log_end = recovered.entries.last().map_or(Slot::ZERO, |entry| entry.slot);
+        let log_end = log.entries.last().map_or(log.trimmed, |entry| entry.slot);
+        // What the log holds up to a state that was installed may never have been chosen.
+        let installed = snapshot::installed(&own)?;
+        let mut trimmed = log.trimmed;
+        let mut entries = log.entries;
+        if installed > trimmed && installed <= log_end {
+            entries.drain(..(installed.0 - trimmed.0) as usize);
+            trimmed = installed;
+        }
+        let unlogged = installed > log_end;
+        if !unlogged {
+            hard.committed = hard.committed.max(applied);
+        }
+        let recovered = pharos_paxos::Recovered { hard, trimmed, entries };
         let mut persist = Persist::new(applied, now.mono);
         recovered
             .entries
@@ -154,9 +171,11 @@ impl Replica {
             contact: Contact::default(),
             reads: ReadIndexes::default(),
             expiry: Expiry::default(),
+            swept: now.mono,
             watches: Watches::default(),
             unsent: Queue::default(),
             proposals: Queue::default(),
+            snapshots: Snapshots::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             peers: BTreeMap::new(),
@@ -168,6 +187,9 @@ impl Replica {
             paxos,
             state,
         };
+        if unlogged {
+            replica.paxos.install(installed, None);
+        }
         replica.take_core_outputs();
         Ok(replica)
     }
@@ -191,6 +213,7 @@ impl Replica {
         self.take_core_outputs();
         self.close_cut_off();
         self.expire_sessions();
+        self.sweep_containers();
         if self.outgoing.stalled(now.mono, Millis(2 * self.cfg.election.0)) {
             self.break_off();
         }
@@ -202,6 +225,7 @@ impl Replica {
     /// Both connections to the peer stand; `boot` is the nonce of its process. Frames of an older
     /// connection never arrive after this.
     pub fn peer_up(&mut self, peer: MemberId, boot: u64) {
+        self.snapshots.connected(peer);
         if self.peers.insert(peer, boot) != Some(boot) {
             self.incoming.restarted(peer);
         }
@@ -210,6 +234,7 @@ impl Replica {
     /// A connection to the peer broke; what was sent last may be lost.
     pub fn peer_down(&mut self, peer: MemberId) {
         self.incoming.lost(peer);
+        self.snapshots.lost(peer);
         self.paxos.peer_lost(peer);
         if matches!(self.leadership, Leadership::Follows { leader, .. } if leader == peer) {
             self.break_off();
@@ -236,6 +261,12 @@ impl Replica {
             PeerMsg::TouchAck { report, stream, received } => {
                 self.contact.acknowledged(report);
                 self.outgoing.confirmed(stream, received);
+            }
+            PeerMsg::Snapshot { ballot, upto, complete, part, parts, rows } => {
+                self.take_snapshot(peer, (ballot, upto, complete), (part, parts), rows)?;
+            }
+            PeerMsg::SnapshotAck { upto, next } => {
+                self.snapshots.acknowledged(peer, upto, next, self.now.mono);
             }
         }
         self.take_core_outputs();
@@ -275,6 +306,7 @@ impl Replica {
     pub fn pump(&mut self) -> bool {
         self.take_core_outputs();
         let more = self.apply_some();
+        self.send_snapshots();
         self.send_reads();
         self.send_commands();
         self.propose();
@@ -344,6 +376,7 @@ impl Replica {
         self.leadership = leadership;
         self.proposals.clear();
         self.incoming.clear();
+        self.snapshots.leader_changed();
         self.expiry.clear();
         if self.leads() {
             self.grant_full_timeouts();

@@ -14,6 +14,9 @@ use pharos_jute::{
 use pharos_znode::{Command, Op, SessionId};
 use std::net::IpAddr;
 
+/// Bytes of one connection's identities.
+const MAX_AUTH_BYTES: usize = 4 << 10;
+
 /// Where a request stands among those of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -179,7 +182,10 @@ impl Replica {
             Some("ip") => own.auth.first().cloned(),
             _ => None,
         };
-        let Some(id) = accepted else {
+        // Every command carries them all, so they are few or short.
+        let held: usize = own.auth.iter().map(|id| id.scheme.len() + id.id.len()).sum();
+        let fits = |id: &pharos_jute::Id| own.auth.contains(id) || held + id.id.len() <= MAX_AUTH_BYTES;
+        let Some(id) = accepted.filter(fits) else {
             let end = Some(CloseReason::Refused);
             return self.answer_in_turn(conn, xid, ErrorCode::AUTH_FAILED, end, place);
         };

@@ -58,6 +58,8 @@ pub struct ReplicaStatus {
     pub zxid: Zxid,
     /// May it answer clients?
     pub serving: bool,
+    /// States that were taken over from a leader, because the log did not reach far enough.
+    pub installed: u64,
     /// Sessions of the ensemble.
     pub sessions: usize,
     /// Connections to this member.
@@ -99,6 +101,7 @@ impl Replica {
             flushed: self.persist.flushed(),
             trimmed: core.trimmed,
             replayed: self.applier.replayed(),
+            installed: self.snapshots.installed(),
             log_bytes: self.group.wal().bytes(),
             log_segments: self.group.wal().segments(),
             zxid: self.state.zxid(),

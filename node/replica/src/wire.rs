@@ -79,6 +79,10 @@ impl Reader {
         Ok(count)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(crate) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.rest)
     }

@@ -67,6 +67,8 @@ coverage! {
     restarts,
     /// Starts from a cut in the store, not from the log's beginning.
     restarts_from_store,
+    /// States that a member took over, because it lacked what was trimmed.
+    installed_states,
     /// Volumes that were lost with all they held.
     lost_volumes,
     /// Starts on an empty disk, which must not vote.

@@ -9,7 +9,8 @@ use pharos_log::mem::{Crash, MemDisk};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, Now, OWN_PREFIX, PersistBatch, Plant, Replica, ReplicaConfig, StartError,
+    Boot, Founding, Now, OWN_PREFIX, PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, Snapshot,
+    StartError,
 };
 use pharos_znode::State;
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +50,8 @@ pub(crate) struct Pace {
     pub(crate) stalls: u64,
     /// In so many of a thousand operations of the disk the machine stops.
     pub(crate) crashes: u64,
+    /// How much of the log is kept for members that were away.
+    log_tail_bytes: u64,
 }
 
 impl Pace {
@@ -57,6 +60,7 @@ impl Pace {
             election_ms: *rng.pick(&[120, 300, 500]),
             stalls: *rng.pick(&[0, 2, 10]),
             crashes: *rng.pick(&[0, 1, 4]),
+            log_tail_bytes: *rng.pick(&[2 << 20, 2 << 20, 4 << 10]),
         }
     }
 
@@ -148,7 +152,8 @@ impl Member {
             heartbeat: Millis(pace.election_ms / 6),
             election: Millis(pace.election_ms),
             seed: rng.bits(),
-            log_tail_bytes: 2 << 20,
+            container_sweep: Millis(1000),
+            log_tail_bytes: pace.log_tail_bytes,
             plant,
         };
         let boot_from = Boot { log, state, own, applied: self.flushed };
@@ -204,14 +209,26 @@ impl Member {
     /// The store has flushed the cut.
     pub(crate) fn flush(&mut self) -> Option<Slot> {
         let batch = self.process.as_mut()?.persist.take()?;
-        for (key, value) in batch.rows.to_pairs() {
-            match value {
-                Some(value) => self.rows.insert(key, value),
-                None => self.rows.remove(&key),
-            };
+        match batch.rows {
+            PersistRows::All(rows) => self.rows = rows.into_iter().collect(),
+            PersistRows::Changed(rows) => {
+                for (key, value) in rows.to_pairs() {
+                    match value {
+                        Some(value) => self.rows.insert(key, value),
+                        None => self.rows.remove(&key),
+                    };
+                }
+            }
         }
         self.rows.extend(batch.own);
         self.flushed = batch.applied;
         Some(batch.applied)
+    }
+
+    /// All rows as the store holds them now.
+    pub(crate) fn snapshot(&self) -> (Slot, Snapshot) {
+        let mut snapshot = Snapshot::default();
+        self.rows.iter().for_each(|(key, value)| snapshot.push(key, value));
+        (self.flushed, snapshot)
     }
 }

@@ -44,9 +44,17 @@ impl Reference {
     }
 
     /// Compares everything a member has newly applied with what is chosen; the first to apply a slot
-    /// says what is.
-    pub(crate) fn observe(&mut self, seen: &mut Slot, replica: &Replica) -> Result<(), Violation> {
+    /// says what is. True if the member took over a state instead of applying what led to it.
+    pub(crate) fn observe(&mut self, seen: &mut Slot, replica: &Replica) -> Result<bool, Violation> {
         let (applied, digest) = replica.digest();
+        let installed = replica.installed_upto();
+        let jumped = installed > *seen;
+        if jumped {
+            if installed > self.end() {
+                return Err(Violation::new(format!("a state of slot {installed}, which nobody has applied")));
+            }
+            *seen = installed;
+        }
         while *seen < applied {
             let slot = seen.next();
             let entry =
@@ -61,7 +69,7 @@ impl Reference {
         if applied > Slot::ZERO && self.digests[applied.0 as usize - 1] != digest {
             return Err(Violation::new(format!("digest: members differ after slot {applied}")));
         }
-        Ok(())
+        Ok(jumped)
     }
 
     /// The last chosen slot that some member has applied.

@@ -48,6 +48,7 @@ enum Event {
     Disk { member: usize, life: u64 },
     Spare { member: usize, life: u64 },
     Flush { member: usize, life: u64 },
+    Snapshot { member: usize, life: u64 },
     Start { member: usize },
     ClientWakes { client: usize },
     ToMember { conn: ConnId, frame: Vec<u8> },
@@ -262,6 +263,7 @@ impl World {
             Event::Disk { member, life } => self.disk(member, life),
             Event::Spare { member, life } => self.spare(member, life),
             Event::Flush { member, life } => self.flush(member, life),
+            Event::Snapshot { member, life } => self.snapshot(member, life),
             Event::Start { member } => self.start(member),
             Event::ClientWakes { client } => self.client_wakes(client),
             Event::ToMember { conn, frame } => self.at_member(conn, &frame),
@@ -304,7 +306,9 @@ impl World {
     fn after_turn(&mut self, member: usize) -> Result<()> {
         let m = &mut self.members[member];
         let Some(process) = &mut m.process else { return Ok(()) };
-        self.reference.observe(&mut m.seen, &process.replica)?;
+        if self.reference.observe(&mut m.seen, &process.replica)? {
+            self.coverage.installed_states += 1;
+        }
         for session in std::mem::take(&mut self.reference.expired) {
             self.coverage.sessions_expired += 1;
             self.clock.ended(session, self.now)?;
@@ -343,6 +347,10 @@ impl World {
                 }
                 let delay = self.rng.between(500, 40_000);
                 self.at(delay, Event::Flush { member, life });
+            }
+            Output::Snapshot => {
+                let delay = self.rng.between(500, 40_000);
+                self.at(delay, Event::Snapshot { member, life });
             }
             Output::CloseClient { conn, last_words, .. } => {
                 self.say(member, conn, &last_words);
@@ -405,6 +413,14 @@ impl World {
             Some(applied) => self.resume(member, life, move |r| r.persisted(applied)),
             None => Ok(()),
         }
+    }
+
+    fn snapshot(&mut self, member: usize, life: u64) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        let (upto, snapshot) = self.members[member].snapshot();
+        self.resume(member, life, move |r| r.snapshot_read(upto, snapshot))
     }
 
     fn start(&mut self, member: usize) -> Result<()> {

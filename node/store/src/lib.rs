@@ -43,6 +43,9 @@ pub trait Store: Send {
     /// If the applied index falls.
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError>;
 
+    /// Writes rows in the place of all there are, in one batch, not durably; as [`Store::write`] otherwise.
+    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError>;
+
     /// Makes what was written durable, and says up to which applied index. After an error it may be tried
     /// again: rows stay in memory, and [`StoreError::is_disk_full`] tells when waiting helps.
     fn flush(&mut self) -> Result<u64, StoreError>;

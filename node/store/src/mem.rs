@@ -83,6 +83,11 @@ impl Store for MemStore {
         Ok(())
     }
 
+    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
+        let old = self.rows().map(|(key, _)| key.clone()).collect();
+        self.write(WriteBatch { puts: rows, deletes: old }, applied)
+    }
+
     fn flush(&mut self) -> Result<u64, StoreError> {
         for (key, value) in std::mem::take(&mut self.pending) {
             match value {

@@ -95,6 +95,11 @@ impl RocksStore {
         flushed.map_err(StoreError::rocks("flush", &self.dir))
     }
 
+    fn last_key(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let last = self.db.iterator(IteratorMode::End).next().transpose();
+        Ok(last.map_err(StoreError::rocks("read", &self.dir))?.map(|(key, _)| key.into_vec()))
+    }
+
     fn rows(&self) -> &ColumnFamily {
         self.db.cf_handle(ROWS).expect("the family was opened")
     }
@@ -130,6 +135,24 @@ impl Store for RocksStore {
             rows.delete(key);
         }
         for (key, value) in &batch.puts {
+            rows.put(key, value);
+        }
+        rows.put_cf(self.meta(), APPLIED, applied.to_le_bytes());
+        self.db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
+        self.applied = applied;
+        Ok(())
+    }
+
+    fn replace(&mut self, new: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
+        assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
+        let mut rows = rocksdb::WriteBatch::default();
+        let last = self.last_key()?;
+        if let Some(last) = last {
+            // The end of the range does not belong to it.
+            rows.delete_range(&b""[..], &last);
+            rows.delete(&last);
+        }
+        for (key, value) in &new {
             rows.put(key, value);
         }
         rows.put_cf(self.meta(), APPLIED, applied.to_le_bytes());

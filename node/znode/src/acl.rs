@@ -7,6 +7,7 @@ use pharos_jute::{Acl, AclRef, ErrorCode, Id};
 use sha1::{Digest as _, Sha1};
 
 use crate::Settings;
+use std::collections::BTreeSet;
 
 /// Whether a connection with these identities has one of the wanted permissions. An empty list allows everything.
 pub fn allowed(acl: &[Acl], wanted: i32, auth: &[Id]) -> bool {
@@ -64,16 +65,24 @@ fn matches_any(entry: &Id, auth: &[Id]) -> bool {
     }
 }
 
+/// `auth` entries in one list, each of which grows to all identities: there are 31 sets of permissions.
+const MAX_EXPANSIONS: usize = 31;
+
 /// The list to store for a list that a client sent: duplicates dropped, `auth` expanded to the connection's
 /// authenticated identities, everything else checked.
 pub(crate) fn fix_up(acl: &[Acl], auth: &[Id], settings: Settings) -> Result<Vec<Acl>, ErrorCode> {
-    let mut fixed = Vec::with_capacity(acl.len());
-    for (index, entry) in acl.iter().enumerate() {
-        if acl[..index].contains(entry) {
+    let mut fixed = Vec::new();
+    let (mut seen, mut expansions) = (BTreeSet::new(), 0);
+    for entry in acl {
+        if !seen.insert(entry) {
             continue;
         }
         match entry.id.scheme.as_str() {
-            "auth" => expand_auth(entry.perms, auth, &mut fixed)?,
+            "auth" if expansions == MAX_EXPANSIONS => return Err(ErrorCode::INVALID_ACL),
+            "auth" => {
+                expansions += 1;
+                expand_auth(entry.perms, auth, &mut fixed)?;
+            }
             _ if is_valid(&entry.id, settings) => fixed.push(entry.clone()),
             _ => return Err(ErrorCode::INVALID_ACL),
         }
@@ -197,4 +206,23 @@ fn parse_segment(segment: &str) -> Option<[u8; 2]> {
 /// `Integer.parseInt`: a sign is allowed, nothing else but digits.
 fn java_int(text: &str, radix: u32) -> Option<i32> {
     i32::from_str_radix(text, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(perms: i32, scheme: &str, id: &str) -> Acl {
+        Acl { perms, id: Id::new(scheme, id) }
+    }
+
+    #[test]
+    fn a_list_grows_by_its_identities_once_for_each_set_of_permissions() {
+        let auth = [digest_auth(b"a:1"), digest_auth(b"b:2")];
+        let list = |count| (1..=count).map(|perms| entry(perms, "auth", "")).collect::<Vec<_>>();
+        assert_eq!(fix_up(&list(31), &auth, Settings::default()).unwrap().len(), 62);
+        assert_eq!(fix_up(&list(32), &auth, Settings::default()), Err(ErrorCode::INVALID_ACL));
+        let repeated = [list(1), list(1), vec![entry(1, "world", "anyone")]].concat();
+        assert_eq!(fix_up(&repeated, &auth, Settings::default()).unwrap().len(), 3);
+    }
 }

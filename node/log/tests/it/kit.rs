@@ -30,21 +30,28 @@ impl Chance {
 pub(crate) struct Model {
     pub(crate) hard: HardState,
     pub(crate) entries: Vec<Entry>,
+    /// Where the last reset put the end.
+    base: Slot,
 }
 
 impl Model {
     pub(crate) fn empty() -> Self {
-        Self { hard: HardState::EMPTY, entries: Vec::new() }
+        Self { hard: HardState::EMPTY, entries: Vec::new(), base: Slot::ZERO }
     }
 
     pub(crate) fn end(&self) -> Slot {
-        self.entries.last().map_or(Slot::ZERO, |entry| entry.slot)
+        self.entries.last().map_or(self.base, |entry| entry.slot)
     }
 
     pub(crate) fn apply(&mut self, ops: &[LogOp]) {
         for op in ops {
             match op {
                 LogOp::Truncate { from } => self.entries.retain(|entry| entry.slot < *from),
+                LogOp::Reset { after } => {
+                    self.entries.clear();
+                    self.hard.committed = *after;
+                    self.base = *after;
+                }
                 LogOp::Append(entry) => self.entries.push(entry.clone()),
                 LogOp::Accepted(ballot) => self.hard.accepted = *ballot,
                 LogOp::Promised(ballot) => self.hard.promised = *ballot,
@@ -56,7 +63,7 @@ impl Model {
     /// Whether the recovered log is this one, but for entries that were trimmed.
     pub(crate) fn is(&self, recovery: &Recovery) -> bool {
         let kept = self.entries.iter().filter(|entry| entry.slot > recovery.trimmed);
-        self.hard == recovery.hard && kept.eq(&recovery.entries)
+        self.hard == recovery.hard && kept.eq(&recovery.entries) && recovery.wal.last_slot() == self.end()
     }
 }
 
@@ -103,11 +110,16 @@ pub(crate) fn random_group(model: &Model, trimmed: Slot, chance: &mut Chance) ->
     if chance.below(4) == 0 {
         ops.push(LogOp::Promised(ballot(round + 1)));
     }
-    let keep = model.hard.committed.max(trimmed).0;
+    let mut keep = model.hard.committed.max(trimmed).0;
     if chance.below(5) == 0 && end > keep {
         end = keep + chance.below(end - keep);
         ops.push(LogOp::Truncate { from: Slot(end + 1) });
         ops.push(LogOp::Accepted(ballot(round)));
+    }
+    if chance.below(24) == 0 {
+        end += chance.below(20);
+        ops.push(LogOp::Reset { after: Slot(end) });
+        keep = end;
     }
     for _ in 0..chance.below(4) {
         end += 1;

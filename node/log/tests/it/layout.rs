@@ -85,6 +85,33 @@ fn a_truncation_across_segments_survives_the_trimming_of_the_earlier_one() {
 }
 
 #[test]
+fn a_reset_log_goes_on_after_the_slot_and_forgets_the_segments_before() {
+    let (mut wal, mut disk) = formatted(CONFIG);
+    for slot in 1..=12 {
+        write(&mut wal, &mut disk, &[append(slot, 3_000)]);
+    }
+    write(&mut wal, &mut disk, &[LogOp::Reset { after: Slot(500) }]);
+    let recovery = Wal::recover(CONFIG, &disk).unwrap();
+    assert_eq!((recovery.trimmed, recovery.entries.len()), (Slot(500), 0));
+    assert_eq!((recovery.wal.first_slot(), recovery.hard.committed), (Slot(501), Slot(500)));
+    for slot in 501..=512 {
+        write(&mut wal, &mut disk, &[append(slot, 3_000)]);
+    }
+    trim(&mut wal, &mut disk, 500);
+    let recovery = Wal::recover(CONFIG, &disk).unwrap();
+    assert_eq!((recovery.trimmed, recovery.entries.len()), (Slot(500), 12));
+    assert!(recovery.replayed.groups < 24, "{:?}", recovery.replayed);
+}
+
+#[test]
+#[should_panic(expected = "a reset goes back behind a committed slot: reset to slot 1")]
+fn a_reset_to_before_a_committed_slot_is_a_broken_invariant() {
+    let (mut wal, _) = formatted(CONFIG);
+    let ops = [append(1, 0), append(2, 0), LogOp::Committed(Slot(2)), LogOp::Reset { after: Slot(1) }];
+    wal.append(&ops, &mut Vec::new());
+}
+
+#[test]
 fn a_group_larger_than_a_segment_gets_one_of_its_own_which_is_not_used_again() {
     let (mut wal, mut disk) = formatted(CONFIG);
     write(&mut wal, &mut disk, &[append(1, 10)]);

@@ -39,6 +39,11 @@ impl Disk {
         for op in ops {
             match op {
                 LogOp::Truncate { from } => drop(self.entries.split_off(&from)),
+                LogOp::Reset { after } => {
+                    self.entries.clear();
+                    self.trimmed = after;
+                    self.hard.committed = after;
+                }
                 LogOp::Append(entry) => {
                     let end = self.entries.keys().next_back().copied().unwrap_or(self.trimmed);
                     assert_eq!(entry.slot, end.next(), "appends are contiguous");

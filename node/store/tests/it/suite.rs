@@ -89,6 +89,20 @@ fn a_key_that_is_deleted_and_put_in_one_batch_is_there<S: Kind>(dir: &Path) {
     assert_eq!(text(&store), "a=2");
 }
 
+fn rows_that_replace_all_others_do_so_together<S: Kind>(dir: &Path) {
+    let mut store = S::at(dir);
+    store.write(batch(&[("a", "1"), ("b", "1"), ("z", "1")], &[]), 1).unwrap();
+    store.flush().unwrap();
+    store.write(batch(&[("c", "2")], &[]), 2).unwrap();
+    store.replace(batch(&[("b", "3"), ("y", "3")], &[]).puts, 3).unwrap();
+    assert_eq!((text(&store).as_str(), store.applied()), ("b=3 y=3", 3));
+    let mut store = store.crashed(dir);
+    assert_eq!((text(&store).as_str(), store.applied()), ("a=1 b=1 z=1", 1));
+    store.replace(batch(&[("b", "3")], &[]).puts, 3).unwrap();
+    assert_eq!(store.flush().unwrap(), 3);
+    assert_eq!(text(&store.crashed(dir)), "b=3");
+}
+
 fn a_crash_leaves_the_flushed_rows_and_their_applied_index<S: Kind>(dir: &Path) {
     let mut store = S::at(dir);
     store.write(batch(&[("a", "1"), ("b", "1")], &[]), 7).unwrap();
@@ -147,6 +161,7 @@ suite!(
     a_new_store_is_empty,
     rows_are_read_in_the_order_of_their_keys_whether_flushed_or_not,
     a_key_that_is_deleted_and_put_in_one_batch_is_there,
+    rows_that_replace_all_others_do_so_together,
     a_crash_leaves_the_flushed_rows_and_their_applied_index,
     the_applied_index_rises_without_rows,
     a_checkpoint_opens_as_a_store_and_does_not_change_with_its_origin,

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Write(WriteBatch),
+    Replace(Vec<(Bytes, Bytes)>),
     Flush,
     Crash,
 }
@@ -18,9 +19,10 @@ fn key() -> impl Strategy<Value = Bytes> {
 
 fn step() -> impl Strategy<Value = Step> {
     let value = prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-    let batch = (prop::collection::vec((key(), value), 0..6), prop::collection::vec(key(), 0..3));
+    let batch = (prop::collection::vec((key(), value.clone()), 0..6), prop::collection::vec(key(), 0..3));
     prop_oneof![
         6 => batch.prop_map(|(puts, deletes)| Step::Write(WriteBatch { puts, deletes })),
+        1 => prop::collection::btree_map(key(), value, 0..6).prop_map(|rows| Step::Replace(rows.into_iter().collect())),
         2 => Just(Step::Flush),
         1 => Just(Step::Crash),
     ]
@@ -40,6 +42,11 @@ proptest! {
                     applied += 1;
                     mem.write(batch.clone(), applied).unwrap();
                     rocks.write(batch, applied).unwrap();
+                }
+                Step::Replace(all) => {
+                    applied += 1;
+                    mem.replace(all.clone(), applied).unwrap();
+                    rocks.replace(all, applied).unwrap();
                 }
                 Step::Flush => prop_assert_eq!(mem.flush().unwrap(), rocks.flush().unwrap()),
                 Step::Crash => {
