@@ -59,6 +59,11 @@ fn wait<T: Send + 'static>(request: impl Future<Output = T> + Send + 'static) ->
     answer.recv().expect("the request's task does not panic")
 }
 
+/// Keys are taken as they are listed; what cannot be a key as it is, is encoded.
+fn path_of(key: &str) -> Path {
+    Path::parse(key).unwrap_or_else(|_| Path::from(key))
+}
+
 impl Bucket {
     /// The bucket of that name, set up from the environment.
     ///
@@ -106,7 +111,7 @@ impl Bucket {
     /// # Errors
     /// If the request fails.
     pub fn list(&self, prefix: &str) -> Result<Vec<String>, ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(prefix));
+        let (store, path) = (Arc::clone(&self.store), path_of(prefix));
         let listed = wait(async move { store.list(Some(&path)).try_collect::<Vec<_>>().await });
         let listed = listed.map_err(|error| self.failed(prefix, error))?;
         let mut keys: Vec<String> = listed.into_iter().map(|meta| meta.location.to_string()).collect();
@@ -119,7 +124,7 @@ impl Bucket {
     /// # Errors
     /// If there is none, or the request fails.
     pub fn size(&self, key: &str) -> Result<u64, ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
         wait(async move { store.head(&path).await })
             .map(|meta| meta.size)
             .map_err(|error| self.failed(key, error))
@@ -130,7 +135,7 @@ impl Bucket {
     /// # Errors
     /// If there is none, or the request fails.
     pub fn read(&self, key: &str, range: Range<u64>) -> Result<Bytes, ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
         wait(async move { store.get_range(&path, range).await }).map_err(|error| self.failed(key, error))
     }
 
@@ -139,7 +144,7 @@ impl Bucket {
     /// # Errors
     /// If the request fails.
     pub fn get(&self, key: &str) -> Result<Option<Bytes>, ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
         let got = wait(async move { store.get(&path).await?.bytes().await });
         match got {
             Ok(bytes) => Ok(Some(bytes)),
@@ -153,7 +158,7 @@ impl Bucket {
     /// # Errors
     /// If the request fails.
     pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
         let put = wait(async move { store.put(&path, PutPayload::from(bytes)).await });
         put.map(drop).map_err(|error| self.failed(key, error))
     }
@@ -163,7 +168,7 @@ impl Bucket {
     /// # Errors
     /// If the request fails.
     pub fn delete(&self, key: &str) -> Result<(), ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
         match wait(async move { store.delete(&path).await }) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed(key, error)),
@@ -175,7 +180,7 @@ impl Bucket {
     /// # Errors
     /// If the request fails.
     pub fn start_upload(&self, key: &str) -> Result<String, ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), Path::from(key));
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
         wait(async move { store.create_multipart(&path).await }).map_err(|error| self.failed(key, error))
     }
 
@@ -190,7 +195,7 @@ impl Bucket {
         part: usize,
         bytes: Vec<u8>,
     ) -> Result<String, ConnectError> {
-        let (store, path, id) = (Arc::clone(&self.store), Path::from(key), upload.to_owned());
+        let (store, path, id) = (Arc::clone(&self.store), path_of(key), upload.to_owned());
         let put = wait(async move { store.put_part(&path, &id, part, PutPayload::from(bytes)).await });
         put.map(|part| part.content_id).map_err(|error| self.failed(key, error))
     }
@@ -207,11 +212,13 @@ impl Bucket {
         parts: &[String],
         size: u64,
     ) -> Result<(), ConnectError> {
-        let (store, path, id) = (Arc::clone(&self.store), Path::from(key), upload.to_owned());
+        let (store, path, id) = (Arc::clone(&self.store), path_of(key), upload.to_owned());
         let parts: Vec<PartId> = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
         match wait(async move { store.complete_multipart(&path, &id, parts).await }) {
             Ok(_) => Ok(()),
-            Err(_) if self.size(key).is_ok_and(|found| found == size) => Ok(()),
+            Err(object_store::Error::NotFound { .. }) if self.size(key).is_ok_and(|found| found == size) => {
+                Ok(())
+            }
             Err(error) => Err(self.failed(key, error)),
         }
     }

@@ -266,8 +266,8 @@ impl Clients {
         let Some(place) = self.places.get(&id) else { return 0 };
         let Some(client) = self.table.get_mut(*place) else { return 0 };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let waits_for_reader = turn.replica.buffer(id).is_some_and(|buffer| buffer.len() > OUTPUT_PAUSE);
-        let result = if !client.readable || waits_for_reader {
+        let held_back = turn.replica.holds_back(id, OUTPUT_PAUSE);
+        let result = if !client.readable || held_back {
             Err(io::Error::from(io::ErrorKind::WouldBlock))
         } else {
             client.socket.read(&mut scratch)
@@ -291,7 +291,7 @@ impl Clients {
                 read
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !waits_for_reader {
+                if !held_back {
                     client.readable = false;
                 }
                 0

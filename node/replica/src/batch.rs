@@ -8,22 +8,27 @@ use crate::io::ConnId;
 use crate::wire::{WireError, put_bytes};
 use bytes::Bytes;
 use pharos_znode::{Batch, Command};
+use std::collections::VecDeque;
 
 /// The connection a command came from; none for a peer's or the member's own.
 pub(crate) type Owner = Option<ConnId>;
 
-/// Commands in the order they were given, encoded.
+/// Commands in the order they were given, encoded. To take some costs as much as is taken, however many
+/// wait behind them. Positions are counted from the first byte that was ever pushed.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
+    /// From `base` on; those before `start` are dead.
     bytes: Vec<u8>,
+    base: usize,
+    start: usize,
     /// Where each command ends and whose it is.
-    ends: Vec<(usize, Owner)>,
+    ends: VecDeque<(usize, Owner)>,
 }
 
 impl Queue {
     pub(crate) fn push(&mut self, command: &Command, owner: Owner) {
         command.encode(&mut self.bytes);
-        self.ends.push((self.bytes.len(), owner));
+        self.ends.push_back((self.end(), owner));
     }
 
     /// Appends `count` commands as [`Queue::take_frames`] gave them at their origin.
@@ -39,7 +44,7 @@ impl Queue {
                 return Err(WireError::Truncated { field: "command" });
             };
             self.bytes.extend_from_slice(command);
-            self.ends.push((self.bytes.len(), None));
+            self.ends.push_back((self.end(), None));
             rest = tail;
         }
         if rest.is_empty() { Ok(()) } else { Err(WireError::Trailing(rest.len())) }
@@ -49,14 +54,19 @@ impl Queue {
         self.ends.is_empty()
     }
 
+    /// Bytes of the commands that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.end() - self.start
+    }
+
     /// Takes commands from the front, at least one and no more than about `max_bytes`: their owners and
     /// their bytes, each with its length before it.
     pub(crate) fn take_frames(&mut self, max_bytes: usize) -> (Vec<Owner>, Bytes) {
         let count = self.within(max_bytes);
-        let mut out = Vec::with_capacity(self.ends[count - 1].0 + 4 * count);
-        let mut start = 0;
-        for &(end, _) in &self.ends[..count] {
-            put_bytes(&mut out, &self.bytes[start..end]);
+        let mut out = Vec::with_capacity(self.ends[count - 1].0 - self.start + 4 * count);
+        let mut start = self.start;
+        for &(end, _) in self.ends.range(..count) {
+            put_bytes(&mut out, self.between(start, end));
             start = end;
         }
         (self.drop_front(count), out.into())
@@ -65,49 +75,66 @@ impl Queue {
     /// Takes the payload of the next entry, stamped with the leader's time.
     pub(crate) fn take_batch(&mut self, time_ms: i64, max_bytes: usize) -> Bytes {
         let count = self.within(max_bytes);
-        let mut out = Vec::with_capacity(self.ends[count - 1].0 + 16);
+        let end = self.ends[count - 1].0;
+        let mut out = Vec::with_capacity(end - self.start + 16);
         Batch::put_header(time_ms, count, &mut out);
-        out.extend_from_slice(&self.bytes[..self.ends[count - 1].0]);
+        out.extend_from_slice(self.between(self.start, end));
         self.drop_front(count);
         out.into()
     }
 
     /// Moves everything into another queue; returns whose commands they were.
     pub(crate) fn move_to(&mut self, other: &mut Self) -> Vec<Owner> {
-        let base = other.bytes.len();
-        other.bytes.append(&mut self.bytes);
-        other.ends.extend(self.ends.iter().map(|&(end, _)| (base + end, None)));
-        self.ends.drain(..).map(|(_, owner)| owner).collect()
+        let (from, to) = (self.start, other.end());
+        other.bytes.extend_from_slice(self.between(self.start, self.end()));
+        other.ends.extend(self.ends.iter().map(|&(end, _)| (to + (end - from), None)));
+        let owners = self.ends.iter().map(|(_, owner)| *owner).collect();
+        self.clear();
+        owners
     }
 
     /// Drops the commands whose owner is not wanted any more.
     pub(crate) fn retain(&mut self, keep: impl Fn(Owner) -> bool) {
-        let (mut bytes, mut ends, mut start) = (Vec::new(), Vec::new(), 0);
+        let mut kept = Self::default();
+        let mut start = self.start;
         for &(end, owner) in &self.ends {
             if keep(owner) {
-                bytes.extend_from_slice(&self.bytes[start..end]);
-                ends.push((bytes.len(), owner));
+                kept.bytes.extend_from_slice(self.between(start, end));
+                kept.ends.push_back((kept.end(), owner));
             }
             start = end;
         }
-        (self.bytes, self.ends) = (bytes, ends);
+        *self = kept;
     }
 
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        (self.base, self.start) = (0, 0);
+    }
+
+    fn end(&self) -> usize {
+        self.base + self.bytes.len()
+    }
+
+    fn between(&self, from: usize, to: usize) -> &[u8] {
+        &self.bytes[from - self.base..to - self.base]
     }
 
     fn within(&self, max_bytes: usize) -> usize {
         assert!(!self.is_empty(), "only a queue that holds something is taken from");
-        self.ends.partition_point(|&(end, _)| end <= max_bytes).max(1)
+        self.ends.partition_point(|&(end, _)| end - self.start <= max_bytes).max(1)
     }
 
     fn drop_front(&mut self, count: usize) -> Vec<Owner> {
-        let end = self.ends[count - 1].0;
-        self.bytes.drain(..end);
+        self.start = self.ends[count - 1].0;
         let owners = self.ends.drain(..count).map(|(_, owner)| owner).collect();
-        self.ends.iter_mut().for_each(|(e, _)| *e -= end);
+        let dead = self.start - self.base;
+        // What lives is moved when it is less than what has died, so that each byte is moved once at most.
+        if dead >= self.bytes.len() - dead {
+            self.bytes.drain(..dead);
+            self.base = self.start;
+        }
         owners
     }
 }
@@ -151,6 +178,29 @@ mod tests {
         (1..=3).for_each(|r| queue.push(&command(r), None));
         assert_eq!(requests(&queue.take_batch(0, 1)), vec![1]);
         assert_eq!(requests(&queue.take_batch(0, 1 << 20)), vec![2, 3]);
+    }
+
+    #[test]
+    fn commands_are_taken_in_their_order_while_others_come() {
+        let (mut queue, mut taken, mut next) = (Queue::default(), Vec::new(), 1);
+        let one = {
+            queue.push(&command(0), None);
+            let one = queue.len();
+            queue.clear();
+            one
+        };
+        for step in 0..200 {
+            for _ in 0..step % 5 {
+                queue.push(&command(next), Some(ConnId(next)));
+                next += 1;
+            }
+            if !queue.is_empty() {
+                taken.extend(requests(&queue.take_batch(0, one * (1 + step % 4))));
+            }
+            assert_eq!(queue.len(), one * (next as usize - 1 - taken.len()));
+        }
+        assert!(taken.len() > 300);
+        assert!(taken.iter().copied().eq(1..=taken.len() as u64));
     }
 
     #[test]

@@ -10,6 +10,12 @@ use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
 use pharos_znode::{Command, Op, SessionId};
 
+/// Requests of a connection that may wait for an answer: ZooKeeper's `globalOutstandingLimit`, for each.
+const MAX_OUTSTANDING: usize = 1000;
+/// The same before it has a session.
+const MAX_JOINING: usize = 16;
+/// Bytes of commands that may wait for the log.
+const QUEUE_BYTES: usize = 32 << 20;
 /// Containers deleted after one look: ZooKeeper's `znode.container.maxPerMinute`.
 const MAX_SWEPT: usize = 10_000;
 
@@ -24,6 +30,20 @@ impl Replica {
     /// The shortest timeout a session can have, in milliseconds.
     pub(crate) fn min_timeout_ms(&self) -> i32 {
         2 * self.cfg.tick_ms as i32
+    }
+
+    /// Whether nothing more is read from a connection until it has been answered: it has `output` bytes to
+    /// read or many requests on the way, or all commands together wait in too large a queue. Every answer is a
+    /// reason to ask again.
+    #[must_use]
+    pub fn holds_back(&self, conn: ConnId, output: usize) -> bool {
+        let full = self.unsent.len() + self.proposals.len() > QUEUE_BYTES;
+        self.clients.get(conn).is_some_and(|own| {
+            own.out.len() > output
+                || own.pending.len() >= MAX_OUTSTANDING
+                || (full && !own.pending.is_empty())
+                || (matches!(own.phase, Phase::Joining(_)) && own.pending.len() >= MAX_JOINING)
+        })
     }
 
     /// Whether a connection has not finished its handshake's first frame: whoever keeps it open for long does

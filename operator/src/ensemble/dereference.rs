@@ -148,6 +148,7 @@ async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Member {
         up_to_date: revision.is_some()
             && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        ready: is_ready(pod),
         serving: is_ready(pod) && status.as_ref().is_some_and(|status| status.serving),
         health: health(pod),
         trouble: crash(pod).or_else(|| unscheduled(pod)),

@@ -109,7 +109,7 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
     };
     let owner = owner_reference::<Ensemble>(&validated.name, &validated.uid);
     let applier = Applier::new(context.client.clone(), &validated.namespace, owner);
-    let set = match write_objects(&applier, &validated, &existing, context).await {
+    let set = match write_objects(&applier, &validated, &existing).await {
         Ok(set) => set,
         Err(error) => return conclude_blocked(ensemble, &old, &blocked_by(&error), context).await,
     };
@@ -127,6 +127,11 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
         ensemble: &validated,
         pods: &existing.pods,
         token: existing.token.as_deref(),
+    };
+    // A volume that cannot grow is told, and keeps nobody from looking after the members.
+    let step = match (step, apply::grow_volumes(&context.client, &validated).await) {
+        (Step::Done, Err(error)) => Step::Stall { reason: reason::APPLY_FAILED, message: error.to_string() },
+        (step, _) => step,
     };
     let mark = format!("{}", context.now().as_second() / 5);
     apply::nudge(&context.client, &validated.namespace, &observed.unread(), &mark).await?;
@@ -152,16 +157,13 @@ async fn write_objects(
     applier: &Applier,
     validated: &validate::Validated,
     existing: &dereference::Existing,
-    context: &Context,
 ) -> Result<StatefulSet, ApplyError> {
     let desired = build::build(validated);
     apply::claim(applier, &desired).await?;
     if existing.token.is_none() {
         applier.create_once(&build::token(validated, crate::random::hex(32))).await?;
     }
-    let set = apply::apply(applier, &desired).await?;
-    apply::grow_volumes(&context.client, validated).await?;
-    Ok(set)
+    apply::apply(applier, &desired).await
 }
 
 fn stalled(reason: &'static str, message: String) -> Blocked {

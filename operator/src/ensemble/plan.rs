@@ -37,6 +37,8 @@ pub struct Member {
     pub up_to_date: bool,
     /// Whether it was asked to go.
     pub terminating: bool,
+    /// Whether the kubelet finds it ready.
+    pub ready: bool,
     /// Whether it serves clients: its readiness and its own word.
     pub serving: bool,
     /// Whether and how it fails to run.
@@ -419,7 +421,9 @@ fn unsettled(observed: &Observed) -> Option<Step> {
 /// A member that served and does not now: if its template is outdated and the others are a quorum without it, the
 /// newer template may be what it needs; else it waits, for it may merely lack a leader.
 fn replace_or_await(observed: &Observed, down: &Member) -> Step {
-    let stuck = observed.present().find(|member| !member.serves() && !member.up_to_date);
+    // One answer that did not come in time proves nothing: the kubelet, which asks more than once, must find it
+    // unready too.
+    let stuck = observed.present().find(|member| !member.serves() && !member.ready && !member.up_to_date);
     match stuck {
         Some(stuck) if observed.serving() >= observed.quorum() => Step::Delete {
             pod: stuck.pod.clone(),

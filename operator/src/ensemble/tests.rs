@@ -125,6 +125,7 @@ fn serving(pod: &str) -> Option<Member> {
         uid: pod.into(),
         up_to_date: true,
         terminating: false,
+        ready: true,
         serving: true,
         health: Health::WasReady,
         trouble: None,

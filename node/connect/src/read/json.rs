@@ -223,7 +223,9 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn column(&self) -> usize {
-        self.text[..self.at.min(self.text.len())].chars().count() + 1
+        // An error may stand inside a character: the bytes that begin one are counted.
+        let before = &self.text.as_bytes()[..self.at.min(self.text.len())];
+        before.iter().filter(|byte| **byte & 0xc0 != 0x80).count() + 1
     }
 
     fn space(&mut self) {
@@ -533,9 +535,17 @@ mod tests {
         assert_eq!(json::row(&schema, &rows.finish(), 0), r#"{"i":2,"s":"b"}"#);
     }
 
+    #[test]
+    fn an_error_inside_a_character_has_a_column() {
+        for line in [r#"{"a": "\é"}"#, r#"{"a": "\u00é"}"#, r#"{"a": "\u000é"}"#] {
+            let error = JsonRows::new(&Schema::new([("a", Type::String)])).push(line.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("column"), "{error}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
-        fn arbitrary_text_is_json_or_refused_but_never_a_panic(line in "[\\[\\]{}\",:0-9a-z.\\\\ -]{0,40}") {
+        fn arbitrary_text_is_json_or_refused_but_never_a_panic(line in "[\\[\\]{}\",:0-9a-zé.\\\\ -]{0,40}") {
             let _ = parse(line.as_bytes());
             let _ = JsonRows::new(&Schema::new([("a", Type::Int64)])).push(line.as_bytes());
         }

@@ -7,7 +7,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pharos_stream::io::ConnectError;
+use pharos_stream::io::{ConnectError, Fault};
 use serde::{Deserialize, Serialize};
 
 use crate::object::Bucket;
@@ -73,7 +73,8 @@ impl ObjectShard {
     /// If a part cannot be uploaded.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
         self.tail.extend_from_slice(bytes);
-        if self.tail.len() < PART {
+        // An upload has 10,000 parts at most: they grow, so that these hold 310 GB.
+        if self.tail.len() < PART << (self.parts.len() / 2000) {
             return Ok(());
         }
         let upload = match &self.upload {
@@ -111,8 +112,10 @@ pub(super) fn commit(bucket: &Bucket, key: &str, prepared: &PreparedUpload) -> R
     if !tail.is_empty() {
         match bucket.put_part(key, upload, parts.len(), tail) {
             Ok(part) => parts.push(part),
-            // An upload that takes no more parts may be finished already.
-            Err(_) if bucket.size(key).is_ok_and(|found| found == size) => return Ok(()),
+            // An upload that is gone may be finished already.
+            Err(error) if error.fault == Fault::User && bucket.size(key).is_ok_and(|found| found == size) => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
     }

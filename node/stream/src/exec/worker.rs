@@ -133,12 +133,24 @@ pub(crate) fn run(
         // Without a coordinator nobody keeps reports; the run ends by the threads' own end.
         let _ = news.send(News::Report(report));
     };
+    let _guard = EndsAll(shared);
     let context = Context { steps: &shared.steps, thread, threads, barrier: &barrier, report: &report };
     let ended = turn(shared, &context, &mut tasks);
     if ended.is_err() {
         shared.stop();
     }
     let _ = news.send(News::Ended(ended));
+}
+
+/// A thread that panics says nothing any more: the others must not wait for it.
+struct EndsAll<'a>(&'a Shared);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
 }
 
 fn turn(shared: &Shared, context: &Context<'_>, tasks: &mut [Task]) -> Result<(), StreamError> {

@@ -30,6 +30,7 @@ fn member(ordinal: usize, role: Role) -> Member {
         uid: format!("uid-{ordinal}"),
         up_to_date: true,
         terminating: false,
+        ready: matches!(role, Role::Leader | Role::Follower),
         serving: matches!(role, Role::Leader | Role::Follower),
         health: Health::WasReady,
         trouble: None,
@@ -121,6 +122,16 @@ fn a_pod_that_crashed_is_replaced_by_a_newer_template_even_without_a_quorum() {
     }
     let crashed = at(&mut observed, 2);
     (crashed.up_to_date, crashed.health) = (false, Health::Crashed);
+    assert!(matches!(next(&observed), Step::Delete { pod, .. } if pod == "main-ensemble-2"));
+}
+
+#[test]
+fn a_member_that_misses_one_question_is_not_replaced_while_the_kubelet_finds_it_ready() {
+    let mut observed = three();
+    let quiet = at(&mut observed, 2);
+    (quiet.serving, quiet.up_to_date) = (false, false);
+    assert_eq!(waits_for(&observed), Some(Predicate::MemberServes));
+    at(&mut observed, 2).ready = false;
     assert!(matches!(next(&observed), Step::Delete { pod, .. } if pod == "main-ensemble-2"));
 }
 
