@@ -68,7 +68,7 @@ impl Loader {
             Ok(MetaRow {
                 zxid: Zxid(r.i64("zxid")?),
                 time_ms: r.i64("time")?,
-                settings: Settings { sasl: r.bool("sasl")?, x509: r.bool("x509")? },
+                settings: Settings { sasl: flag(r, "sasl")?, x509: flag(r, "x509")? },
                 digest: r.i64("digest")?.cast_unsigned(),
             })
         })?);
@@ -191,6 +191,15 @@ fn node_path<'a>(key: &'a Bytes, table: &'static str) -> Result<&'a str> {
         Ok(path)
     } else {
         Err(malformed())
+    }
+}
+
+/// A bool of ours. The wire's takes any byte but 0 for true, which would let a damaged one pass.
+fn flag(r: &mut Reader<'_>, field: &'static str) -> std::result::Result<bool, DecodeError> {
+    match r.u8(field)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(DecodeError::Value { field, value: other.into() }),
     }
 }
 

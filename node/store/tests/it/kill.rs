@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+const TEST: &str = "kill::what_a_flush_reported_is_there_after_kill_9";
 const DIR: &str = "PHAROS_STORE_KILLED";
 const OPTIONS: Options = Options { block_cache_bytes: 1 << 20, write_buffer_bytes: 256 << 10 };
 const ROWS: u64 = 300;
@@ -20,11 +21,9 @@ fn batch(number: u64) -> WriteBatch {
     WriteBatch { puts: std::iter::once(own).chain(shared).collect(), deletes: Vec::new() }
 }
 
-#[test]
-#[ignore = "the test below starts it, and kills it"]
-fn writer() {
-    let Some(dir) = std::env::var_os(DIR) else { return };
-    let mut store = RocksStore::open(Path::new(&dir), &OPTIONS).unwrap();
+/// What the test's own process does when it is started again with a directory: it writes until it is killed.
+fn write_on(dir: &Path) {
+    let mut store = RocksStore::open(dir, &OPTIONS).unwrap();
     for number in store.applied() + 1.. {
         store.write(batch(number), number).unwrap();
         // Some batches are flushed together with the next, some by the store itself.
@@ -37,7 +36,7 @@ fn writer() {
 /// Kills a writer after so many flushes, and says what the last one reported.
 fn kill_after(dir: &Path, flushes: usize) -> u64 {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["kill::writer", "--exact", "--ignored", "--nocapture"]).env(DIR, dir);
+    command.args([TEST, "--exact", "--nocapture"]).env(DIR, dir);
     let mut writer = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(writer.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut reported = lines.filter_map(|line| line.split_once("flushed ")?.1.parse().ok());
@@ -51,6 +50,9 @@ fn kill_after(dir: &Path, flushes: usize) -> u64 {
 
 #[test]
 fn what_a_flush_reported_is_there_after_kill_9() {
+    if let Some(dir) = std::env::var_os(DIR) {
+        return write_on(Path::new(&dir));
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut before = 0;
     for kill in 0..KILLS {

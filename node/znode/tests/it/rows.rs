@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pharos_znode::{Applied, CreateMode, Op, RowBatch, RowError, SessionId, State};
+use pharos_znode::{Acl, Applied, CreateMode, Op, RowBatch, RowError, SessionId, Settings, State, perms};
 use proptest::prelude::*;
 
 use crate::random::commands;
-use crate::world::{ALICE, World, create, create_data, create_mode, delete, set, super_user};
+use crate::world::{ALICE, World, create, create_acl, create_data, create_mode, delete, set, super_user};
 
 /// An ordered store in memory.
 #[derive(Default, Clone)]
@@ -115,6 +115,26 @@ proptest! {
             rows.extend(store.0.into_iter().map(|(k, v)| (k.to_vec(), v.to_vec())));
         }
         let _ = State::from_rows(rows.into_iter().map(|(k, v)| (k.into(), v.into())));
+    }
+}
+
+#[test]
+fn no_damaged_byte_passes_unseen() {
+    let mut world = World::new();
+    world.run(Op::Configure(Settings { sasl: true, x509: false })).unwrap();
+    world
+        .run(create_acl("/a", CreateMode::Ephemeral, vec![Acl::new(perms::READ, "ip", "127.0.0.1")]))
+        .unwrap();
+    world.run(create_data("/b", Some(b"data"))).unwrap();
+    let mut store = Store::default();
+    store.write(&world.state.take_dirty());
+    for (key, value) in store.0.clone() {
+        for (at, flip) in (0..value.len()).flat_map(|at| (1..=u8::MAX).map(move |flip| (at, flip))) {
+            let mut damaged = value.to_vec();
+            damaged[at] ^= flip;
+            let rows = Store(store.0.clone().into_iter().chain([(key.clone(), damaged.into())]).collect());
+            assert!(rows.read().is_err(), "byte {at} of {key:?}, {value:?} by {flip:#x}");
+        }
     }
 }
 
