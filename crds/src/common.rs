@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Container image of the pods. Unset keeps the image that runs, so that an upgrade of the operator restarts
-/// nothing; a new resource starts with the operator's own default.
+/// Container image of the pods. Unset keeps the image that ran last without fault, so that an upgrade of the operator
+/// restarts nothing; a new resource starts with the operator's own default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageSpec {

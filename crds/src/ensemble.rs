@@ -80,7 +80,8 @@ pub struct EnsembleSpec {
     /// Volume of each member.
     #[serde(default)]
     pub storage: StorageSpec,
-    /// Container image of the members. Default: what runs, or the operator's default for a new Ensemble.
+    /// Container image of the members. Default: what they ran when last seen whole, or the operator's
+    /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSpec>,
     /// Settings of the pods. Default: none.
@@ -167,7 +168,7 @@ pub struct EnsembleStatus {
     /// Version of the leader's software.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Image of the pods' template.
+    /// Image that all members ran when they were last seen whole: what they keep while `spec.image` is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Members, by pod.

@@ -105,7 +105,8 @@ pub struct PipelineSpec {
     #[schemars(length(max = 128))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub variables: Vec<Variable>,
-    /// Container image of the workers. Default: what runs, or the operator's default for a new Pipeline.
+    /// Container image of the workers. Default: what they ran when last seen to run, or the operator's
+    /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSpec>,
     /// Settings of the pods. Default: none.
@@ -263,7 +264,7 @@ pub struct PipelineStatus {
     /// Workers that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Image of the workers' template.
+    /// Image that the workers ran when they were last seen to run: what they keep while `spec.image` is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// The last completed run. While it is the run that the spec asks for, no worker starts.

@@ -1,6 +1,7 @@
 //! Running programs and waiting for conditions, with errors that say what was run and what it said.
 
-use std::process::{Command, Output, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -44,6 +45,52 @@ pub fn output_with_input(command: &mut Command, input: &str) -> anyhow::Result<S
         bail!("{line}: {}\n{}", output.status, String::from_utf8_lossy(&text).trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{line}: its output is not UTF-8"))
+}
+
+/// A program that runs, and is killed with this value.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let child = command.spawn().with_context(|| format!("cannot start {}", describe(command)))?;
+        Ok(Self(child))
+    }
+
+    /// Kills it as kill -9 does, and waits for its end.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.0.kill().context("cannot kill a program")?;
+        self.0.wait().context("cannot wait for a program").map(drop)
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already; there is nobody to tell either way.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The program and its arguments on one line.

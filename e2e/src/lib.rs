@@ -12,6 +12,7 @@ pub mod install;
 pub mod kubebox;
 pub mod local;
 pub mod objects;
+pub mod real_zookeeper;
 pub mod sandbox;
 pub mod watch;
 pub mod wire;

@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::command::{output, wait_until};
+use crate::command::{Running, output, wait_until};
 use crate::environment::our_binaries;
 
 /// How long a member may take to serve again after it was started.
@@ -27,7 +27,7 @@ struct Member {
     peer: u16,
     admin: u16,
     metrics: u16,
-    process: Option<Child>,
+    process: Option<Running>,
 }
 
 impl LocalEnsemble {
@@ -99,7 +99,7 @@ impl LocalEnsemble {
         command.arg("--permit-file").arg(directory.join("permit.json"));
         command.arg("--admin-token-file").arg(directory.join("token"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        member.process = Some(command.spawn().context("cannot start pharos-node")?);
+        member.process = Some(Running::start(&mut command)?);
         Ok(())
     }
 
@@ -109,9 +109,7 @@ impl LocalEnsemble {
     /// If it does not run.
     pub fn kill(&mut self, index: usize) -> anyhow::Result<()> {
         let member = self.members.get_mut(index).context("there is no such member")?;
-        let mut process = member.process.take().context("the member does not run")?;
-        process.kill().context("cannot kill a member")?;
-        process.wait().context("cannot wait for a member").map(drop)
+        member.process.take().context("the member does not run")?.kill()
     }
 
     /// Waits until a member serves clients; it then leads or follows a leader.
@@ -178,7 +176,7 @@ impl LocalEnsemble {
     /// The process of a member.
     #[must_use]
     pub fn pid(&self, index: usize) -> Option<u32> {
-        self.members.get(index)?.process.as_ref().map(Child::id)
+        self.members.get(index)?.process.as_ref().map(|process| process.id())
     }
 }
 
@@ -190,17 +188,6 @@ pub(crate) fn mode(address: SocketAddr) -> Option<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     text.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
-}
-
-impl Drop for LocalEnsemble {
-    fn drop(&mut self) {
-        for member in &mut self.members {
-            if let Some(mut process) = member.process.take() {
-                let _ = process.kill();
-                let _ = process.wait();
-            }
-        }
-    }
 }
 
 pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::command::Running;
 use crate::sandbox::Sandbox;
 
 /// What happened to the pods of a selector since it was started, in order.
 pub struct PodWatch {
-    child: Child,
+    _kubectl: Running,
     events: Arc<Mutex<Vec<PodEvent>>>,
-    reader: Option<JoinHandle<()>>,
 }
 
 /// A pod as it was at one moment.
@@ -40,32 +39,24 @@ impl PodWatch {
         let mut command = sandbox.cluster.command("kubectl");
         command.args(["--namespace", &sandbox.name, "get", "pods", "--selector", selector]);
         command.args(["--watch", "--output-watch-events", "--output=json"]);
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start kubectl")?;
-        let stdout = child.stdout.take().context("kubectl's stdout is a pipe")?;
+        let mut kubectl = Running::start(command.stdout(Stdio::piped()))?;
+        let stdout = kubectl.stdout.take().context("kubectl's stdout is a pipe")?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
-        let reader = std::thread::spawn(move || {
+        // Never joined: inside a box the killed program is nsenter, and kubectl itself ends with its next write.
+        std::thread::spawn(move || {
             let stream = serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter::<Value>();
             for event in stream.map_while(Result::ok) {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(read(&event));
             }
         });
-        Ok(Self { child, events, reader: Some(reader) })
+        Ok(Self { _kubectl: kubectl, events })
     }
 
     /// What happened so far.
     #[must_use]
     pub fn so_far(&self) -> Vec<PodEvent> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for PodWatch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        // Not joined: inside a box the killed program is nsenter, and kubectl itself ends with its next write.
-        drop(self.reader.take());
     }
 }
 

@@ -3,12 +3,12 @@
 //! Owns how a test reaches a member: by the pod's address in the box, through a port-forward elsewhere.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::command::{output, wait_until};
+use crate::command::{Running, output, wait_until};
 use crate::sandbox::Sandbox;
 
 const CLIENT: &str = include_str!("zookeeper.py");
@@ -19,16 +19,7 @@ pub struct Member {
     pub pod: String,
     address: String,
     /// Ends with this, if the way is a port-forward.
-    _forward: Option<Forward>,
-}
-
-struct Forward(Child);
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    _forward: Option<Running>,
 }
 
 /// Ways to all members of an Ensemble, by ordinal.
@@ -54,9 +45,8 @@ pub fn members(sandbox: &Sandbox<'_>, ensemble: &str) -> anyhow::Result<Vec<Memb
 fn forward(sandbox: &Sandbox<'_>, pod: String) -> anyhow::Result<Member> {
     let mut command = sandbox.cluster.command("kubectl");
     command.args(["--namespace", &sandbox.name, "port-forward", &format!("pod/{pod}"), ":2181"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start kubectl")?;
-    let stdout = child.stdout.take().context("kubectl's stdout is a pipe")?;
-    let forward = Forward(child);
+    let mut forward = Running::start(command.stdout(Stdio::piped()))?;
+    let stdout = forward.stdout.take().context("kubectl's stdout is a pipe")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).context("cannot read what kubectl says")?;
     // `Forwarding from 127.0.0.1:40123 -> 2181`
@@ -91,7 +81,7 @@ pub fn children(sandbox: &Sandbox<'_>, members: &[&Member], path: &str) -> anyho
 
 /// A client that creates znodes one after the other and notes which were acknowledged.
 pub struct Writer {
-    child: Child,
+    child: Running,
     log: tempfile::NamedTempFile,
 }
 
@@ -104,7 +94,7 @@ impl Writer {
         let log = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
         let file = log.reopen().context("cannot open a temporary file")?;
         let mut command = client(sandbox, members, &["write"], &[path, &count.to_string()]);
-        let child = command.stdin(Stdio::null()).stdout(file).spawn().context("cannot start the client")?;
+        let child = Running::start(command.stdin(Stdio::null()).stdout(file))?;
         Ok(Self { child, log })
     }
 
@@ -139,13 +129,6 @@ impl Writer {
         })?;
         anyhow::ensure!(status.success(), "the writer failed: {status}");
         self.acknowledged()
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -27,19 +27,34 @@ pub struct Image {
 }
 
 impl Image {
-    /// The image that a spec names, else the one that runs, else the operator's default.
+    /// The image that a spec names, else the one that is kept, else the operator's default.
     #[must_use]
-    pub fn choose(spec: Option<&ImageSpec>, running: Option<&PodSpec>, default: &Self) -> Self {
+    pub fn choose(
+        spec: Option<&ImageSpec>,
+        kept: Option<&str>,
+        running: Option<&PodSpec>,
+        default: &Self,
+    ) -> Self {
         if let Some(spec) = spec {
             return Self { reference: spec.reference(), pull_policy: spec.pull_policy.as_str().to_owned() };
         }
-        let container = running.and_then(|pod| pod.containers.iter().find(|one| one.name == CONTAINER));
-        let running = container.and_then(|container| {
-            let pull_policy =
-                container.image_pull_policy.clone().unwrap_or_else(|| default.pull_policy.clone());
-            container.image.clone().map(|reference| Self { reference, pull_policy })
-        });
-        running.unwrap_or_else(|| default.clone())
+        let Some(kept) = kept else { return default.clone() };
+        // Another pull policy would be another template, and restart the pods.
+        let running = node_container(running).filter(|container| container.image.as_deref() == Some(kept));
+        let pull_policy = running.and_then(|container| container.image_pull_policy.clone());
+        Self {
+            reference: kept.to_owned(),
+            pull_policy: pull_policy.unwrap_or_else(|| default.pull_policy.clone()),
+        }
+    }
+
+    /// The image to keep while a spec names none: the one that all pods ran when they were last seen whole, so that an
+    /// image that never worked goes when the spec no longer names it. A resource never `visited` before whose status
+    /// was lost keeps what its template says.
+    #[must_use]
+    pub fn kept(recorded: Option<&str>, visited: bool, running: Option<&PodSpec>) -> Option<String> {
+        let template = || node_container(running)?.image.clone();
+        recorded.map(str::to_owned).or_else(|| if visited { None } else { template() })
     }
 
     /// A default image, as flags of the operator name it.
@@ -51,6 +66,10 @@ impl Image {
 
 /// Name of the main container.
 pub const CONTAINER: &str = "node";
+
+fn node_container(pod: Option<&PodSpec>) -> Option<&Container> {
+    pod?.containers.iter().find(|one| one.name == CONTAINER)
+}
 
 /// The labels that select the pods of a resource. They can never change.
 #[must_use]

@@ -14,22 +14,6 @@ use anyhow::{Context, bail};
 use crate::layout::Layout;
 use crate::shell::cargo;
 
-/// Our crates that a node is made of.
-const HOT: [&str; 12] = [
-    "pharos-beam",
-    "pharos-connect",
-    "pharos-ensemble",
-    "pharos-jute",
-    "pharos-log",
-    "pharos-node",
-    "pharos-paxos",
-    "pharos-replica",
-    "pharos-store",
-    "pharos-stream",
-    "pharos-window",
-    "pharos-znode",
-];
-
 /// The directory of one run, removed when the run ends.
 pub(crate) struct RunDir(PathBuf);
 
@@ -82,15 +66,12 @@ pub(crate) fn binaries(layout: &Layout, run: &RunDir, names: &[&str]) -> anyhow:
 /// The same, optimised and without assertions as a release is, for benchmarks. The dependencies are those of all other
 /// builds, which are optimised anyway.
 pub(crate) fn fast_binaries(layout: &Layout, run: &RunDir, names: &[&str]) -> anyhow::Result<()> {
-    let setting = |package: &str, setting: &str| format!("profile.dev.package.{package}.{setting}");
     let settings = ["opt-level=3", "debug-assertions=false", "overflow-checks=false"];
-    let args = HOT.iter().flat_map(|package| settings.map(|value| setting(package, value)));
-    build_binaries(
-        layout,
-        run,
-        names,
-        &args.flat_map(|value| ["--config".to_owned(), value]).collect::<Vec<_>>(),
-    )
+    let config: Vec<_> = settings
+        .iter()
+        .flat_map(|setting| ["--config".to_owned(), format!("profile.dev.{setting}")])
+        .collect();
+    build_binaries(layout, run, names, &config)
 }
 
 fn build_binaries(layout: &Layout, run: &RunDir, names: &[&str], config: &[String]) -> anyhow::Result<()> {

@@ -3,15 +3,14 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::command::wait_until;
+use crate::command::{Running, wait_until};
 use crate::local::{self, LocalEnsemble};
-use crate::zkdiff::real::jars;
+use crate::real_zookeeper::{jars, server};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -73,7 +72,7 @@ struct Server {
     client: u16,
     peer: u16,
     election: u16,
-    process: Option<Child>,
+    process: Option<Running>,
 }
 
 impl RealEnsemble {
@@ -111,20 +110,9 @@ impl RealEnsemble {
     fn spawn(&mut self, index: usize) -> anyhow::Result<()> {
         let log = self.dir.path().join(format!("{index}.log"));
         let log = fs::File::options().create(true).append(true).open(log).context("cannot open a log")?;
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "KILL",
-            "java",
-            "-Xmx512m",
-            "-Dzookeeper.admin.enableServer=false",
-            "-cp",
-        ]);
-        command.arg(format!("{}/*", self.jars.display()));
-        command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
-        command.arg(self.dir.path().join(format!("{index}.cfg")));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.servers[index].process = Some(command.spawn().context("cannot start java")?);
+        let config = self.dir.path().join(format!("{index}.cfg"));
+        let mut command = server(&self.jars, &["-Xmx512m"], &config);
+        self.servers[index].process = Some(Running::start(command.stderr(log))?);
         Ok(())
     }
 
@@ -145,28 +133,15 @@ impl Servers for RealEnsemble {
     }
 
     fn pid(&self, index: usize) -> Option<u32> {
-        self.servers.get(index)?.process.as_ref().map(Child::id)
+        self.servers.get(index)?.process.as_ref().map(|process| process.id())
     }
 
     fn kill(&mut self, index: usize) -> anyhow::Result<()> {
-        let mut process = self.servers[index].process.take().context("the server does not run")?;
-        process.kill().context("cannot kill a server")?;
-        process.wait().context("cannot wait for a server").map(drop)
+        self.servers[index].process.take().context("the server does not run")?.kill()
     }
 
     fn start(&mut self, index: usize) -> anyhow::Result<()> {
         self.spawn(index)?;
         self.wait_serving(index)
-    }
-}
-
-impl Drop for RealEnsemble {
-    fn drop(&mut self) {
-        for server in &mut self.servers {
-            if let Some(mut process) = server.process.take() {
-                let _ = process.kill();
-                let _ = process.wait();
-            }
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! The same random requests to a real ZooKeeper and to ours: every result, error, Stat and watch event is the same.
 
 use pharos_e2e::local::LocalEnsemble;
-use pharos_e2e::zkdiff::{Options, RealZooKeeper, run};
+use pharos_e2e::real_zookeeper::RealZooKeeper;
+use pharos_e2e::zkdiff::{Options, run};
 
 /// Steps of one run, which has a server of each kind to itself.
 const STEPS: usize = 2500;

@@ -87,7 +87,7 @@ pub async fn reconcile(
                 let old =
                     status_writer::read::<Ensemble, EnsembleStatus>(&context.client, &invalid.metadata).await;
                 let old = old.map_err(|error| Error::Status(Box::new(error)))?;
-                conclude_blocked(&*guard, &old, &blocked, &context).await
+                conclude_blocked(&*guard, &old, &blocked, None, &context).await
             }
         }
     };
@@ -104,14 +104,18 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
         Ok(validated) => validated,
         Err(invalid) => {
             let blocked = stalled(reason::INVALID_SPEC, invalid.to_string());
-            return conclude_blocked(ensemble, &old, &blocked, context).await;
+            let seen = look(ensemble, &existing, context).await;
+            return conclude_blocked(ensemble, &old, &blocked, seen.as_ref(), context).await;
         }
     };
     let owner = owner_reference::<Ensemble>(&validated.name, &validated.uid);
     let applier = Applier::new(context.client.clone(), &validated.namespace, owner);
     let set = match write_objects(&applier, &validated, &existing).await {
         Ok(set) => set,
-        Err(error) => return conclude_blocked(ensemble, &old, &blocked_by(&error), context).await,
+        Err(error) => {
+            let seen = look(ensemble, &existing, context).await;
+            return conclude_blocked(ensemble, &old, &blocked_by(&error), seen.as_ref(), context).await;
+        }
     };
     // What was applied is newer than what was read: revisions are compared with that.
     let existing = dereference::Existing { stateful_set: Some(set.clone()), ..existing };
@@ -153,6 +157,17 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
     }))
 }
 
+/// What is seen of members that run, when nothing can be done for them.
+async fn look(
+    ensemble: &Ensemble,
+    existing: &dereference::Existing,
+    context: &Context,
+) -> Option<plan::Observed> {
+    let replicas = existing.stateful_set.as_ref()?.spec.as_ref()?.replicas?;
+    let replicas = u32::try_from(replicas).ok()?;
+    Some(dereference::observe(&context.nodes, ensemble, existing, replicas).await)
+}
+
 async fn write_objects(
     applier: &Applier,
     validated: &validate::Validated,
@@ -189,12 +204,13 @@ async fn conclude_blocked<K>(
     object: &K,
     old: &EnsembleStatus,
     blocked: &Blocked,
+    seen: Option<&plan::Observed>,
     context: &Context,
 ) -> Result<Action, Error>
 where
     K: Resource<DynamicType = ()>,
 {
-    let new = status::blocked(old, blocked, object.meta().generation, context.now());
+    let new = status::blocked(old, blocked, seen, object.meta().generation, context.now());
     context.metrics.failed(CONTROLLER, blocked.reason);
     if status_writer::changed(&old.conditions, &new.conditions) {
         let about = object.object_ref(&());

@@ -25,21 +25,24 @@ pub struct Blocked {
     pub stalled: bool,
 }
 
-/// The status when a visit ended before anything could be planned: what was known stays, the conditions say why.
+/// The status when a visit ended before anything could be planned: what was known stays, the conditions say why. Whether
+/// the members serve on is told from what was `seen` of them, if anything.
 #[must_use]
 pub fn blocked(
     old: &EnsembleStatus,
     blocked: &Blocked,
+    seen: Option<&Observed>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> EnsembleStatus {
-    let unknown =
-        |condition| Verdict::new(condition, Truth::Unknown, blocked.reason, blocked.message.clone());
-    let serves = is_true(&old.conditions, condition::READY);
-    let ready = if serves {
-        Verdict::new(condition::READY, true, reason::SERVING, "the members run on as they were")
-    } else {
-        Verdict::new(condition::READY, false, blocked.reason, blocked.message.clone())
+    let about = |condition, truth| Verdict::new(condition, truth, blocked.reason, blocked.message.clone());
+    let unknown = |condition| about(condition, Truth::Unknown);
+    let had = |wanted| old.conditions.iter().any(|one| one.type_ == wanted && one.status != "False");
+    let (ready, quorum_healthy) = match seen {
+        Some(seen) if seen.present().next().is_some() => (ready(old, seen), quorum(seen)),
+        // What once served may serve on.
+        _ if had(condition::READY) => (unknown(condition::READY), unknown(condition::QUORUM_HEALTHY)),
+        _ => (about(condition::READY, Truth::False), unknown(condition::QUORUM_HEALTHY)),
     };
     let (reconciling, stalled) = if blocked.stalled {
         (
@@ -57,21 +60,12 @@ pub fn blocked(
             Verdict::new(condition::STALLED, false, reason::NOT_STALLED, ""),
         )
     };
-    let keep = |wanted: &'static str| {
-        let before = old.conditions.iter().find(|one| one.type_ == wanted && one.status == "True");
-        match before {
-            Some(_) => Verdict::new(wanted, true, reason::AS_DESIRED, "as seen before"),
-            None => unknown(wanted),
-        }
+    let founded = if is_true(&old.conditions, condition::FOUNDED) {
+        Verdict::new(condition::FOUNDED, true, reason::FOUNDED, "as seen before")
+    } else {
+        unknown(condition::FOUNDED)
     };
-    let verdicts = vec![
-        ready,
-        reconciling,
-        stalled,
-        keep(condition::FOUNDED),
-        keep(condition::QUORUM_HEALTHY),
-        unknown(condition::UP_TO_DATE),
-    ];
+    let verdicts = vec![ready, reconciling, stalled, founded, quorum_healthy, unknown(condition::UP_TO_DATE)];
     EnsembleStatus {
         observed_generation: generation,
         conditions: merge(&old.conditions, verdicts, generation, now),
@@ -112,7 +106,7 @@ pub fn status(
         version: leader
             .and_then(|member| member.status.as_ref()?.version.clone())
             .or_else(|| old.version.clone()),
-        image: image(set),
+        image: if *step == Step::Done { image(set) } else { ensemble.kept_image.clone() },
         members: observed.present().map(member).collect(),
     }
 }

@@ -81,8 +81,31 @@ fn a_single_member_has_no_budget_and_seven_may_lose_three() {
 fn a_new_operator_with_another_default_image_changes_nothing() {
     let first = build(&valid(SMALLEST));
     let other = Image { reference: "node:2".into(), pull_policy: "Always".into() };
-    let again = validate(&ensemble(SMALLEST), Some(&first.stateful_set), &other).expect("it is valid");
-    assert_eq!(build(&again), first);
+    // Whether its status is there or was lost.
+    for status in [None, Some(status_of(&first.stateful_set, &Step::Done))] {
+        let known = Ensemble { status, ..ensemble(SMALLEST) };
+        let again = validate(&known, Some(&first.stateful_set), &other).expect("it is valid");
+        assert_eq!(build(&again), first);
+    }
+}
+
+#[test]
+fn an_image_that_never_ran_whole_goes_when_the_spec_names_it_no_more() {
+    let wait = Step::Wait(Wait { predicate: Predicate::MemberServes, detail: String::new() });
+    let bad = SMALLEST.replace("spec: {}", "spec: {image: {repository: bad, tag: '1'}}");
+    let was_good = status_of(&build(&valid(SMALLEST)).stateful_set, &Step::Done);
+    for (before, kept) in [(EnsembleStatus::default(), None), (was_good, Some("node:1"))] {
+        let known = Ensemble { status: Some(before), ..ensemble(&bad) };
+        let tried = validate(&known, None, &default_image()).expect("it is valid");
+        assert_eq!(tried.image.reference, "bad:1");
+        let set = build(&tried).stateful_set;
+        let three = observed(vec![serving("0"), serving("1"), None]);
+        let status = status(&known.status.unwrap(), &tried, &three, &wait, &set, at(100));
+        assert_eq!(status.image.as_deref(), kept);
+        let reverted = Ensemble { status: Some(status), ..ensemble(SMALLEST) };
+        let again = validate(&reverted, Some(&set), &default_image()).expect("it is valid");
+        assert_eq!(again.image, default_image());
+    }
 }
 
 #[test]
@@ -146,6 +169,11 @@ fn after(old: &EnsembleStatus, observed: &Observed, step: &Step) -> EnsembleStat
     status(old, &valid(SMALLEST), observed, step, &StatefulSet::default(), at(100))
 }
 
+fn status_of(set: &StatefulSet, step: &Step) -> EnsembleStatus {
+    let three = observed(vec![serving("0"), serving("1"), serving("2")]);
+    status(&EnsembleStatus::default(), &valid(SMALLEST), &three, step, set, at(100))
+}
+
 fn read(status: &EnsembleStatus) -> kstatus::Verdict {
     kstatus::compute(1, status.observed_generation, &status.conditions)
 }
@@ -178,8 +206,12 @@ fn tools_read_every_stage_of_an_ensemble_right() {
     assert_eq!(ready_reason(&lost), ("False".into(), reason::NO_QUORUM.into()));
 
     let conflict = Blocked { reason: reason::NAME_CONFLICT, message: "taken".into(), stalled: true };
+    let refused = |seen| blocked(&ready, &conflict, seen, Some(1), at(1));
+    assert_eq!(ready_reason(&refused(Some(&all))), ("True".into(), reason::SERVING.into()));
+    assert_eq!(ready_reason(&refused(Some(&one))), ("False".into(), reason::NO_QUORUM.into()));
+    assert_eq!(ready_reason(&refused(None)), ("Unknown".into(), reason::NAME_CONFLICT.into()));
     assert_eq!(
-        read(&blocked(&EnsembleStatus::default(), &conflict, Some(1), at(1))),
+        read(&blocked(&EnsembleStatus::default(), &conflict, None, Some(1), at(1))),
         kstatus::Verdict::Failed
     );
 }
@@ -188,7 +220,7 @@ fn tools_read_every_stage_of_an_ensemble_right() {
 fn all_conditions_are_there_on_the_first_visit_with_the_generation() {
     let conflict = Blocked { reason: reason::NAME_CONFLICT, message: "taken".into(), stalled: true };
     let first = after(&EnsembleStatus::default(), &observed(vec![None, None, None]), &Step::Done);
-    for status in [first, blocked(&EnsembleStatus::default(), &conflict, Some(1), at(1))] {
+    for status in [first, blocked(&EnsembleStatus::default(), &conflict, None, Some(1), at(1))] {
         let types: BTreeSet<&str> = status.conditions.iter().map(|one| one.type_.as_str()).collect();
         assert_eq!(types, BTreeSet::from(condition::OF_ENSEMBLE));
         assert!(status.conditions.iter().all(|one| one.observed_generation == Some(1)));

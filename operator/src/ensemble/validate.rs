@@ -23,6 +23,8 @@ pub struct Validated {
     pub replicas: u32,
     /// Image of the members.
     pub image: Image,
+    /// The image that they ran when they were last seen whole.
+    pub kept_image: Option<String>,
     /// Size in the StatefulSet's claim template, which can never change after the first apply.
     pub template_size: String,
     /// The rest of the spec.
@@ -48,7 +50,7 @@ pub enum InvalidSpec {
     },
 }
 
-/// Checks an Ensemble, given the StatefulSet that runs, if any, and the operator's default image.
+/// Checks an Ensemble with the status it has, given the StatefulSet that runs, if any, and the operator's default image.
 ///
 /// # Errors
 /// The first stage that refuses it.
@@ -68,13 +70,16 @@ pub fn validate(
         return Err(InvalidSpec::Membership { running: replicas, wanted: spec.replicas });
     }
     let running_pod = running_spec.and_then(|one| one.template.spec.as_ref());
+    let status = ensemble.status.clone().unwrap_or_default();
+    let kept_image = Image::kept(status.image.as_deref(), !status.conditions.is_empty(), running_pod);
     Ok(Validated {
         name: ensemble.name_any(),
         namespace: ensemble.namespace().ok_or(InvalidSpec::Metadata("namespace"))?,
         uid: ensemble.uid().ok_or(InvalidSpec::Metadata("uid"))?,
         generation: ensemble.metadata.generation,
         replicas: u32::try_from(spec.replicas).expect("the rules allow 1, 3, 5 and 7"),
-        image: Image::choose(spec.image.as_ref(), running_pod, default_image),
+        image: Image::choose(spec.image.as_ref(), kept_image.as_deref(), running_pod, default_image),
+        kept_image,
         template_size: running.and_then(template_size).unwrap_or_else(|| spec.storage.size.clone()),
         spec,
     })

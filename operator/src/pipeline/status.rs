@@ -95,13 +95,23 @@ pub fn status(
         late_dropped: number(|said| said.late_dropped, before.late_dropped),
         windows_closed: number(|said| said.windows_closed, before.windows_closed),
         ready_replicas: Some(i32::from(ready)),
-        image: Some(pipeline.image.reference.clone()),
+        image: if runs_whole(observed, step) {
+            Some(pipeline.image.reference.clone())
+        } else {
+            pipeline.kept_image.clone()
+        },
         completed: if *step == Step::RecordCompletion {
             Some(completed(pipeline, now))
         } else {
             old.completed.clone()
         },
     }
+}
+
+/// Whether the worker does its work with the image that the template names.
+fn runs_whole(observed: &Observed, step: &Step) -> bool {
+    let up_to_date = || observed.worker.as_ref().is_some_and(|worker| worker.up_to_date);
+    *step == Step::Running || (*step == Step::RecordCompletion && up_to_date())
 }
 
 fn completed(pipeline: &Validated, now: Timestamp) -> CompletedRun {

@@ -24,8 +24,11 @@ const DOCUMENT: &str = "pipeline: \"pipeline: {type: chain, transforms: [\\n  {t
 
 fn checked(manifest: &str) -> Result<Validated, Invalid> {
     let pipeline: Pipeline = serde_yaml::from_str(manifest).expect("a manifest");
-    let image = Image { reference: "node:1".into(), pull_policy: "IfNotPresent".into() };
-    validate(&pipeline, None, None, &image)
+    validate(&pipeline, None, None, &default_image())
+}
+
+fn default_image() -> Image {
+    Image { reference: "node:1".into(), pull_policy: "IfNotPresent".into() }
 }
 
 fn valid(manifest: &str) -> Validated {
@@ -102,15 +105,18 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
 }
 
-fn after(old: &PipelineStatus, step: &Step) -> PipelineStatus {
-    let observed = Observed {
+fn observed() -> Observed {
+    Observed {
         ensemble: EnsembleState::Ready,
         exists: true,
         revision_known: true,
         worker: None,
         completed: None,
-    };
-    status(old, &valid(SMALLEST), &observed, step, at(100))
+    }
+}
+
+fn after(old: &PipelineStatus, step: &Step) -> PipelineStatus {
+    status(old, &valid(SMALLEST), &observed(), step, at(100))
 }
 
 fn read(status: &PipelineStatus) -> kstatus::Verdict {
@@ -138,6 +144,26 @@ fn all_conditions_are_there_on_the_first_visit_with_the_generation() {
         let types: BTreeSet<&str> = status.conditions.iter().map(|one| one.type_.as_str()).collect();
         assert_eq!(types, BTreeSet::from(condition::OF_PIPELINE));
         assert!(status.conditions.iter().all(|one| one.observed_generation == Some(1)));
+    }
+}
+
+#[test]
+fn an_image_that_never_ran_goes_when_the_spec_names_it_no_more() {
+    let bad = SMALLEST.replace("spec: {", "spec: {image: {repository: bad, tag: '1'}, ");
+    let wait = Step::Wait { reason: reason::WORKER_CRASHING, message: String::new() };
+    let was_good = after(&PipelineStatus::default(), &Step::Running);
+    assert_eq!(was_good.image.as_deref(), Some("node:1"));
+    for before in [PipelineStatus::default(), was_good] {
+        let with = |manifest: &str, status, set| {
+            let pipeline =
+                Pipeline { status: Some(status), ..serde_yaml::from_str(manifest).expect("a manifest") };
+            validate(&pipeline, None, set, &default_image()).expect("it is valid")
+        };
+        let tried = with(&bad, before.clone(), None);
+        assert_eq!(tried.image.reference, "bad:1");
+        let set = build(&tried, 1).stateful_set;
+        let status = status(&before, &tried, &observed(), &wait, at(100));
+        assert_eq!(with(SMALLEST, status, Some(&set)).image, default_image());
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Validated {
     pub hash: String,
     /// Image of the workers.
     pub image: Image,
+    /// The image that they ran when they were last seen to run.
+    pub kept_image: Option<String>,
     /// URL of the checkpoints, if there are any.
     pub checkpoint: Option<Checkpoint>,
     /// The rest of the spec.
@@ -103,6 +105,8 @@ pub fn validate(
         return Err(Invalid::Document(describe(&problems)));
     }
     let running_pod = running.and_then(|set| set.spec.as_ref()).and_then(|one| one.template.spec.as_ref());
+    let status = pipeline.status.clone().unwrap_or_default();
+    let kept_image = Image::kept(status.image.as_deref(), !status.conditions.is_empty(), running_pod);
     Ok(Validated {
         name: pipeline.name_any(),
         namespace: pipeline.namespace().ok_or(Invalid::Metadata("namespace"))?,
@@ -110,7 +114,8 @@ pub fn validate(
         generation: pipeline.metadata.generation,
         hash: hex::encode(Sha256::digest(document.as_bytes())),
         document,
-        image: Image::choose(spec.image.as_ref(), running_pod, default_image),
+        image: Image::choose(spec.image.as_ref(), kept_image.as_deref(), running_pod, default_image),
+        kept_image,
         checkpoint: checkpoint(&spec),
         spec,
     })

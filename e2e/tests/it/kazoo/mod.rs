@@ -3,10 +3,10 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pharos_e2e::command::wait_until;
+use pharos_e2e::command::{Running, wait_until};
 use pharos_e2e::environment::Environment;
 use pharos_e2e::local::LocalEnsemble;
 
@@ -18,34 +18,25 @@ const KILLS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A Python program that works until its standard input is closed.
-struct Client {
-    child: Child,
-}
+struct Client(Running);
 
 impl Client {
     fn start(program: &str, args: &[&str]) -> Self {
         let mut command = Command::new(Environment::read().unwrap().python);
         command.args(["-c", program]).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { child: command.spawn().unwrap() }
+        Self(Running::start(&mut command).unwrap())
     }
 
     /// Lets it end and gives the number that it prints.
     fn finish(mut self) -> u64 {
-        drop(self.child.stdin.take());
-        let status = wait_until("the end of the client", PATIENCE, || Ok(self.child.try_wait()?)).unwrap();
+        drop(self.0.stdin.take());
+        let status = wait_until("the end of the client", PATIENCE, || Ok(self.0.try_wait()?)).unwrap();
         let (mut said, mut complained) = (String::new(), String::new());
-        self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut complained).unwrap();
+        self.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        self.0.stderr.take().unwrap().read_to_string(&mut complained).unwrap();
         assert!(status.success(), "{said}{complained}");
         said.trim().parse().unwrap()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

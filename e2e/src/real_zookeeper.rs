@@ -1,15 +1,16 @@
 //! The real ZooKeeper: its jars from the Maven repository by `mvn`, pinned, cached; one standalone server per value.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::client::Client;
+use crate::command::Running;
+use crate::local::{free_ports, mode};
 
 const VERSION: &str = "3.9.4";
 /// What the server's jar does not bring along itself.
@@ -27,7 +28,7 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// A running server; stopped when dropped.
 #[derive(Debug)]
 pub struct RealZooKeeper {
-    process: Child,
+    process: Running,
     address: SocketAddr,
     dir: TempDir,
 }
@@ -36,21 +37,14 @@ impl RealZooKeeper {
     /// Starts a standalone server on a free port of the loopback, in a temporary directory.
     pub fn start() -> Result<Self> {
         let jars = jars()?;
+        let [port] = free_ports()?;
         let dir = tempfile::Builder::new().prefix("zookeeper-").tempdir()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let config = dir.path().join("zoo.cfg");
         fs::write(&config, zoo_cfg(dir.path(), address.port()))?;
         let log = fs::File::create(dir.path().join("log"))?;
-        let process = Command::new("java")
-            .args(["-Xmx256m", "-Dzookeeper.forceSync=no", "-Dzookeeper.admin.enableServer=false", "-cp"])
-            .arg(format!("{}/*", jars.display()))
-            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting java; is it installed?")?;
+        let mut command = server(&jars, &["-Xmx256m", "-Dzookeeper.forceSync=no"], &config);
+        let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
         let mut server = Self { process, address, dir };
         server.wait()?;
         Ok(server)
@@ -74,7 +68,7 @@ impl RealZooKeeper {
     }
 
     fn serves(&self) -> bool {
-        Client::open(self.address).and_then(|mut client| client.close()).is_ok()
+        mode(self.address).is_some()
     }
 
     fn log(&self) -> String {
@@ -82,12 +76,14 @@ impl RealZooKeeper {
     }
 }
 
-impl Drop for RealZooKeeper {
-    fn drop(&mut self) {
-        // It may have ended already; there is nobody to tell either way.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// A server that ends with the thread that starts it.
+pub(crate) fn server(jars: &Path, options: &[&str], config: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "java"]).args(options).arg("-Dzookeeper.admin.enableServer=false");
+    command.arg("-cp").arg(format!("{}/*", jars.display()));
+    command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 fn zoo_cfg(dir: &Path, port: u16) -> String {
@@ -95,10 +91,6 @@ fn zoo_cfg(dir: &Path, port: u16) -> String {
         "tickTime=2000\nclientPort={port}\nclientPortAddress=127.0.0.1\ndataDir={}\nmaxClientCnxns=0\n",
         dir.join("data").display()
     )
-}
-
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// The directory of the jars; fetched on the first call of a machine. Others may be fetching too: each into a directory
