@@ -64,6 +64,10 @@ pub(crate) struct WorkerArgs {
 
 /// Runs the Pipeline, then idles until the process is asked to end.
 pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
+    // Every file of a read is open at once.
+    if let Err(error) = pharos_ensemble::raise_descriptor_limit() {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
     let status = Arc::new(Status::new(&args.document_hash, args.run_id));
     serve(args.admin_addr, args.metrics_addr, &status)?;
     let stop = Arc::new(AtomicBool::new(false));

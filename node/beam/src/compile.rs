@@ -3,6 +3,9 @@
 //! Owns the order of the phases. Must not know any transform. Invariant: the data is looked at only when
 //! nothing is wrong with the document itself.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use crate::config::Context;
 use crate::diagnostic::{Diagnostics, Source, SourceName};
 use crate::graph::{self, Port, Step, StepKind};
@@ -82,6 +85,7 @@ fn run(text: &str, name: SourceName, sampler: Option<&Sampler<'_>>) -> Result<Ve
         cx.error(pipeline.span, "the pipeline has no transforms");
     }
     let nodes = type_steps(&cx, &steps, sampler);
+    refuse_shared_outputs(&cx, &steps, &nodes);
     if cx.count() > 0 { Err(Diagnostics::new(cx.into_found())) } else { Ok(nodes) }
 }
 
@@ -107,6 +111,32 @@ fn type_steps(cx: &Context<'_>, steps: &[Step<'_>], sampler: Option<&Sampler<'_>
         results.push([rows.unwrap_or_else(Rows::unknown), errors]);
     }
     nodes
+}
+
+/// Two writes to one place would write over each other.
+fn refuse_shared_outputs(cx: &Context<'_>, steps: &[Step<'_>], nodes: &[Node]) {
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+    for node in nodes {
+        let NodeKind::Write(write) = &node.kind else { continue };
+        match taken.entry(plain_path(&write.path)) {
+            Entry::Vacant(entry) => drop(entry.insert(&node.name)),
+            Entry::Occupied(first) => {
+                let message = format!("`{}` is written by {} already", write.path, first.get());
+                let error = cx.at(steps[node.id.0 as usize].span, message);
+                cx.report(error.with_help("give it a `path` of its own, or bring both together by Flatten"));
+            }
+        }
+    }
+}
+
+/// A path without what does not change where it leads. In the name of an object every `/` counts.
+fn plain_path(path: &str) -> String {
+    if path.contains("://") {
+        return path.to_owned();
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    root.to_owned() + &parts.join("/")
 }
 
 /// The rows of a step's dead letters.

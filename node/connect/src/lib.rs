@@ -42,7 +42,8 @@ impl Files {
 impl Connectors for Files {
     fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
         let place = self.place(&read.path)?;
-        place.find()?.into_iter().map(|file| read::open(&file, &read.format, schema)).collect()
+        let files = place.find()?;
+        files.iter().map(|file| read::open(file, files.len(), &read.format, schema)).collect()
     }
 
     fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {

@@ -15,20 +15,21 @@ use pharos_stream::io::{ConnectError, Split};
 
 use crate::place::Place;
 
-pub(crate) use bytes::ByteSource;
+pub(crate) use bytes::{ByteSource, ahead};
 pub(crate) use csv::{CsvSplit, reader as csv_reader};
 pub(crate) use lines::LineSplit;
 
-/// The split of one file.
+/// The split of one file of `files` that are read at once.
 ///
 /// # Errors
 /// If it cannot be opened.
 pub(crate) fn open(
     file: &Place,
+    files: usize,
     format: &ReadFormat,
     schema: &Schema,
 ) -> Result<Box<dyn Split>, ConnectError> {
-    let source = ByteSource::open(file)?;
+    let source = ByteSource::open(file, ahead(files))?;
     Ok(match format {
         ReadFormat::Text => Box::new(LineSplit::text(source)),
         ReadFormat::Json => Box::new(LineSplit::json(source, schema)),

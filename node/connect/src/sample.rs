@@ -22,6 +22,9 @@ use crate::Files;
 use crate::place::Place;
 use crate::read::{ByteSource, csv_reader, json};
 
+/// How much a sampled file reads ahead, in bytes.
+const AHEAD: usize = 1 << 20;
+
 /// How many records are looked at.
 pub(crate) const SAMPLE_RECORDS: usize = 10_000;
 
@@ -78,7 +81,7 @@ fn sample_json(files: &[Place]) -> Result<Schema, ConnectError> {
     let mut left = SAMPLE_RECORDS;
     let mut first_error = None;
     for file in files {
-        let source = ByteSource::open(file)?;
+        let source = ByteSource::open(file, AHEAD)?;
         let name = source.name().to_owned();
         let mut reader = BufReader::new(source);
         let mut line = Vec::new();
@@ -194,7 +197,7 @@ fn settled(schema: Schema) -> Schema {
 
 fn sample_csv(files: &[Place], delimiter: char, comment: Option<char>) -> Result<Schema, ConnectError> {
     let Some(file) = files.first() else { return Ok(Schema::default()) };
-    let source = ByteSource::open(file)?;
+    let source = ByteSource::open(file, AHEAD)?;
     let name = source.name().to_owned();
     let failed = |error: csv::Error| ConnectError::user(format!("`{name}`: {error}"));
     let mut reader = csv_reader(source, delimiter, comment);

@@ -6,7 +6,7 @@
 //! name (`.NAME.RUN.part`, in the same directory), or is an upload in parts that nobody sees.
 //!
 //! Names are Beam's: `PATH-SSSSS-of-NNNNN`, one shard unless the write asks for more. All windows go
-//! to the same files. Rows are dealt to shards in turn, as many at a time as the engine hands over.
+//! to the same files. Rows are dealt to shards in turn, as many at a time as the engine says belong together.
 
 mod encode;
 mod local;
@@ -72,10 +72,10 @@ struct FileSink {
 }
 
 impl Sink for FileSink {
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError> {
         let shard = self.next % self.shards.len();
         self.next = shard + 1;
-        self.shards[shard].append(bytes)
+        pieces.iter().try_for_each(|bytes| self.shards[shard].append(bytes))
     }
 
     fn prepare(&mut self, _last: Last) -> Result<String, ConnectError> {

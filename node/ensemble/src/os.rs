@@ -16,8 +16,11 @@ pub(crate) fn lower_thread_priority(by: i32) -> io::Result<()> {
     }
 }
 
-/// Raises the limit of open descriptors as far as the process may, and returns it with the limit.
-pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+/// Raises the limit of open descriptors as far as the process may, and returns it.
+///
+/// # Errors
+/// If the system refuses.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` lives through the call, which writes to nothing else.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {

@@ -20,11 +20,23 @@ use crate::group::GroupSpec;
 pub(crate) struct Graph {
     /// The steps.
     pub nodes: Vec<Node>,
-    consumers: BTreeMap<OutputRef, Vec<(NodeId, usize)>>,
+    consumers: BTreeMap<OutputRef, Vec<Consumer>>,
+    branches: BTreeMap<OutputRef, u64>,
     /// For each origin, the targets it reaches, in order.
     pub reach: BTreeMap<NodeId, Vec<NodeId>>,
     /// What each Combine does.
     pub groups: BTreeMap<NodeId, Arc<GroupSpec>>,
+}
+
+/// Who reads an output.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    /// The step.
+    pub node: NodeId,
+    /// As which of its inputs.
+    pub input: usize,
+    /// How many ways to targets begin with the consumers before it.
+    pub branch: u64,
 }
 
 impl Graph {
@@ -36,14 +48,20 @@ impl Graph {
         if plan.version != PLAN_VERSION {
             return Err(StreamError::PlanVersion(plan.version));
         }
-        let mut consumers: BTreeMap<OutputRef, Vec<(NodeId, usize)>> = BTreeMap::new();
+        let mut consumers: BTreeMap<OutputRef, Vec<Consumer>> = BTreeMap::new();
         for node in &plan.nodes {
-            for (position, input) in node.inputs.iter().enumerate() {
-                consumers.entry(*input).or_default().push((node.id, position));
+            for (input, output) in node.inputs.iter().enumerate() {
+                consumers.entry(*output).or_default().push(Consumer { node: node.id, input, branch: 0 });
             }
         }
-        let mut graph =
-            Self { nodes: plan.nodes.clone(), consumers, reach: BTreeMap::new(), groups: BTreeMap::new() };
+        let mut graph = Self {
+            nodes: plan.nodes.clone(),
+            consumers,
+            branches: BTreeMap::new(),
+            reach: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        };
+        graph.number_ways();
         for node in &plan.nodes {
             if is_origin(&node.kind) {
                 let mut found = BTreeSet::new();
@@ -64,10 +82,37 @@ impl Graph {
         &self.nodes[id.0 as usize]
     }
 
-    /// Who reads an output, and as which input.
+    /// Who reads an output.
     #[must_use]
-    pub(crate) fn consumers(&self, of: OutputRef) -> &[(NodeId, usize)] {
+    pub(crate) fn consumers(&self, of: OutputRef) -> &[Consumer] {
         self.consumers.get(&of).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many ways to targets begin with the outputs of the same node before this one, or with
+    /// the node itself.
+    #[must_use]
+    pub(crate) fn branch(&self, of: OutputRef) -> u64 {
+        self.branches.get(&of).copied().unwrap_or(0)
+    }
+
+    /// Numbers the ways from each node to targets, so that each has a number of its own. A node
+    /// comes after those it reads from.
+    fn number_ways(&mut self) {
+        let mut ways_from: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for node in self.nodes.iter().rev() {
+            let mut ways = u64::from(is_target(&node.kind));
+            for output in 0..node.outputs.len() as u32 {
+                let output = OutputRef { node: node.id, output };
+                self.branches.insert(output, ways);
+                let mut before = 0_u64;
+                for consumer in self.consumers.get_mut(&output).into_iter().flatten() {
+                    consumer.branch = before;
+                    before = before.saturating_add(ways_from[&consumer.node]);
+                }
+                ways = ways.saturating_add(before);
+            }
+            ways_from.insert(node.id, ways);
+        }
     }
 
     /// The fields of an output.
@@ -92,7 +137,7 @@ impl Graph {
     }
 
     fn explore(&self, from: OutputRef, found: &mut BTreeSet<NodeId>) {
-        for (id, _) in self.consumers(from) {
+        for Consumer { node: id, .. } in self.consumers(from) {
             let node = self.node(*id);
             if is_target(&node.kind) && !found.insert(*id) {
                 continue;

@@ -119,11 +119,11 @@ pub trait Encode: Send + Sync {
 
 /// What takes the bytes of one output.
 pub trait Sink: Send {
-    /// Takes bytes.
+    /// Takes the bytes of rows that belong together, however many threads made them.
     ///
     /// # Errors
     /// If they cannot be written.
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError>;
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError>;
 
     /// Makes what was taken durable but not yet visible, and says how to go on from here (and, if
     /// `last`, how to make it visible).

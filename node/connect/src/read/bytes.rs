@@ -13,8 +13,14 @@ use pharos_stream::io::ConnectError;
 use crate::object::Bucket;
 use crate::place::Place;
 
-/// How much is fetched from an object store at once.
-const BLOCK: u64 = 4 << 20;
+/// What all files of a read together may read ahead, in bytes.
+const AHEAD: usize = 256 << 20;
+
+/// How much each of so many files that are read at once reads ahead, in bytes.
+#[must_use]
+pub(crate) fn ahead(files: usize) -> usize {
+    (AHEAD / files.max(1)).clamp(32 << 10, 4 << 20)
+}
 
 enum Inner {
     Local(File),
@@ -25,15 +31,16 @@ enum Inner {
 pub(crate) struct ByteSource {
     name: String,
     position: u64,
+    ahead: usize,
     inner: Inner,
 }
 
 impl ByteSource {
-    /// Opens a file.
+    /// Opens a file, of which `ahead` bytes are fetched at once if it lies in an object store.
     ///
     /// # Errors
     /// If there is none or it cannot be read.
-    pub(crate) fn open(place: &Place) -> Result<Self, ConnectError> {
+    pub(crate) fn open(place: &Place, ahead: usize) -> Result<Self, ConnectError> {
         let name = place.name();
         let inner = match place {
             Place::Local(path) => Inner::Local(File::open(path).map_err(|error| {
@@ -48,7 +55,13 @@ impl ByteSource {
                 Inner::Object { bucket: bucket.clone(), key: key.clone(), size, block: Bytes::new() }
             }
         };
-        Ok(Self { name, position: 0, inner })
+        Ok(Self { name, position: 0, ahead, inner })
+    }
+
+    /// How many bytes are worth asking for at once.
+    #[must_use]
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead
     }
 
     /// The file's name.
@@ -64,7 +77,7 @@ impl Read for ByteSource {
             Inner::Local(file) => file.read(into)?,
             Inner::Object { bucket, key, size, block } => {
                 if block.is_empty() && self.position < *size {
-                    let end = (self.position + BLOCK).min(*size);
+                    let end = (self.position + self.ahead as u64).min(*size);
                     *block = bucket
                         .read(key, self.position..end)
                         .map_err(|error| io::Error::other(error.message))?;

@@ -64,7 +64,7 @@ impl LineSplit {
     fn new(source: ByteSource, decoder: Decoder) -> Self {
         Self {
             name: source.name().to_owned(),
-            reader: BufReader::with_capacity(BUFFER, source),
+            reader: BufReader::with_capacity(BUFFER.min(source.ahead()), source),
             offset: Offset::default(),
             decoder,
             chunk: Chunk::default(),

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pharos_beam::plan::NodeId;
 use pharos_window::{SplitState, SplitWatermarks, Watermark};
 
 use super::ROUND_STEPS;
@@ -26,7 +27,8 @@ pub(crate) type Round = u64;
 pub(crate) type Epoch = u64;
 
 /// Where a part belongs among those of a round. The order is the same whatever the threads: first
-/// the origin, then (of a grouping) the window, then the split, or the range of key groups.
+/// the origin, then (of a grouping) the window, then the way through the plan, then the split, or
+/// the range of key groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Label {
     /// The origin.
@@ -37,8 +39,30 @@ pub(crate) struct Label {
     pub major: i64,
     /// Its start.
     pub minor: i64,
+    /// The way from the origin to the target, where there are several.
+    pub branch: u64,
     /// The split or thread.
     pub part: u32,
+}
+
+impl Label {
+    /// The label of an origin's rows without a window.
+    #[must_use]
+    pub(crate) fn new(origin: NodeId, step: u8, part: u32) -> Self {
+        Self { origin: origin.0, step, major: i64::MIN, minor: 0, branch: 0, part }
+    }
+
+    /// The same, further along a way.
+    #[must_use]
+    pub(crate) fn along(self, branch: u64) -> Self {
+        Self { branch: self.branch.saturating_add(branch), ..self }
+    }
+
+    /// What is the same in parts that differ only in who worked on them.
+    #[must_use]
+    pub(crate) fn whole(self) -> Self {
+        Self { part: 0, ..self }
+    }
 }
 
 /// What travels.

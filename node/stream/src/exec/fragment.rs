@@ -56,9 +56,10 @@ impl Steps {
         if batch.rows == 0 {
             return Ok(());
         }
-        let consumers = self.graph.consumers(from);
-        for (id, input) in consumers {
-            self.step(self.graph.node(*id), *input, label, &batch, outbox)?;
+        let label = label.along(self.graph.branch(from));
+        for consumer in self.graph.consumers(from) {
+            let node = self.graph.node(consumer.node);
+            self.step(node, consumer.input, label.along(consumer.branch), &batch, outbox)?;
         }
         Ok(())
     }

@@ -260,7 +260,7 @@ impl ReadTask {
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
         let records = open.split.read(ROUND_RECORDS).map_err(failed)?;
         open.ended = records.end;
-        let label = Label { origin: self.node.id.0, step: 0, major: i64::MIN, minor: 0, part: open.index };
+        let label = Label::new(self.node.id, 0, open.index);
         steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64);
         let mut bad = records.bad.clone();
         let last = records.positions.last().map_or(0, |last| *last as usize / STEP_RECORDS);
@@ -392,7 +392,7 @@ impl CreateTask {
         let mut outbox = Outbox::new();
         let barrier = (context.barrier)(self.round);
         let batch = untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
-        let label = Label { origin: self.node.id.0, step: 0, major: i64::MIN, minor: 0, part: 0 };
+        let label = Label::new(self.node.id, 0, 0);
         context.steps.events.read(&self.node.name, batch.rows as u64);
         context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, &mut outbox)?;
         self.outlet.send(outbox, self.round, [SplitState::Finished; ROUND_STEPS], true, barrier);
@@ -523,8 +523,7 @@ impl GroupTask {
             },
             ..rows
         };
-        let label =
-            Label { origin: self.node.id.0, step, major: i64::MIN, minor: 0, part: context.thread as u32 };
+        let label = Label::new(self.node.id, step, context.thread as u32);
         context.steps.carry(output, label, dead_letters(schema, &rows, messages), outbox)
     }
 
@@ -547,7 +546,7 @@ impl GroupTask {
                 Some(Window::Global) => (i64::MAX, 0),
                 None => (i64::MIN + 1, 0),
             };
-            let label = Label { origin: self.node.id.0, step, major, minor, part: context.thread as u32 };
+            let label = Label { major, minor, ..Label::new(self.node.id, step, context.thread as u32) };
             match one.window {
                 Some(window) => *counts.entry(window).or_default() += one.batch.rows as u64,
                 None => (0..one.batch.rows).flat_map(|row| one.batch.windows.at(row)).for_each(|window| {
@@ -621,10 +620,14 @@ impl SinkTask {
         let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
         let mut written = 0;
-        for (_, payload) in &gathered.parts {
-            let Payload::Bytes(bytes, rows) = payload else { unreachable!("a write is sent bytes") };
-            self.sink.append(bytes).map_err(failed)?;
-            written += *rows as u64;
+        for whole in gathered.parts.chunk_by(|(one, _), (next, _)| one.whole() == next.whole()) {
+            let mut pieces = Vec::with_capacity(whole.len());
+            for (_, payload) in whole {
+                let Payload::Bytes(bytes, rows) = payload else { unreachable!("a write is sent bytes") };
+                pieces.push(bytes.as_slice());
+                written += *rows as u64;
+            }
+            self.sink.append(&pieces).map_err(failed)?;
         }
         if written > 0 {
             context.steps.events.wrote(&self.node.name, written);

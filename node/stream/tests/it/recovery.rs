@@ -92,13 +92,16 @@ impl Split for MortalSplit {
 struct MortalSink(Box<dyn Sink>, Arc<AtomicU64>);
 
 impl Sink for MortalSink {
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
-        // Half of what was to be written may be there.
-        if live(&self.1).is_err() {
-            self.0.append(&bytes[..bytes.len() / 2])?;
-            return Err(ConnectError::environment("killed"));
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError> {
+        for (at, bytes) in pieces.iter().enumerate() {
+            // Half of what was to be written may be there.
+            if live(&self.1).is_err() {
+                let half = [&pieces[..at], &[&bytes[..bytes.len() / 2]]].concat();
+                self.0.append(&half)?;
+                return Err(ConnectError::environment("killed"));
+            }
         }
-        self.0.append(bytes)
+        self.0.append(pieces)
     }
     fn prepare(&mut self, last: Last) -> Result<String, ConnectError> {
         live(&self.1)?;

@@ -196,6 +196,51 @@ pipeline:
 }
 
 #[test]
+fn the_order_of_rows_does_not_depend_on_the_threads() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in 0..3 {
+        let rows: String =
+            (0..30_000).map(|n| format!("{{\"at\":{},\"k\":\"key{}\"}}\n", n / 100, n % 97 + file)).collect();
+        fs::write(directory.path().join(format!("in{file}.json")), rows).unwrap();
+    }
+    let document = "
+pipeline:
+  transforms:
+    - type: ReadFromJson
+      name: Read
+      config: {path: 'in*.json', watermark: {timestamp: at, max_delay: 5s}}
+    - type: Combine
+      name: PerSecond
+      input: Read
+      windowing: {type: fixed, size: 1s}
+      config: {group_by: k, combine: {n: {value: at, fn: count}}}
+    - type: Filter
+      name: Few
+      input: PerSecond
+      config: {language: python, keep: n < 3}
+    - type: MapToFields
+      name: Marked
+      input: PerSecond
+      config: {language: python, fields: {k: \"'x' + k\", n: n}}
+    - type: Flatten
+      input: [Few, Marked, PerSecond]
+    - {type: WriteToJson, name: Whole, input: Flatten, config: {path: whole}}
+    - {type: WriteToJson, name: Dealt, input: Flatten, config: {path: dealt, num_shards: 3}}
+";
+    let outputs = |threads| {
+        execute(document, directory.path(), threads).unwrap();
+        let names =
+            ["whole-00000-of-00001", "dealt-00000-of-00003", "dealt-00001-of-00003", "dealt-00002-of-00003"];
+        names.map(|name| fs::read_to_string(directory.path().join(name)).unwrap())
+    };
+    let one = outputs(1);
+    assert!(one.iter().all(|text| text.lines().count() > 100));
+    for threads in [2, 4] {
+        assert!(outputs(threads) == one, "another order on {threads} threads");
+    }
+}
+
+#[test]
 fn text_and_csv_are_written_as_beam_writes_them() {
     let directory = tempfile::tempdir().unwrap();
     let document = "
