@@ -30,10 +30,8 @@ const READ_BYTES: usize = 64 << 10;
 const ACCEPTS_PER_TURN: usize = 64;
 /// Bytes read from clients in one turn.
 const READ_BUDGET: usize = 1 << 20;
-/// A connection with more unread output than this is not read from.
-const OUTPUT_PAUSE: usize = 4 << 20;
-/// A connection with more unread output than this is closed. Watch events come unasked.
-const OUTPUT_LIMIT: usize = 64 << 20;
+/// A connection with more unread output than this is closed: answers wait for room, watch events come unasked.
+const OUTPUT_LIMIT: usize = 256 << 20;
 const LINGER_MS: u64 = 1_000;
 
 /// How many clients there may be.
@@ -266,7 +264,7 @@ impl Clients {
         let Some(place) = self.places.get(&id) else { return 0 };
         let Some(client) = self.table.get_mut(*place) else { return 0 };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let held_back = turn.replica.holds_back(id, OUTPUT_PAUSE);
+        let held_back = turn.replica.holds_back(id);
         let result = if !client.readable || held_back {
             Err(io::Error::from(io::ErrorKind::WouldBlock))
         } else {
@@ -391,12 +389,14 @@ impl Clients {
             Phase::Open => {
                 let Some(buffer) = turn.replica.buffer(id) else { return };
                 let outcome = client.write_from(buffer, turn.counters);
-                if let Some(since) = client.sampled_us.take_if(|_| client.writable || buffer.is_empty()) {
+                let unread = buffer.len();
+                turn.replica.written(id);
+                if let Some(since) = client.sampled_us.take_if(|_| client.writable || unread == 0) {
                     turn.counters.latency.record(turn.now_us.saturating_sub(since));
                 }
-                if buffer.len() > OUTPUT_LIMIT {
+                if unread > OUTPUT_LIMIT {
                     turn.counters.too_slow += 1;
-                    tracing::warn!(address = %client.address, unread = buffer.len(), "closing a client that does not read");
+                    tracing::warn!(address = %client.address, unread, "closing a client that does not read");
                     Outcome::Gone
                 } else {
                     outcome

@@ -145,7 +145,8 @@ impl Reactor {
         if state.now_ms >= state.published_ms + PUBLISH_EVERY_MS {
             self.publish(state);
         }
-        state.busy = more || self.links.has_work() || self.clients.has_work(state.now_ms);
+        state.busy =
+            more || self.replica.has_work() || self.links.has_work() || self.clients.has_work(state.now_ms);
         state.counters.turns += 1;
         if self.clock.us() - state.now_us > SLOW_TURN_US {
             state.counters.slow_turns += 1;

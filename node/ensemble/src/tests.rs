@@ -242,6 +242,49 @@ fn identities_that_every_command_would_carry_are_few_or_short() {
 }
 
 #[test]
+fn any_number_of_reads_of_large_nodes_is_answered_to_a_slow_reader() {
+    const LENGTH: usize = 500_000;
+    const READS: usize = 1000;
+    let (_dir, server) = alone(|config| config.tuning.max_frame = 1 << 20);
+    let mut client = new_session(server.addresses().client);
+    assert_eq!(create(&mut client, "/large", 0), 0);
+    let any_version = (-1_i32).to_be_bytes();
+    let data = [&frame(&vec![7; LENGTH])[..], &any_version].concat();
+    assert_eq!(ask(&mut client, 5, "/large", &data), 0);
+    let number = |xid: usize| i32::try_from(xid).unwrap().to_be_bytes();
+    let request = |xid, op: i32, rest: &[u8]| {
+        frame(&[&number(xid)[..], &op.to_be_bytes(), &frame(b"/large"), rest].concat())
+    };
+    // Twice the same: a write, behind it many reads, and a write that no read may see.
+    let requests = (0..READS).map(|xid| match xid % (READS / 2) {
+        0 | 300 => request(xid, 5, &[&frame(&vec![(xid / 100) as u8; LENGTH])[..], &any_version].concat()),
+        _ => request(xid, 4, &[0]),
+    });
+    let mut answers = client.try_clone().unwrap();
+    let reader = std::thread::spawn(move || {
+        for xid in 0..READS {
+            let answer = read_frame(&mut answers);
+            assert_eq!(answer[..4], number(xid), "answers come in order");
+            let write = xid % (READS / 2) / 300 * 300 + xid / (READS / 2) * (READS / 2);
+            if xid != write {
+                assert_eq!(answer[20..20 + LENGTH], vec![(write / 100) as u8; LENGTH], "read {xid}");
+            }
+        }
+    });
+    for request in requests {
+        client.write_all(&request).unwrap();
+    }
+    reader.join().unwrap();
+    // All at once is too much for one answer, and harms nobody.
+    let reads = [&4_i32.to_be_bytes()[..], &[0; 5], &frame(b"/large"), &[0]].concat().repeat(300);
+    let end = [&(-1_i32).to_be_bytes()[..], &[1], &(-1_i32).to_be_bytes()].concat();
+    client.write_all(&frame(&[&number(1)[..], &22_i32.to_be_bytes(), &reads, &end].concat())).unwrap();
+    let marshalling_error = -5_i32;
+    assert_eq!(read_frame(&mut client)[12..16], marshalling_error.to_be_bytes());
+    ping(&mut client);
+}
+
+#[test]
 fn whoever_begins_a_handshake_and_does_not_end_it_is_dropped() {
     let (_dir, server) = alone(|config| config.tuning.handshake = Duration::from_millis(100));
     let mut client = connect(server.addresses().client);

@@ -8,7 +8,7 @@ use crate::batch::{Owner, Queue};
 use crate::io::{CloseReason, ConnId, Output};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
-use pharos_jute::Id;
+use pharos_jute::{ErrorCode, Id};
 use pharos_paxos::{MemberId, Slot};
 use pharos_znode::SessionId;
 use std::collections::VecDeque;
@@ -50,10 +50,21 @@ pub(crate) enum Pending {
     Write { serial: u32, xid: i32 },
     /// A sync: answered once what a quorum-confirmed leader had chosen is applied here.
     Sync { xid: i32, path: Option<Box<str>>, ctx: u64, slot: Option<Slot> },
-    /// A request that is carried out when its turn comes.
-    Frame(Box<[u8]>),
-    /// An answer that waits for its turn, and whether the connection ends with it.
-    Answer(Box<[u8]>, Option<CloseReason>),
+    /// A request that is carried out when its turn comes, and about how long its answer will be, in bytes.
+    Frame { frame: Box<[u8]>, owed: usize },
+    /// An answer that waits for its turn.
+    Answer(Verdict),
+}
+
+/// An answer without a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) xid: i32,
+    /// The state's when the answer is given, if there is none.
+    pub(crate) zxid: Option<i64>,
+    pub(crate) err: ErrorCode,
+    /// Whether the connection ends with it.
+    pub(crate) close: Option<CloseReason>,
 }
 
 /// One client's connection.
@@ -66,13 +77,24 @@ pub(crate) struct Conn {
     /// The client has spoken since the last touch report.
     pub(crate) touched: bool,
     pub(crate) serial: u32,
-    /// A sync waits, and with it all that came later.
+    /// A sync waits or there is no room for answers, and all that came later waits too.
     pub(crate) deferring: bool,
+    /// A read waits for room in the output.
+    pub(crate) choked: bool,
+    /// About how long the answers to the reads that wait behind writes will be, in bytes.
+    pub(crate) owed: usize,
     /// Commands given to a leader and not answered.
     in_flight: u32,
     /// Commands that no leader has been given.
     unsent: u32,
     listed: bool,
+}
+
+impl Conn {
+    /// Whether commands of it are under way.
+    pub(crate) fn writes(&self) -> bool {
+        self.in_flight + self.unsent > 0
+    }
 }
 
 /// All connections.
@@ -81,6 +103,8 @@ pub(crate) struct Clients {
     conns: HashMap<ConnId, Conn>,
     by_session: HashMap<SessionId, ConnId>,
     dirty: VecDeque<ConnId>,
+    /// Connections whose reads waited for room and have it now.
+    roomy: Vec<ConnId>,
     closed_with_unsent: bool,
     next_session: i64,
 }
@@ -93,6 +117,7 @@ impl Clients {
             conns: HashMap::new(),
             by_session: HashMap::new(),
             dirty: VecDeque::new(),
+            roomy: Vec::new(),
             closed_with_unsent: false,
             next_session,
         }
@@ -112,6 +137,8 @@ impl Clients {
             touched: false,
             serial: 0,
             deferring: false,
+            choked: false,
+            owed: 0,
             in_flight: 0,
             unsent: 0,
             listed: false,
@@ -217,6 +244,25 @@ impl Clients {
             }
         }
         None
+    }
+
+    /// The connection's output has become shorter, `room` being what it may hold.
+    pub(crate) fn written(&mut self, id: ConnId, room: usize) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && conn.choked
+            && conn.out.len() <= room
+        {
+            conn.choked = false;
+            self.roomy.push(id);
+        }
+    }
+
+    pub(crate) fn is_roomy(&self) -> bool {
+        !self.roomy.is_empty()
+    }
+
+    pub(crate) fn take_roomy(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.roomy)
     }
 
     /// Forgets the connection; what it still had to say goes with the close.

@@ -62,7 +62,7 @@ impl Replica {
         let early = std::mem::take(&mut own.pending);
         self.clients.mark_dirty(conn);
         for pending in early {
-            if let crate::clients::Pending::Frame(frame) = pending {
+            if let crate::clients::Pending::Frame { frame, .. } = pending {
                 self.request(conn, &frame);
             }
         }

@@ -32,14 +32,14 @@ impl Replica {
         2 * self.cfg.tick_ms as i32
     }
 
-    /// Whether nothing more is read from a connection until it has been answered: it has `output` bytes to
+    /// Whether nothing more is read from a connection until it has been answered: it has much output to
     /// read or many requests on the way, or all commands together wait in too large a queue. Every answer is a
     /// reason to ask again.
     #[must_use]
-    pub fn holds_back(&self, conn: ConnId, output: usize) -> bool {
+    pub fn holds_back(&self, conn: ConnId) -> bool {
         let full = self.unsent.len() + self.proposals.len() > QUEUE_BYTES;
         self.clients.get(conn).is_some_and(|own| {
-            own.out.len() > output
+            own.out.len() > self.cfg.output_bytes
                 || own.pending.len() >= MAX_OUTSTANDING
                 || (full && !own.pending.is_empty())
                 || (matches!(own.phase, Phase::Joining(_)) && own.pending.len() >= MAX_JOINING)

@@ -16,7 +16,35 @@ use pharos_znode::{State, user_name};
 
 type Result<T> = std::result::Result<T, ErrorCode>;
 
+/// The longest answer to many reads at once, in bytes.
+const MAX_READ_BYTES: usize = 64 << 20;
+/// About what a name takes in a list.
+const NAME_BYTES: usize = 32;
+
 impl Replica {
+    /// About how long the answer to a request would be, in bytes.
+    pub(crate) fn answer_bytes(&self, request: &Request<'_>) -> usize {
+        let data = |asked: &PathWatch<'_>| self.state.stat(asked.path?).map(|stat| stat.data_length as usize);
+        let names = |asked: &PathWatch<'_>| {
+            self.state.stat(asked.path?).map(|stat| stat.num_children as usize * NAME_BYTES)
+        };
+        let body = match request {
+            Request::GetData(asked) => data(asked),
+            Request::GetChildren(asked) | Request::GetChildren2(asked) => names(asked),
+            Request::MultiRead(ops) => Some(
+                ops.iter()
+                    .filter_map(|op| match op {
+                        MultiOp::GetData(asked) => data(asked),
+                        MultiOp::GetChildren(asked) => names(asked),
+                        _ => None,
+                    })
+                    .fold(0, usize::saturating_add),
+            ),
+            _ => None,
+        };
+        body.unwrap_or(0).saturating_add(100)
+    }
+
     /// Carries out a request that needs no place in the log.
     pub(crate) fn read(&mut self, conn: ConnId, xid: i32, request: &Request<'_>) {
         match request {
@@ -167,7 +195,13 @@ fn answer<'s>(state: &'s State, auth: &'s [Id], request: &Request<'_>) -> Result
             Ok(Response::WhoAmI(infos.collect()))
         }
         Request::MultiRead(ops) => {
-            ops.iter().map(|op| multi_read(state, auth, op)).collect::<Result<_>>().map(Response::Multi)
+            let mut left = MAX_READ_BYTES;
+            let one = |op| {
+                let result = multi_read(state, auth, op)?;
+                left = left.checked_sub(result_bytes(&result)).ok_or(ErrorCode::MARSHALLING_ERROR)?;
+                Ok(result)
+            };
+            ops.iter().map(one).collect::<Result<_>>().map(Response::Multi)
         }
         _ => Err(ErrorCode::UNIMPLEMENTED),
     }
@@ -185,6 +219,14 @@ fn get_data<'s>(state: &'s State, auth: &[Id], path: &str) -> Result<Response<'s
 fn children<'s>(state: &'s State, auth: &[Id], path: &str) -> Result<(Vec<&'s str>, Stat)> {
     let children = state.children(path, auth)?;
     Ok((children.names.collect(), children.stat))
+}
+
+fn result_bytes(result: &MultiResult<'_>) -> usize {
+    100 + match result {
+        MultiResult::Data { data, .. } => data.map_or(0, <[u8]>::len),
+        MultiResult::Children(names) => names.iter().map(|name| 4 + name.len()).sum(),
+        _ => 0,
+    }
 }
 
 /// Each read of a multi stands for itself; only a write among them fails the whole.

@@ -48,6 +48,8 @@ pub struct ReplicaConfig {
     pub container_sweep: Millis,
     /// How much of the log stays for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
+    /// A client with more unread output than this gets no answers to further reads until it has read some, in bytes.
+    pub output_bytes: usize,
     /// A known bug to run with, so that the checkers can be checked.
     pub plant: crate::plant::Plant,
 }
@@ -305,6 +307,9 @@ impl Replica {
     /// and starts the next group of writes. True when more work waits.
     pub fn pump(&mut self) -> bool {
         self.take_core_outputs();
+        for conn in self.clients.take_roomy() {
+            self.drive(conn);
+        }
         let more = self.apply_some();
         self.send_snapshots();
         self.send_reads();

@@ -4,7 +4,7 @@
 //! Must not know how a read or a command is carried out. Invariant: answers of one connection leave in
 //! the order of its requests; a read sees every earlier write of its connection.
 
-use crate::clients::{Conn, Pending, Phase};
+use crate::clients::{Conn, Pending, Phase, Verdict};
 use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
 use bytes::BytesMut;
@@ -44,7 +44,7 @@ impl Replica {
         let Some(own) = self.clients.get_mut(conn) else { return };
         match own.phase {
             Phase::Fresh => self.connect(conn, frame),
-            Phase::Joining(_) => own.pending.push_back(Pending::Frame(frame.into())),
+            Phase::Joining(_) => own.pending.push_back(Pending::Frame { frame: frame.into(), owed: 0 }),
             Phase::Live(live) => {
                 own.touched = true;
                 if self.serves(live.timeout_ms) {
@@ -61,7 +61,7 @@ impl Replica {
     pub(crate) fn request(&mut self, conn: ConnId, frame: &[u8]) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         if own.deferring {
-            own.pending.push_back(Pending::Frame(frame.into()));
+            own.pending.push_back(Pending::Frame { frame: frame.into(), owed: 0 });
         } else {
             self.dispatch(conn, frame, Place::Back);
         }
@@ -77,7 +77,10 @@ impl Replica {
             Err(DecodeError::UnknownOp(_)) => self.refuse(conn, xid, place),
             Err(_) => match OpCode::from_i32(header.op).and_then(Op::from_undecodable) {
                 Some(op) => self.write(conn, header, op, place),
-                None => self.answer_in_turn(conn, xid, ErrorCode::MARSHALLING_ERROR, None, place),
+                None => {
+                    let err = ErrorCode::MARSHALLING_ERROR;
+                    self.give_in_turn(conn, Verdict { xid, zxid: None, err, close: None }, place);
+                }
             },
             Ok(Request::Auth(auth)) => self.authenticate(conn, xid, &auth, place),
             Ok(Request::Sync(path)) => self.sync(conn, xid, path, place),
@@ -92,12 +95,28 @@ impl Replica {
         }
     }
 
+    /// Some of the connection's output was written. The next turn answers the reads that waited for room.
+    pub fn written(&mut self, conn: ConnId) {
+        self.clients.written(conn, self.cfg.output_bytes);
+    }
+
+    /// Whether the next turn has work although nothing comes.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.clients.is_roomy()
+    }
+
     /// Carries out what waits at the head of the connection's requests, as far as it can be.
     pub(crate) fn drive(&mut self, conn: ConnId) {
         while let Some(own) = self.clients.get_mut(conn) {
             match own.pending.front() {
+                // Behind writes it cannot wait: they would be carried out before it.
+                Some(Pending::Frame { .. }) if own.out.len() > self.cfg.output_bytes && !own.writes() => {
+                    (own.deferring, own.choked) = (true, true);
+                    return;
+                }
                 Some(Pending::Sync { slot: Some(slot), .. }) if *slot <= self.applier.applied() => {}
-                Some(Pending::Frame(_) | Pending::Answer(..)) => {}
+                Some(Pending::Frame { .. } | Pending::Answer(_)) => {}
                 Some(_) => return,
                 None => {
                     own.deferring = false;
@@ -108,8 +127,11 @@ impl Replica {
                 Pending::Sync { xid, path, .. } => {
                     self.answer(conn, xid, Ok(&Response::Path(path.as_deref())))
                 }
-                Pending::Frame(frame) => self.dispatch(conn, &frame, Place::Front),
-                Pending::Answer(bytes, close) => self.give(conn, &bytes, close),
+                Pending::Frame { frame, owed } => {
+                    own.owed -= owed;
+                    self.dispatch(conn, &frame, Place::Front);
+                }
+                Pending::Answer(verdict) => self.give(conn, verdict),
                 Pending::Write { .. } => unreachable!("a write at the head ends the loop above"),
             }
         }
@@ -160,11 +182,19 @@ impl Replica {
     }
 
     fn read_in_turn(&mut self, conn: ConnId, xid: i32, request: &Request<'_>, frame: &[u8]) {
+        let Some(own) = self.clients.get(conn) else { return };
+        let room = self.cfg.output_bytes;
+        if own.pending.is_empty() && own.out.len() <= room {
+            return self.read(conn, xid, request);
+        }
+        // No write follows more reads than there is room for: see `drive`.
+        let owed = if own.writes() { self.answer_bytes(request) } else { 0 };
         let Some(own) = self.clients.get_mut(conn) else { return };
-        if own.pending.is_empty() {
-            self.read(conn, xid, request);
-        } else {
-            own.pending.push_back(Pending::Frame(frame.into()));
+        own.owed += owed;
+        own.deferring |= own.owed > room;
+        own.pending.push_back(Pending::Frame { frame: frame.into(), owed });
+        if own.pending.len() == 1 {
+            (own.deferring, own.choked) = (true, true);
         }
     }
 
@@ -183,52 +213,38 @@ impl Replica {
             _ => None,
         };
         // Every command carries them all, so they are few or short.
+        let zxid = (xid == xid::AUTH).then_some(0);
         let held: usize = own.auth.iter().map(|id| id.scheme.len() + id.id.len()).sum();
         let fits = |id: &pharos_jute::Id| own.auth.contains(id) || held + id.id.len() <= MAX_AUTH_BYTES;
         let Some(id) = accepted.filter(fits) else {
-            let end = Some(CloseReason::Refused);
-            return self.answer_in_turn(conn, xid, ErrorCode::AUTH_FAILED, end, place);
+            let close = Some(CloseReason::Refused);
+            return self.give_in_turn(conn, Verdict { xid, zxid, err: ErrorCode::AUTH_FAILED, close }, place);
         };
         if !own.auth.contains(&id) {
             own.auth.push(id);
         }
-        self.answer_in_turn(conn, xid, ErrorCode::OK, None, place);
+        self.give_in_turn(conn, Verdict { xid, zxid, err: ErrorCode::OK, close: None }, place);
     }
 
     /// An operation that the protocol does not have: answered once what came before is, then the end.
     fn refuse(&mut self, conn: ConnId, xid: i32, place: Place) {
-        let mut bytes = BytesMut::new();
-        let header = ReplyHeader { xid, zxid: -1, err: ErrorCode::UNIMPLEMENTED };
-        crate::answers::framed(&mut bytes, |out| header.encode(out));
-        self.give_in_turn(conn, bytes, Some(CloseReason::Refused), place);
+        let close = Some(CloseReason::Refused);
+        self.give_in_turn(conn, Verdict { xid, zxid: Some(-1), err: ErrorCode::UNIMPLEMENTED, close }, place);
     }
 
-    /// An answer without a body, behind what came before.
-    fn answer_in_turn(
-        &mut self,
-        conn: ConnId,
-        xid: i32,
-        err: ErrorCode,
-        close: Option<CloseReason>,
-        place: Place,
-    ) {
-        let mut bytes = BytesMut::new();
-        let zxid = if xid == pharos_jute::xid::AUTH { 0 } else { self.state.zxid().0 };
-        crate::answers::framed(&mut bytes, |out| ReplyHeader { xid, zxid, err }.encode(out));
-        self.give_in_turn(conn, bytes, close, place);
-    }
-
-    fn give_in_turn(&mut self, conn: ConnId, bytes: BytesMut, close: Option<CloseReason>, place: Place) {
+    fn give_in_turn(&mut self, conn: ConnId, verdict: Verdict, place: Place) {
         if place == Place::Front {
-            return self.give(conn, &bytes, close);
+            return self.give(conn, verdict);
         }
-        self.wait(conn, Pending::Answer(bytes.to_vec().into(), close), place);
+        self.wait(conn, Pending::Answer(verdict), place);
         self.drive(conn);
     }
 
-    fn give(&mut self, conn: ConnId, bytes: &[u8], close: Option<CloseReason>) {
+    fn give(&mut self, conn: ConnId, verdict: Verdict) {
+        let Verdict { xid, zxid, err, close } = verdict;
+        let zxid = zxid.unwrap_or(self.state.zxid().0);
         if let Some(own) = self.clients.get_mut(conn) {
-            own.out.extend_from_slice(bytes);
+            crate::answers::framed(&mut own.out, |out| ReplyHeader { xid, zxid, err }.encode(out));
             self.clients.mark_dirty(conn);
         }
         if let Some(reason) = close {

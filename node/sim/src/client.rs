@@ -223,10 +223,12 @@ impl Client {
             return Err(Violation::new(format!("order: asked {}, answered {}", asked.xid, header.xid)));
         }
         self.forward(header.zxid)?;
-        self.answered_zxid = self.answered_zxid.max(header.zxid);
         let mut seen = Seen { acknowledged: 1, ..Seen::default() };
         if let Some(serial) = asked.serial {
             check_write(reference, key(serial), header.zxid, answer_tail(frame))?;
+            if header.zxid <= self.answered_zxid {
+                return Err(Violation::new("order: an answer before shows the write, or a later one"));
+            }
             if header.zxid <= asked.floor {
                 return Err(Violation::new(
                     "real time: a write's zxid is below one that was answered before it",
@@ -241,6 +243,7 @@ impl Client {
         } else {
             check_read(reference, &asked, header, body)?;
         }
+        self.answered_zxid = self.answered_zxid.max(header.zxid);
         Ok(seen)
     }
 }

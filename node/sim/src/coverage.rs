@@ -85,4 +85,6 @@ coverage! {
     watch_events,
     /// Syncs that were answered.
     syncs,
+    /// Reads that waited for room in their client's output, and got it.
+    reads_held_back,
 }

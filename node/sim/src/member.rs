@@ -52,6 +52,7 @@ pub(crate) struct Pace {
     pub(crate) crashes: u64,
     /// How much of the log is kept for members that were away.
     log_tail_bytes: u64,
+    output_bytes: usize,
 }
 
 impl Pace {
@@ -61,6 +62,7 @@ impl Pace {
             stalls: *rng.pick(&[0, 2, 10]),
             crashes: *rng.pick(&[0, 1, 4]),
             log_tail_bytes: *rng.pick(&[2 << 20, 2 << 20, 4 << 10]),
+            output_bytes: *rng.pick(&[4 << 20, 200, 0]),
         }
     }
 
@@ -154,6 +156,7 @@ impl Member {
             seed: rng.bits(),
             container_sweep: Millis(1000),
             log_tail_bytes: pace.log_tail_bytes,
+            output_bytes: pace.output_bytes,
             plant,
         };
         let boot_from = Boot { log, state, own, applied: self.flushed };

@@ -297,6 +297,9 @@ impl World {
         input(&mut process.replica);
         let more = process.replica.pump();
         self.after_turn(member)?;
+        let roomy = self.members[member].process.as_ref().is_some_and(|p| p.replica.has_work());
+        self.coverage.reads_held_back += u64::from(roomy);
+        let more = more || roomy;
         if more {
             self.at(20, Event::Turn { member, life });
         }

@@ -136,22 +136,22 @@ fn two_transforms_of_one_name_are_refused() {
 
 #[test]
 fn two_writes_to_one_path_are_refused() {
-    let with = |paths: [&str; 3]| {
+    let to = |paths: [&str; 3]| {
         let line = |(at, path)| {
             format!("    - {{type: WriteToJson, name: W{at}, input: C, config: {{path: {path}}}}}\n")
         };
         let writes: String = paths.into_iter().enumerate().map(line).collect();
-        errors(&format!(
+        format!(
             "pipeline:\n  transforms:\n    - {{type: Create, name: C, config: {{elements: [{{a: 1}}]}}}}\n{writes}"
-        ))
+        )
     };
     assert_eq!(
-        with(["/out/a", "b", "'/out/.//a'"]),
+        errors(&to(["/out/a", "b", "'/out/.//a'"])),
         [
             "6:33: `/out/.//a` is written by W0 already (give it a `path` of its own, or bring both together by Flatten)"
         ]
     );
-    assert!(with(["s3://b/a", "s3://b//a", "s3://b/./a"]).is_empty());
+    check(&to(["s3://b/a", "s3://b//a", "s3://b/./a"]), SourceName::new("spec.pipeline")).unwrap();
 }
 
 #[test]

@@ -104,6 +104,7 @@ impl World {
             let Some(conn) = process.replica.next_dirty() else { return };
             let Some(buffer) = process.replica.buffer(conn) else { continue };
             let bytes = buffer.split();
+            process.replica.written(conn);
             self.say(member, conn, &bytes);
         }
     }
