@@ -18,7 +18,7 @@ use bytes::Bytes;
 use pharos_paxos::{MemberId, Millis};
 use pharos_replica::{ConnId, Founder, Founding, Now, Output, Plant, Replica};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 type Result<T> = std::result::Result<T, Violation>;
 
@@ -40,21 +40,70 @@ impl Default for Bounds {
 }
 
 enum Event {
-    Tick { member: usize, life: u64 },
-    Turn { member: usize, life: u64 },
-    Frame { link: u64, from: MemberId, to: MemberId, frame: Bytes, sent: u64 },
-    LinkUp { a: usize, b: usize },
-    PeerDown { member: usize, life: u64, peer: MemberId },
-    Disk { member: usize, life: u64 },
-    Spare { member: usize, life: u64 },
-    Flush { member: usize, life: u64 },
-    Snapshot { member: usize, life: u64 },
-    Start { member: usize },
-    ClientWakes { client: usize },
-    ToMember { conn: ConnId, frame: Vec<u8> },
-    ToClient { conn: ConnId, frame: Vec<u8> },
-    ClientGone { conn: ConnId },
-    MemberGone { conn: ConnId },
+    Tick {
+        member: usize,
+        life: u64,
+    },
+    Turn {
+        member: usize,
+        life: u64,
+    },
+    Frame {
+        link: u64,
+        from: MemberId,
+        to: MemberId,
+        frame: Bytes,
+        sent: u64,
+    },
+    LinkUp {
+        a: usize,
+        b: usize,
+    },
+    PeerDown {
+        member: usize,
+        life: u64,
+        peer: MemberId,
+    },
+    Disk {
+        member: usize,
+        life: u64,
+    },
+    Spare {
+        member: usize,
+        life: u64,
+    },
+    Flush {
+        member: usize,
+        life: u64,
+    },
+    Snapshot {
+        member: usize,
+        life: u64,
+    },
+    Start {
+        member: usize,
+    },
+    ClientWakes {
+        client: usize,
+    },
+    ToMember {
+        conn: ConnId,
+        frame: Vec<u8>,
+    },
+    /// A member that was paused reads what came meanwhile.
+    ReadOn {
+        conn: ConnId,
+    },
+    ToClient {
+        conn: ConnId,
+        frame: Vec<u8>,
+    },
+    ClientGone {
+        conn: ConnId,
+    },
+    MemberGone {
+        conn: ConnId,
+    },
     Fault,
     Heal,
 }
@@ -67,6 +116,8 @@ struct Wire {
     boot: u64,
     last_in: u64,
     last_out: u64,
+    /// What has come and the member has not read.
+    unread: VecDeque<Vec<u8>>,
     /// The member has heard of it.
     opened: bool,
 }
@@ -266,7 +317,8 @@ impl World {
             Event::Snapshot { member, life } => self.snapshot(member, life),
             Event::Start { member } => self.start(member),
             Event::ClientWakes { client } => self.client_wakes(client),
-            Event::ToMember { conn, frame } => self.at_member(conn, &frame),
+            Event::ToMember { conn, frame } => self.at_member(conn, frame),
+            Event::ReadOn { conn } => self.read_on(conn),
             Event::ToClient { conn, frame } => self.at_client(conn, &frame),
             Event::ClientGone { conn } => self.client_gone(conn),
             Event::MemberGone { conn } => {

@@ -6,6 +6,7 @@
 use super::{Event, Result, Wire, World};
 use crate::client::Link;
 use pharos_replica::ConnId;
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Requests a client keeps in flight at most.
@@ -31,8 +32,19 @@ impl World {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         let now = self.now;
-        self.wires
-            .insert(conn, Wire { client, member, life, boot, last_in: now, last_out: now, opened: false });
+        self.wires.insert(
+            conn,
+            Wire {
+                client,
+                member,
+                life,
+                boot,
+                last_in: now,
+                last_out: now,
+                unread: VecDeque::new(),
+                opened: false,
+            },
+        );
         self.conn_of[client] = Some(conn);
         self.clients[client].heard_at = now;
         let frame = self.clients[client].hello();
@@ -76,15 +88,29 @@ impl World {
         self.at(delay, Event::ToMember { conn, frame });
     }
 
-    pub(super) fn at_member(&mut self, conn: ConnId, frame: &[u8]) -> Result<()> {
+    pub(super) fn at_member(&mut self, conn: ConnId, frame: Vec<u8>) -> Result<()> {
+        if let Some(wire) = self.wires.get_mut(&conn) {
+            wire.unread.push_back(frame);
+        }
+        self.read_on(conn)
+    }
+
+    pub(super) fn read_on(&mut self, conn: ConnId) -> Result<()> {
+        while let Some(wire) = self.wires.get_mut(&conn).filter(|wire| !wire.unread.is_empty()) {
+            let paused = self.members[wire.member].paused_until;
+            if paused > self.now {
+                self.at(paused - self.now, Event::ReadOn { conn });
+                return Ok(());
+            }
+            let frame = wire.unread.pop_front().expect("it was just seen");
+            self.read_frame(conn, &frame)?;
+        }
+        Ok(())
+    }
+
+    fn read_frame(&mut self, conn: ConnId, frame: &[u8]) -> Result<()> {
         let Some(wire) = self.wires.get_mut(&conn) else { return Ok(()) };
         let (member, life, client) = (wire.member, wire.life, wire.client);
-        let paused = self.members[member].paused_until;
-        if paused > self.now {
-            let delay = paused - self.now;
-            self.at(delay, Event::ToMember { conn, frame: frame.to_vec() });
-            return Ok(());
-        }
         let first = !std::mem::replace(&mut wire.opened, true);
         if self.clients[client].link == Link::Up && self.conn_of[client] == Some(conn) {
             self.clock.spoke(self.clients[client].session, self.clients[client].timeout_ms, self.now);
