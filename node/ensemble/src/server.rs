@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 /// How often a blank member looks for its permit.
 /// A client with more unread output gets no answers to further reads, and is not read from.
 const OUTPUT_BYTES: usize = 4 << 20;
+/// Entries of the log that travel in one message.
+const CHUNK_BYTES: usize = 1 << 20;
 const PERMIT_POLL: Duration = Duration::from_millis(200);
 
 /// Starts servers.
@@ -362,6 +364,7 @@ impl Living {
             seed: boot ^ u64::from(me.0),
             container_sweep: millis(tuning.container_sweep),
             log_tail_bytes: tuning.log_tail_bytes,
+            chunk_bytes: CHUNK_BYTES,
             output_bytes: OUTPUT_BYTES,
             plant: Plant::None,
         }

@@ -48,6 +48,8 @@ pub struct ReplicaConfig {
     pub container_sweep: Millis,
     /// How much of the log stays for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
+    /// Messages of log entries between members are cut when they reach so many bytes.
+    pub chunk_bytes: usize,
     /// A client with more unread output than this gets no answers to further reads until it has read some, in bytes.
     pub output_bytes: usize,
     /// A known bug to run with, so that the checkers can be checked.
@@ -343,6 +345,19 @@ impl Replica {
         self.paxos.entry(slot).filter(|_| slot <= self.applier.chosen())
     }
 
+    /// The last entry that this member knows to be chosen, unless it is gone from the log.
+    #[must_use]
+    pub fn last_chosen(&self) -> Option<&pharos_paxos::Entry> {
+        self.paxos.entry(self.applier.chosen())
+    }
+
+    /// Whether the entry is durable in this member's log, or was and is trimmed.
+    #[must_use]
+    pub fn is_durable(&self, entry: &pharos_paxos::Entry) -> bool {
+        let holds = || self.paxos.entry(entry.slot).is_none_or(|own| own.ballot == entry.ballot);
+        entry.slot <= self.paxos.durable() && holds()
+    }
+
     pub(crate) fn send(&mut self, to: MemberId, message: &PeerMsg) {
         self.outputs.push_back(Output::Peer { to, lane: message.lane(), frame: message.encode() });
     }
@@ -457,6 +472,7 @@ fn paxos_config(cfg: &ReplicaConfig, founding: &Founding) -> pharos_paxos::Confi
     pharos_paxos::Config {
         heartbeat: cfg.heartbeat,
         election: cfg.election,
+        chunk_bytes: cfg.chunk_bytes,
         plant: cfg.plant.core(),
         ..pharos_paxos::Config::new(cfg.me, founding.membership(), cfg.seed)
     }

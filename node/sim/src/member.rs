@@ -52,6 +52,8 @@ pub(crate) struct Pace {
     pub(crate) crashes: u64,
     /// How much of the log is kept for members that were away.
     log_tail_bytes: u64,
+    /// After how much a message of log entries, and a client's output, is cut.
+    chunk_bytes: usize,
     output_bytes: usize,
 }
 
@@ -62,6 +64,7 @@ impl Pace {
             stalls: *rng.pick(&[0, 2, 10]),
             crashes: *rng.pick(&[0, 1, 4]),
             log_tail_bytes: *rng.pick(&[2 << 20, 2 << 20, 4 << 10]),
+            chunk_bytes: *rng.pick(&[1 << 20, 2 << 10, 200]),
             output_bytes: *rng.pick(&[4 << 20, 200, 0]),
         }
     }
@@ -112,6 +115,10 @@ impl Member {
         }
     }
 
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        self.process.as_ref().map(|process| &process.replica)
+    }
+
     /// The volume is gone; a new, empty one takes its place.
     pub(crate) fn lose_volume(&mut self) {
         let (_, ops) = Wal::format(wal_config(self.id));
@@ -156,6 +163,7 @@ impl Member {
             seed: rng.bits(),
             container_sweep: Millis(1000),
             log_tail_bytes: pace.log_tail_bytes,
+            chunk_bytes: pace.chunk_bytes,
             output_bytes: pace.output_bytes,
             plant,
         };

@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::sessions::SessionClock;
 use crate::violation::Violation;
 use bytes::Bytes;
-use pharos_paxos::{MemberId, Millis};
+use pharos_paxos::{MemberId, Millis, Slot};
 use pharos_replica::{ConnId, Founder, Founding, Now, Output, Plant, Replica};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -133,6 +133,8 @@ struct World {
     net: Net,
     pace: Pace,
     clients: Vec<Client>,
+    /// Up to here what is chosen was seen to be durable on a majority.
+    durable: Slot,
     wires: BTreeMap<ConnId, Wire>,
     conn_of: Vec<Option<ConnId>>,
     next_conn: u64,
@@ -213,6 +215,7 @@ impl World {
             pace,
             conn_of: vec![None; clients.len()],
             clients,
+            durable: Slot::ZERO,
             wires: BTreeMap::new(),
             next_conn: 0,
             reference: Reference::new(),
@@ -358,6 +361,26 @@ impl World {
         Ok(())
     }
 
+    /// What a leader takes for chosen is durable on a majority. Members that do not run may hold it.
+    fn check_durable(&mut self, member: usize) -> Result<()> {
+        let Some(leader) = self.members[member].replica().filter(|one| one.leads_in().is_some()) else {
+            return Ok(());
+        };
+        let Some(entry) = leader.last_chosen().filter(|entry| entry.slot > self.durable) else {
+            return Ok(());
+        };
+        let lacks = |m: &&Member| m.replica().is_some_and(|one| !one.is_durable(entry));
+        let lacking = self.members.iter().filter(lacks).count();
+        if lacking > (self.members.len() - 1) / 2 {
+            return Err(Violation::new(format!(
+                "durability: {lacking} members lack chosen slot {}",
+                entry.slot
+            )));
+        }
+        self.durable = entry.slot;
+        Ok(())
+    }
+
     fn after_turn(&mut self, member: usize) -> Result<()> {
         let m = &mut self.members[member];
         let Some(process) = &mut m.process else { return Ok(()) };
@@ -373,6 +396,7 @@ impl World {
         {
             self.coverage.leaders += 1;
         }
+        self.check_durable(member)?;
         self.flush_clients(member);
         while let Some(output) = self.members[member].process.as_mut().and_then(|p| p.replica.next_output()) {
             self.carry_out(member, output)?;
