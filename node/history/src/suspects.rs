@@ -1,0 +1,187 @@
+//! Transactions of unknown outcome: who may have had a zxid that nobody acknowledged.
+//!
+//! Owns what is known of each: the zxids it may have had, and those it was given. Must not know what it does. Invariant:
+//! writes of one connection are placed in their order, and none twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::record::{History, Micros, OpRef, Outcome, Request};
+use crate::tree::{Tree, parent_of};
+
+static END: Request = Request::Close;
+
+/// One of them.
+pub(crate) struct Suspect<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) session: i64,
+    /// The operation; an expiry is nobody's.
+    pub(crate) operation: Option<OpRef>,
+    /// It came after this zxid,
+    after: i64,
+    /// and not after this one.
+    upto: i64,
+    invoked: Micros,
+    pub(crate) placed: Option<i64>,
+}
+
+pub(crate) struct Suspects<'a> {
+    all: Vec<Suspect<'a>>,
+    by_path: BTreeMap<String, Vec<usize>>,
+    by_parent: BTreeMap<String, Vec<usize>>,
+    ends: BTreeMap<i64, Vec<usize>>,
+    by_connection: BTreeMap<(usize, usize), Vec<usize>>,
+}
+
+impl<'a> Suspects<'a> {
+    pub(crate) fn of(history: &'a History) -> Self {
+        let mut this = Self {
+            all: Vec::new(),
+            by_path: BTreeMap::new(),
+            by_parent: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            by_connection: BTreeMap::new(),
+        };
+        let floors = Floors::of(history);
+        for session in 0..history.sessions.len() {
+            this.add_session(history, session, &floors);
+        }
+        this
+    }
+
+    fn add_session(&mut self, history: &'a History, index: usize, floors: &Floors) {
+        let session = &history.sessions[index];
+        let mut last_seen = 0;
+        let mut closing = false;
+        for (connection, link) in session.connections.iter().enumerate() {
+            let later = session.connections.iter().skip(connection + 1);
+            // What was in flight when the session moved is refused from then on.
+            let upto = later
+                .flat_map(|link| link.operations.iter().filter_map(|op| op.answer()))
+                .next()
+                .map_or(i64::MAX, |answer| answer.zxid);
+            for (operation, op) in link.operations.iter().enumerate() {
+                match &op.outcome {
+                    Outcome::Answered(answer) => {
+                        last_seen = last_seen.max(answer.zxid);
+                        closing |= op.request == Request::Close;
+                    }
+                    Outcome::Unknown if op.request.is_write() => self.add(Suspect {
+                        request: &op.request,
+                        session: session.id,
+                        operation: Some(OpRef { session: index, connection, operation }),
+                        after: last_seen.max(floors.at(op.invoked)),
+                        upto,
+                        invoked: op.invoked,
+                        placed: None,
+                    }),
+                    Outcome::Unknown => {}
+                }
+            }
+        }
+        if !closing {
+            let invoked = session.connections.last().map_or(Micros(0), |link| link.opened);
+            let operation = None;
+            let (session, after, upto) = (session.id, last_seen, i64::MAX);
+            self.add(Suspect { request: &END, session, operation, after, upto, invoked, placed: None });
+        }
+    }
+
+    fn add(&mut self, suspect: Suspect<'a>) {
+        let index = self.all.len();
+        if *suspect.request == Request::Close {
+            self.ends.entry(suspect.session).or_default().push(index);
+        }
+        for path in suspect.request.paths() {
+            self.by_path.entry(path.to_owned()).or_default().push(index);
+            self.by_parent.entry(parent_of(path).to_owned()).or_default().push(index);
+        }
+        if let Some(at) = suspect.operation {
+            self.by_connection.entry((at.session, at.connection)).or_default().push(index);
+        }
+        self.all.push(suspect);
+    }
+
+    pub(crate) fn get(&self, index: usize) -> &Suspect<'a> {
+        &self.all[index]
+    }
+
+    pub(crate) fn all(&self) -> &[Suspect<'a>] {
+        &self.all
+    }
+
+    pub(crate) fn place(&mut self, index: usize, zxid: Option<i64>) {
+        self.all[index].placed = zxid;
+    }
+
+    /// Those that may have touched one of the paths, its children or its siblings, the earliest asked first, what
+    /// nobody asked for last.
+    pub(crate) fn touching(&self, paths: &BTreeSet<&str>, tree: &Tree) -> Vec<usize> {
+        let mut found = BTreeSet::new();
+        for path in paths {
+            let unnumbered = path.char_indices().nth_back(9).map_or("", |(at, _)| &path[..at]);
+            for key in [path, unnumbered] {
+                found.extend(self.by_path.get(key).into_iter().flatten().copied());
+            }
+            found.extend(self.by_parent.get(*path).into_iter().flatten().copied());
+            for owner in tree.owners_at(path) {
+                found.extend(self.ends.get(&owner).into_iter().flatten().copied());
+            }
+        }
+        let mut found: Vec<usize> =
+            found.into_iter().filter(|index| self.all[*index].placed.is_none()).collect();
+        found.sort_by_key(|index| {
+            let Suspect { operation, invoked, .. } = &self.all[*index];
+            (operation.is_none(), *invoked, *index)
+        });
+        found
+    }
+
+    /// Whether it may have had this zxid.
+    pub(crate) fn may_have(&self, index: usize, zxid: i64) -> bool {
+        let suspect = &self.all[index];
+        suspect.placed.is_none()
+            && suspect.after < zxid
+            && zxid <= suspect.upto
+            && self.keeps_order(index, zxid)
+    }
+
+    /// The zxids between which it may be assumed, given that it was before `zxid`.
+    pub(crate) fn room(&self, index: usize, zxid: i64) -> std::ops::Range<i64> {
+        let suspect = &self.all[index];
+        suspect.after + 1..zxid.min(suspect.upto.saturating_add(1)).max(suspect.after + 1)
+    }
+
+    /// One connection's writes are carried out in their order.
+    pub(crate) fn keeps_order(&self, index: usize, zxid: i64) -> bool {
+        let Some(at) = self.all[index].operation else { return true };
+        let siblings = self.by_connection.get(&(at.session, at.connection));
+        siblings.into_iter().flatten().all(|other| match self.all[*other].placed {
+            None => true,
+            Some(placed) if *other < index => placed < zxid,
+            Some(placed) => placed > zxid,
+        })
+    }
+}
+
+/// The highest zxid in any answer that had been received, at each moment.
+pub(crate) struct Floors(Vec<(Micros, i64)>);
+
+impl Floors {
+    pub(crate) fn of(history: &History) -> Self {
+        let answers = history.operations().filter_map(|(_, op)| op.answer());
+        let mut all: Vec<(Micros, i64)> = answers.map(|answer| (answer.completed, answer.zxid)).collect();
+        all.sort_unstable();
+        let mut highest = 0;
+        for (_, zxid) in &mut all {
+            highest = highest.max(*zxid);
+            *zxid = highest;
+        }
+        Self(all)
+    }
+
+    /// Of answers received before this moment.
+    pub(crate) fn at(&self, moment: Micros) -> i64 {
+        let count = self.0.partition_point(|(completed, _)| *completed < moment);
+        count.checked_sub(1).map_or(0, |last| self.0[last].1)
+    }
+}
