@@ -6,16 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Report;
-use crate::evidence::{Evidence, Facts, collect};
+use crate::evidence::{Evidence, Facts, collect, differing};
 use crate::record::{Body, ErrorCode, History, Incoming, OpRef, Rearm, Request, WatchEvent};
-use crate::record::{EventKind, Stat};
+use crate::record::{EventKind, Stat, View, Write};
 use crate::suspects::Suspects;
 use crate::timeline::Timeline;
-use crate::tree::{Transaction, Tree};
+use crate::tree::{Transaction, Tree, parent_of};
 use crate::violation::{Rule, Violation};
 
 /// How many writes of unknown outcome are assumed at most to explain one answer.
-pub const MOST_ASSUMED: usize = 6;
+pub const MOST_ASSUMED: usize = 12;
+/// How many writes of unknown outcome a violation names.
+const MOST_TOLD: usize = 4;
 /// How many combinations are tried for one answer.
 const MOST_TRIED: usize = 20_000;
 
@@ -64,6 +66,9 @@ impl Before {
         Self { zxid: zxid + 1, shown_at: zxid }
     }
 }
+
+/// What a suspect must have made true.
+type Goal<'g, 'a> = dyn FnMut(&mut Tree, &Suspects<'a>) -> bool + 'g;
 
 struct Replay<'a> {
     history: &'a History,
@@ -137,16 +142,18 @@ impl<'a> Replay<'a> {
         let by = Transaction { request: &op.request, session: self.history.sessions[at.session].id, zxid };
         let seen = answer.result.as_ref().map(Body::timeless).map_err(|code| *code);
         let mut changes = Vec::new();
-        let explained =
-            self.explain(Before::transaction(zxid), &by.request.paths(), report, &mut |tree, _| {
-                let applied = tree.apply(by);
-                changes = applied.changes;
-                applied.result == seen
-            });
+        let paths = concerned(&op.request);
+        let focus = |_: &Tree| paths.clone();
+        let explained = self.explain(Before::transaction(zxid), &focus, report, &mut |tree, _| {
+            let applied = tree.apply(by);
+            changes = applied.changes;
+            applied.result == seen
+        });
         if !explained {
+            let others = self.unplaced(&paths);
             let expected = self.tree.apply(by);
             changes = expected.changes;
-            let text = format!("{} should be {:x?}", self.history.tell(at), expected.result);
+            let text = format!("{} should be {:x?}; {others}", self.history.tell(at), expected.result);
             self.changes.extend(changes);
             return Err(Violation::new(Rule::Writes, text));
         }
@@ -156,15 +163,16 @@ impl<'a> Replay<'a> {
 
     /// Someone of unknown outcome did what was seen at a zxid that nobody has.
     fn unacknowledged(&mut self, zxid: i64, facts: &Facts, report: &mut Report) -> Result<(), Violation> {
-        let paths: Vec<&str> = facts.facts.iter().map(crate::evidence::Fact::path).collect();
+        let focus = |tree: &Tree| facts.facts.iter().flat_map(|fact| fact.focus(tree)).collect::<Vec<_>>();
         let mut found = None;
-        let explained = self.explain(Before::transaction(zxid), &paths, report, &mut |tree, suspects| {
-            found = culprit(zxid, facts, &paths, tree, suspects);
+        let explained = self.explain(Before::transaction(zxid), &focus, report, &mut |tree, suspects| {
+            found = culprit(zxid, facts, &focus(tree), tree, suspects);
             found.is_some()
         });
         let (Some((index, changes)), true) = (found, explained) else {
+            let (told_by, others) = (&facts.told_by, self.unplaced(&focus(&self.tree)));
             let text =
-                format!("nobody can have done {:?} at {zxid:#x}, of which {}", facts.facts, facts.told_by);
+                format!("nobody can have done {:?} at {zxid:#x}, told by {told_by}; {others}", facts.facts);
             return Err(Violation::new(Rule::Unknown, text));
         };
         report.placed += 1;
@@ -181,7 +189,7 @@ impl<'a> Replay<'a> {
             Request::Read { view, path, .. } => {
                 report.reads += 1;
                 let seen = answer.result.as_ref().map(Body::timeless).map_err(|code| *code);
-                self.compare(at, path, answer.zxid, report, |tree| tree.read(*view, path), &seen)
+                self.compare(at, (*view, path), answer.zxid, report, &seen)
             }
             Request::SetWatches(lists) => self.catch_up(at, lists, answer.zxid, replayed, report),
             _ => Ok(()),
@@ -193,16 +201,20 @@ impl<'a> Replay<'a> {
     fn compare(
         &mut self,
         at: OpRef,
-        path: &str,
+        (view, path): (View, &str),
         zxid: i64,
         report: &mut Report,
-        expected: impl Fn(&Tree) -> Result<Body, ErrorCode>,
         seen: &Result<Body, ErrorCode>,
     ) -> Result<(), Violation> {
-        if self.explain(Before::read(zxid), &[path], report, &mut |tree, _| expected(tree) == *seen) {
+        let focus = |tree: &Tree| match seen {
+            Ok(Body::Children(names, _)) => differing(path, &tree.children(path), names),
+            _ => vec![path.to_owned()],
+        };
+        if self.explain(Before::read(zxid), &focus, report, &mut |tree, _| tree.read(view, path) == *seen) {
             return Ok(());
         }
-        let text = format!("{} should be {:x?}", self.history.tell(at), expected(&self.tree));
+        let (expected, others) = (self.tree.read(view, path), self.unplaced(&focus(&self.tree)));
+        let text = format!("{} should be {expected:x?}; {others}", self.history.tell(at));
         Err(Violation::new(Rule::Reads, text))
     }
 
@@ -216,10 +228,17 @@ impl<'a> Replay<'a> {
         report: &mut Report,
     ) -> Result<(), Violation> {
         let seen = caught_up(self.history, at);
-        let paths: Vec<&str> =
-            [&lists.data, &lists.exist, &lists.child].into_iter().flatten().map(String::as_str).collect();
+        let focus = |tree: &Tree| {
+            let (events, _) = rearm(tree, lists);
+            let differ = |(_, path): &&(EventKind, String)| {
+                seen.iter().chain(&events).filter(|(_, p)| p == path).count() != 2
+            };
+            let own =
+                events.iter().chain(&seen).filter(differ).map(|(_, path)| path.clone()).collect::<Vec<_>>();
+            if own.is_empty() { events.iter().map(|(_, path)| path.clone()).collect() } else { own }
+        };
         let mut armed = Armed::default();
-        let explained = self.explain(Before::read(zxid), &paths, report, &mut |tree, _| {
+        let explained = self.explain(Before::read(zxid), &focus, report, &mut |tree, _| {
             let (events, rest) = rearm(tree, lists);
             armed = rest;
             events == seen
@@ -233,22 +252,22 @@ impl<'a> Replay<'a> {
         Err(Violation::new(Rule::Watches, text))
     }
 
-    /// Tries whether `goal` is met, alone or after as few suspects as possible. What was tried in vain is taken back.
+    /// Tries whether `goal` is met, alone or after as few suspects as possible of those that `focus` names. What was
+    /// tried in vain is taken back.
     fn explain(
         &mut self,
         before: Before,
-        paths: &[&str],
+        focus: &dyn Fn(&Tree) -> Vec<String>,
         report: &mut Report,
-        goal: &mut dyn FnMut(&mut Tree, &Suspects<'a>) -> bool,
+        goal: &mut Goal<'_, 'a>,
     ) -> bool {
         self.tried = 0;
-        let paths = paths.iter().copied().collect();
         for depth in 0..=MOST_ASSUMED {
-            if self.search(before, &paths, depth, goal) {
+            if self.search(before, focus, depth, goal) {
                 report.assumed += depth;
                 return true;
             }
-            if self.suspects.touching(&paths, &self.tree).is_empty() {
+            if self.tried > MOST_TRIED || self.suspects.touching(&focus(&self.tree), &self.tree).is_empty() {
                 return false;
             }
         }
@@ -258,9 +277,9 @@ impl<'a> Replay<'a> {
     fn search(
         &mut self,
         before: Before,
-        paths: &BTreeSet<&str>,
+        focus: &dyn Fn(&Tree) -> Vec<String>,
         depth: usize,
-        goal: &mut dyn FnMut(&mut Tree, &Suspects<'a>) -> bool,
+        goal: &mut Goal<'_, 'a>,
     ) -> bool {
         self.tried += 1;
         let mark = self.tree.mark();
@@ -271,33 +290,54 @@ impl<'a> Replay<'a> {
             }
             return met;
         }
-        for index in self.suspects.touching(paths, &self.tree) {
-            if self.tried > MOST_TRIED {
-                return false;
-            }
-            let Some(at) = self.guess(index, before.zxid) else { continue };
-            let suspect = self.suspects.get(index);
-            let by = Transaction { request: suspect.request, session: suspect.session, zxid: at };
-            if !self.tree.apply(by).changes.is_empty() {
-                let ends = self.ends.len();
-                self.place(index, at, before.shown_at);
-                if self.search(before, paths, depth - 1, goal) {
-                    return true;
+        for index in self.suspects.touching(&focus(&self.tree), &self.tree) {
+            for at in self.guesses(index, before.zxid) {
+                if self.tried > MOST_TRIED {
+                    return false;
                 }
-                self.ends.truncate(ends);
-                self.suspects.place(index, None);
-                self.free.insert(at);
+                let suspect = self.suspects.get(index);
+                let by = Transaction { request: suspect.request, session: suspect.session, zxid: at };
+                if !self.tree.apply(by).changes.is_empty() {
+                    let ends = self.ends.len();
+                    self.place(index, at, before.shown_at);
+                    if self.search(before, focus, depth - 1, goal) {
+                        return true;
+                    }
+                    self.ends.truncate(ends);
+                    self.suspects.place(index, None);
+                    self.free.insert(at);
+                }
+                self.tree.roll_back(&mark);
             }
-            self.tree.roll_back(&mark);
         }
         false
     }
 
-    /// A zxid that it may have had without anyone having seen it.
-    fn guess(&self, index: usize, zxid: i64) -> Option<i64> {
-        let room = self.suspects.room(index, zxid);
-        let free = self.free.range(room).rev();
-        free.copied().take(64).find(|at| self.suspects.keeps_order(index, *at))
+    /// Zxids that it may have had without anyone having seen it: after all that is known of its paths, and before.
+    fn guesses(&self, index: usize, zxid: i64) -> Vec<i64> {
+        let paths = concerned(self.suspects.get(index).request);
+        let known =
+            paths.iter().map(|path| self.tree.changed_at(path).max(self.tree.changed_at(parent_of(path))));
+        let known = known.max().unwrap_or(0);
+        let (first, last) = self.suspects.room(index).into_inner();
+        let last = |limit: i64| {
+            let end = limit.min(last.saturating_add(1));
+            if first < end { self.free.range(first..end).next_back().copied() } else { None }
+        };
+        let mut guesses: Vec<i64> = last(zxid).into_iter().chain(last(known.min(zxid))).collect();
+        guesses.dedup();
+        guesses
+    }
+
+    /// Who might have had to do with these paths, for the evidence of a violation.
+    fn unplaced(&self, paths: &[String]) -> String {
+        let suspects = self.suspects.touching(paths, &self.tree);
+        let tell = |index: &usize| match self.suspects.get(*index).operation {
+            Some(at) => format!("{} within {:x?}", self.history.tell(at), self.suspects.room(*index)),
+            None => format!("[the end of session {:#x}]", self.suspects.get(*index).session),
+        };
+        let told: Vec<String> = suspects.iter().take(MOST_TOLD).map(tell).collect();
+        format!("of unknown outcome there: {} {}", suspects.len(), told.join(" "))
     }
 
     fn place(&mut self, index: usize, zxid: i64, shown_at: i64) {
@@ -311,16 +351,33 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// The paths that decide what a write answers.
+fn concerned(request: &Request) -> Vec<String> {
+    let writes = match request {
+        Request::Write(write) => std::slice::from_ref(write),
+        Request::Multi(writes) => writes,
+        _ => &[],
+    };
+    let mut paths = Vec::new();
+    for write in writes {
+        paths.push(write.path().to_owned());
+        if matches!(write, Write::Create { .. }) {
+            paths.push(parent_of(write.path()).to_owned());
+        }
+    }
+    paths
+}
+
 /// The suspect that does all that was seen at the zxid, and what else it does; its changes are in the tree then.
 fn culprit(
     zxid: i64,
     facts: &Facts,
-    paths: &[&str],
+    paths: &[String],
     tree: &mut Tree,
     suspects: &Suspects<'_>,
 ) -> Option<(usize, Vec<WatchEvent>)> {
-    for index in suspects.touching(&paths.iter().copied().collect(), tree) {
-        if !suspects.may_have(index, zxid) {
+    for index in suspects.touching(paths, tree) {
+        if !suspects.room(index).contains(&zxid) {
             continue;
         }
         let suspect = suspects.get(index);

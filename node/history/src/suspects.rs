@@ -4,6 +4,7 @@
 //! writes of one connection are placed in their order, and none twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use crate::record::{History, Micros, OpRef, Outcome, Request};
 use crate::tree::{Tree, parent_of};
@@ -113,53 +114,56 @@ impl<'a> Suspects<'a> {
         self.all[index].placed = zxid;
     }
 
-    /// Those that may have touched one of the paths, its children or its siblings, the earliest asked first, what
-    /// nobody asked for last.
-    pub(crate) fn touching(&self, paths: &BTreeSet<&str>, tree: &Tree) -> Vec<usize> {
+    /// Those that may have touched one of the paths, its children or its siblings, the likeliest first.
+    pub(crate) fn touching(&self, paths: &[String], tree: &Tree) -> Vec<usize> {
         let mut found = BTreeSet::new();
         for path in paths {
             let unnumbered = path.char_indices().nth_back(9).map_or("", |(at, _)| &path[..at]);
-            for key in [path, unnumbered] {
+            for key in [path.as_str(), unnumbered] {
                 found.extend(self.by_path.get(key).into_iter().flatten().copied());
             }
-            found.extend(self.by_parent.get(*path).into_iter().flatten().copied());
+            found.extend(self.by_parent.get(path).into_iter().flatten().copied());
             for owner in tree.owners_at(path) {
                 found.extend(self.ends.get(&owner).into_iter().flatten().copied());
             }
         }
         let mut found: Vec<usize> =
             found.into_iter().filter(|index| self.all[*index].placed.is_none()).collect();
-        found.sort_by_key(|index| {
-            let Suspect { operation, invoked, .. } = &self.all[*index];
-            (operation.is_none(), *invoked, *index)
-        });
+        found.sort_by_key(|index| self.doubt(*index));
         found
     }
 
-    /// Whether it may have had this zxid.
-    pub(crate) fn may_have(&self, index: usize, zxid: i64) -> bool {
+    /// Orders suspects: what must have been carried out, since a later request of its connection was; single writes;
+    /// multis; what nobody asked for. The earliest asked first.
+    fn doubt(&self, index: usize) -> (bool, u8, Micros, usize) {
         let suspect = &self.all[index];
-        suspect.placed.is_none()
-            && suspect.after < zxid
-            && zxid <= suspect.upto
-            && self.keeps_order(index, zxid)
+        let must = self.siblings(index).any(|other| other > index && self.all[other].placed.is_some());
+        let rank = match (suspect.operation, suspect.request) {
+            (None, _) => 2,
+            (Some(_), Request::Multi(_)) => 1,
+            _ => 0,
+        };
+        (!must, rank, suspect.invoked, index)
     }
 
-    /// The zxids between which it may be assumed, given that it was before `zxid`.
-    pub(crate) fn room(&self, index: usize, zxid: i64) -> std::ops::Range<i64> {
-        let suspect = &self.all[index];
-        suspect.after + 1..zxid.min(suspect.upto.saturating_add(1)).max(suspect.after + 1)
+    fn siblings(&self, index: usize) -> impl Iterator<Item = usize> {
+        let key = self.all[index].operation.map(|at| (at.session, at.connection));
+        key.and_then(|key| self.by_connection.get(&key)).into_iter().flatten().copied()
     }
 
-    /// One connection's writes are carried out in their order.
-    pub(crate) fn keeps_order(&self, index: usize, zxid: i64) -> bool {
-        let Some(at) = self.all[index].operation else { return true };
-        let siblings = self.by_connection.get(&(at.session, at.connection));
-        siblings.into_iter().flatten().all(|other| match self.all[*other].placed {
-            None => true,
-            Some(placed) if *other < index => placed < zxid,
-            Some(placed) => placed > zxid,
-        })
+    /// The zxids that it may have had: what it was asked after, where its session has moved on, and those of its
+    /// connection that are placed say so.
+    pub(crate) fn room(&self, index: usize) -> RangeInclusive<i64> {
+        let suspect = &self.all[index];
+        let (mut first, mut last) = (suspect.after + 1, suspect.upto);
+        for other in self.siblings(index) {
+            match self.all[other].placed {
+                Some(placed) if other < index => first = first.max(placed + 1),
+                Some(placed) if other > index => last = last.min(placed - 1),
+                _ => {}
+            }
+        }
+        first..=last
     }
 }
 

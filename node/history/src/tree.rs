@@ -94,7 +94,7 @@ impl Tree {
         self.before.clear();
     }
 
-    /// Carries out a write, a multi or the end of a session.
+    /// Carries out a write, a multi or the end of a session. One that is found out late leaves what is newer as it is.
     pub(crate) fn apply(&mut self, transaction: Transaction<'_>) -> Applied {
         let mut changes = Vec::new();
         let result = match transaction.request {
@@ -121,6 +121,11 @@ impl Tree {
         self.nodes.get(path).map(Node::stat)
     }
 
+    /// The last zxid at which the znode, or its list of children, changed.
+    pub(crate) fn changed_at(&self, path: &str) -> i64 {
+        self.nodes.get(path).map_or(0, |node| node.mzxid.max(node.pzxid))
+    }
+
     pub(crate) fn data(&self, path: &str) -> Option<&[u8]> {
         self.nodes.get(path).map(|node| node.data.as_slice())
     }
@@ -132,7 +137,7 @@ impl Tree {
         own.into_iter().chain(below).filter(|owner| *owner != 0).collect()
     }
 
-    fn children(&self, path: &str) -> Vec<String> {
+    pub(crate) fn children(&self, path: &str) -> Vec<String> {
         let start = prefix(path).len();
         self.below(path).map(|(path, _)| path[start..].to_owned()).collect()
     }
@@ -161,8 +166,10 @@ impl Tree {
             }
             Write::SetData { path, data, version } => {
                 let node = self.expect(path, *version)?;
-                let node =
-                    Node { data: data.clone(), mzxid: by.zxid, version: node.version + 1, ..node.clone() };
+                let mut node = Node { version: node.version + 1, ..node.clone() };
+                if by.zxid >= node.mzxid {
+                    node = Node { data: data.clone(), mzxid: by.zxid, ..node };
+                }
                 let stat = node.stat();
                 self.put(path, Some(node));
                 changes.push(WatchEvent {
@@ -205,8 +212,12 @@ impl Tree {
         };
         let stat = node.stat();
         self.put(&path, Some(node));
-        let parent =
-            Node { creates: parent.creates + 1, children: parent.children + 1, pzxid: zxid, ..parent };
+        let parent = Node {
+            creates: parent.creates + 1,
+            children: parent.children + 1,
+            pzxid: zxid.max(parent.pzxid),
+            ..parent
+        };
         self.put(parent_of(&path), Some(parent));
         changes.extend(node_and_parent(zxid, EventKind::NodeCreated, &path));
         Ok(Body::Created(path, stat))
@@ -215,7 +226,8 @@ impl Tree {
     fn remove(&mut self, path: &str, zxid: i64, changes: &mut Vec<WatchEvent>) {
         self.put(path, None);
         if let Some(parent) = self.nodes.get(parent_of(path)) {
-            let parent = Node { children: parent.children - 1, pzxid: zxid, ..parent.clone() };
+            let parent =
+                Node { children: parent.children - 1, pzxid: zxid.max(parent.pzxid), ..parent.clone() };
             self.put(parent_of(path), Some(parent));
         }
         changes.extend(node_and_parent(zxid, EventKind::NodeDeleted, path));

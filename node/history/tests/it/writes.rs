@@ -157,3 +157,13 @@ fn one_zxid_has_one_time_and_times_never_go_back() {
     script.say(one, set("/a", "y"), 2, Ok(Body::Stat(Stat { mtime: 999, ..stat(1, 2, 1, "y") })));
     assert_eq!(script.broken(), [Rule::Times]);
 }
+
+#[test]
+fn a_znode_written_twice_in_one_multi_has_the_second_value() {
+    let multi = Request::Multi(vec![data_of("/a", "y", -1), data_of("/a", "z", -1)]);
+    let results = [stat(1, 2, 1, "y"), stat(1, 2, 2, "z")].map(|stat| Ok(Body::Stat(stat)));
+    let (mut script, one) = register();
+    script.say(one, multi, 2, Ok(Body::Multi(results.to_vec())));
+    script.say(one, get("/a"), 2, data("z", stat(1, 2, 2, "z")));
+    script.assert_right();
+}
