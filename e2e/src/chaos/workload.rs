@@ -160,10 +160,10 @@ impl Workload {
     }
 
     fn sequential(&mut self) -> Write {
-        if self.own.len() > MOST_OWN || self.rng.one_in(3) {
-            if let Some(path) = self.own.pop_front() {
-                return Write::Delete { path, version: -1 };
-            }
+        if (self.own.len() > MOST_OWN || self.rng.one_in(3))
+            && let Some(path) = self.own.pop_front()
+        {
+            return Write::Delete { path, version: -1 };
         }
         let ephemeral = self.rng.one_in(2);
         let path = format!("{ROOT}/{}", if ephemeral { "l/lock-" } else { "q/job-" });
