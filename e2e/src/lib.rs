@@ -4,6 +4,7 @@
 //! or of a member: tests see what a user sees, through kubectl, Helm and unmodified ZooKeeper clients.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod command;
 pub mod environment;
@@ -13,6 +14,7 @@ pub mod kubebox;
 pub mod local;
 pub mod objects;
 pub mod real_zookeeper;
+mod rng;
 pub mod sandbox;
 pub mod watch;
 pub mod wire;

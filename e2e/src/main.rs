@@ -1,4 +1,4 @@
-//! What `./x bench`, `./x box` and `./x image` run.
+//! What `./x bench`, `./x box`, `./x chaos` and `./x image` run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use pharos_e2e::bench;
+use pharos_e2e::chaos;
 use pharos_e2e::cluster::Cluster;
 use pharos_e2e::environment::Environment;
 use pharos_e2e::image;
@@ -30,6 +31,24 @@ enum Command {
     Box {
         #[command(subcommand)]
         action: Action,
+    },
+    /// Real members under a workload and faults, and the history of it checked.
+    Chaos {
+        /// Minutes of faults.
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// Members of the ensemble.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
+        members: u8,
+        /// Clients beside one observer per member.
+        #[arg(long, default_value_t = 12)]
+        clients: usize,
+        /// The longest pause of a client between two batches of requests, in ms.
+        #[arg(long, default_value_t = 60)]
+        pause_ms: u64,
+        /// What workload and faults follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Build our images as OCI archives.
     Image {
@@ -96,6 +115,18 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;
+        }
+        Command::Chaos { minutes, members, clients, pause_ms, seed } => {
+            let verdict = chaos::run(chaos::Options {
+                members: members.into(),
+                clients,
+                length: Duration::from_secs_f64(minutes * 60.0),
+                pause: Duration::from_millis(pause_ms),
+                seed,
+            })
+            .with_context(|| format!("again with --seed {seed}"))?;
+            println!("{verdict}");
+            return Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Image { out } => build_images(&out)?,
         Command::Box { action: Action::Up { install } } => up(install)?,

@@ -18,6 +18,35 @@ pub struct Session {
     last_zxid: i64,
 }
 
+impl Session {
+    /// The session's number.
+    #[must_use]
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+}
+
+/// How a client connects.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The session timeout it asks for.
+    pub timeout_ms: i32,
+    /// How long it waits for the server before it gives the connection up.
+    pub patience: Duration,
+}
+
+/// The server says that the session is no more.
+#[derive(Clone, Copy, Debug)]
+pub struct Expired;
+
+impl std::fmt::Display for Expired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the session has expired")
+    }
+}
+
+impl std::error::Error for Expired {}
+
 /// A connection with a session. Requests are sent when an answer is waited for, or by [`Wire::flush`].
 #[derive(Debug)]
 pub struct Wire {
@@ -25,6 +54,7 @@ pub struct Wire {
     requests: Vec<u8>,
     body: Vec<u8>,
     session: Session,
+    timeout_ms: i32,
 }
 
 impl Wire {
@@ -41,15 +71,25 @@ impl Wire {
     /// # Errors
     /// If the server does not take it, or the session has expired.
     pub fn resume(address: SocketAddr, session: &Session) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).context("cannot connect")?;
+        Self::connect(address, session, Terms { timeout_ms: SESSION_TIMEOUT_MS, patience: PATIENCE })
+    }
+
+    /// The same on other terms.
+    ///
+    /// # Errors
+    /// If the server does not take it; [`Expired`] if the session has expired.
+    pub fn connect(address: SocketAddr, session: &Session, terms: Terms) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, terms.patience).context("cannot connect")?;
         stream.set_nodelay(true).context("cannot set up a socket")?;
-        stream.set_read_timeout(Some(PATIENCE)).context("cannot set up a socket")?;
+        stream.set_read_timeout(Some(terms.patience)).context("cannot set up a socket")?;
+        stream.set_write_timeout(Some(terms.patience)).context("cannot set up a socket")?;
         let answers = BufReader::with_capacity(64 << 10, stream);
-        let mut wire = Self { answers, requests: Vec::new(), body: Vec::new(), session: session.clone() };
+        let mut wire =
+            Self { answers, requests: Vec::new(), body: Vec::new(), session: session.clone(), timeout_ms: 0 };
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: session.last_zxid,
-            timeout_ms: SESSION_TIMEOUT_MS,
+            timeout_ms: terms.timeout_ms,
             session_id: session.id,
             password: Some(if session.id == 0 { &[0; 16] } else { &session.password }),
             read_only: Some(false),
@@ -59,7 +99,8 @@ impl Wire {
         wire.push(&body);
         wire.receive()?;
         let response = ConnectResponse::decode(&wire.body).context("cannot read the server's greeting")?;
-        ensure!(response.timeout_ms > 0, "the session has expired");
+        ensure!(response.timeout_ms > 0, Expired);
+        wire.timeout_ms = response.timeout_ms;
         wire.session.id = response.session_id;
         wire.session.password = response.password.unwrap_or_default().to_vec();
         Ok(wire)
@@ -69,6 +110,12 @@ impl Wire {
     #[must_use]
     pub fn session(&self) -> Session {
         self.session.clone()
+    }
+
+    /// The session timeout that the server granted.
+    #[must_use]
+    pub fn timeout_ms(&self) -> i32 {
+        self.timeout_ms
     }
 
     /// Puts a request behind those that wait to be sent.
@@ -111,6 +158,15 @@ impl Wire {
         let header = ReplyHeader::decode(&mut Reader::new(&self.body)).context("cannot read a header")?;
         self.session.last_zxid = self.session.last_zxid.max(header.zxid);
         Ok(header)
+    }
+
+    /// Waits for whatever comes next: an answer or a watch event, with its body.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub fn message(&mut self) -> anyhow::Result<(ReplyHeader, &[u8])> {
+        let header = self.header()?;
+        Ok((header, self.body.get(ReplyHeader::LEN..).unwrap_or_default()))
     }
 
     fn push(&mut self, body: &[u8]) {

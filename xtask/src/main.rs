@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod bench;
+mod chaos;
 mod chart;
 mod cluster;
 mod codegen;
@@ -50,6 +51,8 @@ enum Command {
     Lint,
     /// Run the seeded simulator of whole clusters.
     Sim(sim::Options),
+    /// Kill and stop real members under a workload, and check what its clients saw.
+    Chaos(chaos::Options),
     /// Measure ours beside the real peer.
     Bench {
         #[command(subcommand)]
@@ -84,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         Command::Codegen { check: false } => codegen::write(&layout),
         Command::Lint => lint::run(&layout),
         Command::Sim(options) => sim::run(&layout, &options),
+        Command::Chaos(options) => chaos::run_chaos(&layout, &options),
         Command::Bench { bench } => bench::run_bench(&layout, &bench),
         Command::Image { out } => cluster::image(&layout, &out),
         Command::Box { action } => cluster::run_box(&layout, &action),

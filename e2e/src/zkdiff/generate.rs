@@ -3,7 +3,7 @@
 use pharos_jute::OpCode;
 
 use super::action::{AclEntry, Action, Data, NewNode, Path};
-use super::rng::Rng;
+use crate::rng::Rng;
 
 /// One step of a run.
 #[derive(Debug, Clone)]

@@ -11,7 +11,6 @@ mod action;
 mod client;
 mod compare;
 mod generate;
-mod rng;
 mod run;
 
 pub use run::{Difference, Options, Report, run};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod chaos;
 mod differential;
 mod kazoo;
 mod kubernetes;

@@ -1,0 +1,159 @@
+//! Real members under a workload and faults, and the history of it checked.
+//!
+//! Owns the run: workload, faults, healing, the last look at every member, the verdict. Must not know the inside of a
+//! member, nor the rules, which `pharos-history` has. Invariant: one seed gives one workload and one schedule of faults;
+//! what the members make of it is up to the machine.
+
+mod client;
+mod faults;
+mod report;
+mod sessions;
+mod translate;
+mod watching;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use pharos_history::{Body, History, Limits, Request, Session, Stat, View};
+
+use crate::command::wait_until;
+use crate::local::LocalEnsemble;
+use crate::rng::Rng;
+use client::{Client, Clock};
+use sessions::{Shared, look, look_at_all, names};
+
+pub use faults::Fault;
+pub use report::{Outcomes, Verdict};
+
+/// A member may tell the leader up to a third of a session's timeout late that it has heard of it.
+const LIMITS: Limits = Limits { contact_lag: 3 };
+const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT_MS: i32 = 10_000;
+
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many members the ensemble has.
+    pub members: usize,
+    /// How many clients there are beside the observers.
+    pub clients: usize,
+    /// How long there are faults.
+    pub length: Duration,
+    /// The longest pause of a client between two batches of requests.
+    pub pause: Duration,
+    /// What workload and faults follow from.
+    pub seed: u64,
+}
+
+/// Runs it. A violation is in the verdict; an error is something that kept the run from its end.
+///
+/// # Errors
+/// If members do not start, do not serve again after the faults, or do not let ephemeral znodes go.
+pub fn run(options: Options) -> anyhow::Result<Verdict> {
+    let mut ensemble = LocalEnsemble::found(options.members)?;
+    let addresses: Vec<SocketAddr> =
+        (0..options.members).map(|member| ensemble.address(member)).collect::<anyhow::Result<_>>()?;
+    let clock = Clock::start();
+    let mut history = History { sessions: prepare(clock, addresses[0])? };
+    let (stop, blind) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (stop, blind) = (&stop, &blind);
+    let shared = Shared { addresses: &addresses, clock, pause: options.pause };
+    let mut rng = Rng::new(options.seed);
+    let counts = std::thread::scope(|scope| {
+        let observe = |member| scope.spawn(move || sessions::observe(shared, member, blind));
+        let observers: Vec<_> = (0..options.members).map(observe).collect();
+        let mut work = |client| {
+            let seed = rng.below(usize::MAX) as u64;
+            scope.spawn(move || sessions::work(shared, client, seed, stop))
+        };
+        let workers: Vec<_> = (0..options.clients).map(&mut work).collect();
+        let counts = faults::inject(&mut ensemble, &mut rng, options.length);
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            history.sessions.extend(worker.join().expect("a client does not panic"));
+        }
+        // The observers see the sessions end that were left alone.
+        let waited = counts.and_then(|counts| Ok((counts, wait_for_ephemerals(clock, addresses[0])?)));
+        blind.store(true, Ordering::Relaxed);
+        for observer in observers {
+            history.sessions.extend(observer.join().expect("an observer does not panic"));
+        }
+        let (counts, waiting) = waited?;
+        history.sessions.extend(waiting);
+        anyhow::Ok(counts)
+    })?;
+    let differences = last_look(clock, &addresses, &mut history)?;
+    let checked = pharos_history::check(&history, LIMITS);
+    Ok(Verdict::new(options, &history, counts, checked, differences))
+}
+
+/// Creates what the workload takes for granted.
+fn prepare(clock: Clock, address: SocketAddr) -> anyhow::Result<Vec<Session>> {
+    let mut client = open(clock, address)?;
+    for request in workload::fixtures() {
+        let answers = client.ask(vec![request])?;
+        ensure!(answers.iter().all(|answer| answer.result.is_ok()), "cannot prepare: {answers:?}");
+    }
+    client.close();
+    Ok(client.into_record())
+}
+
+/// Every session is closed or left alone, so every ephemeral znode has to go.
+fn wait_for_ephemerals(clock: Clock, address: SocketAddr) -> anyhow::Result<Vec<Session>> {
+    let mut client = open(clock, address)?;
+    wait_until("the last ephemeral znode to go", PATIENCE, || {
+        let mut left = 0;
+        for parent in workload::ephemeral_parents() {
+            let answers = client.ask(vec![Request::Sync, look(View::Children, &parent)])?;
+            left += answers.iter().map(|answer| names(answer).len()).sum::<usize>();
+        }
+        Ok((left == 0).then_some(()))
+    })?;
+    client.close();
+    Ok(client.into_record())
+}
+
+fn open(clock: Clock, address: SocketAddr) -> anyhow::Result<Client> {
+    let mut client = Client::new(clock);
+    wait_until("a session", PATIENCE, || client.connect(address, TIMEOUT_MS).map(Some))?;
+    Ok(client)
+}
+
+/// A znode's data and Stat, by path.
+type Dump = BTreeMap<String, (Vec<u8>, Stat)>;
+
+/// Reads everything on every member; says where they differ.
+fn last_look(clock: Clock, addresses: &[SocketAddr], history: &mut History) -> anyhow::Result<Vec<String>> {
+    let mut dumps = Vec::new();
+    for address in addresses {
+        let mut client = open(clock, *address)?;
+        dumps.push(dump(&mut client)?);
+        client.close();
+        history.sessions.extend(client.into_record());
+    }
+    let mut differences = Vec::new();
+    let (first, others) = dumps.split_first().context("there are members")?;
+    for (index, other) in others.iter().enumerate() {
+        let paths = first.keys().chain(other.keys()).collect::<std::collections::BTreeSet<_>>();
+        for path in paths.into_iter().filter(|path| first.get(*path) != other.get(*path)) {
+            let (one, two) = (first.get(path), other.get(path));
+            differences.push(format!("{path}: {one:?} on member 0, {two:?} on member {}", index + 1));
+        }
+    }
+    Ok(differences)
+}
+
+fn dump(client: &mut Client) -> anyhow::Result<Dump> {
+    client.ask(vec![Request::Sync])?;
+    let all = look_at_all(client)?.into_iter();
+    Ok(all
+        .filter_map(|(path, answer)| match answer.result {
+            Ok(Body::Data(data, stat)) => Some((path, (data, stat))),
+            _ => None,
+        })
+        .collect())
+}

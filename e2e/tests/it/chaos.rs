@@ -1,0 +1,25 @@
+//! Three real members are killed and stopped under a workload, and what the clients saw of it is checked.
+
+use std::time::Duration;
+
+use pharos_e2e::chaos::{Fault, Options, run};
+
+#[test]
+fn no_client_sees_anything_wrong_while_members_are_killed_and_stopped() {
+    let options = Options {
+        members: 3,
+        clients: 12,
+        length: Duration::from_secs(60),
+        pause: Duration::from_millis(60),
+        seed: 1,
+    };
+    let verdict = run(options).unwrap();
+    assert!(verdict.is_good(), "{verdict}");
+    // A run that meets little proves little.
+    for fault in [Fault::Kill, Fault::KillLeader, Fault::KillAll, Fault::Pause, Fault::PauseLeader] {
+        assert!(verdict.faults.contains_key(&fault), "{verdict}");
+    }
+    let all = verdict.all_operations();
+    assert!(all.acknowledged > 10_000 && all.failed > 1_000 && all.unknown > 50, "{verdict}");
+    assert!(verdict.checked.events > 5_000 && verdict.checked.expired > 0, "{verdict}");
+}

@@ -1,0 +1,191 @@
+//! Transactions of unknown outcome: who may have had a zxid that nobody acknowledged.
+//!
+//! Owns what is known of each: the zxids it may have had, and those it was given. Must not know what it does. Invariant:
+//! writes of one connection are placed in their order, and none twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use crate::record::{History, Micros, OpRef, Outcome, Request};
+use crate::tree::{Tree, parent_of};
+
+static END: Request = Request::Close;
+
+/// One of them.
+pub(crate) struct Suspect<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) session: i64,
+    /// The operation; an expiry is nobody's.
+    pub(crate) operation: Option<OpRef>,
+    /// It came after this zxid,
+    after: i64,
+    /// and not after this one.
+    upto: i64,
+    invoked: Micros,
+    pub(crate) placed: Option<i64>,
+}
+
+pub(crate) struct Suspects<'a> {
+    all: Vec<Suspect<'a>>,
+    by_path: BTreeMap<String, Vec<usize>>,
+    by_parent: BTreeMap<String, Vec<usize>>,
+    ends: BTreeMap<i64, Vec<usize>>,
+    by_connection: BTreeMap<(usize, usize), Vec<usize>>,
+}
+
+impl<'a> Suspects<'a> {
+    pub(crate) fn of(history: &'a History) -> Self {
+        let mut this = Self {
+            all: Vec::new(),
+            by_path: BTreeMap::new(),
+            by_parent: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            by_connection: BTreeMap::new(),
+        };
+        let floors = Floors::of(history);
+        for session in 0..history.sessions.len() {
+            this.add_session(history, session, &floors);
+        }
+        this
+    }
+
+    fn add_session(&mut self, history: &'a History, index: usize, floors: &Floors) {
+        let session = &history.sessions[index];
+        let mut last_seen = 0;
+        let mut closing = false;
+        for (connection, link) in session.connections.iter().enumerate() {
+            let later = session.connections.iter().skip(connection + 1);
+            // What was in flight when the session moved is refused from then on.
+            let upto = later
+                .flat_map(|link| link.operations.iter().filter_map(|op| op.answer()))
+                .next()
+                .map_or(i64::MAX, |answer| answer.zxid);
+            for (operation, op) in link.operations.iter().enumerate() {
+                match &op.outcome {
+                    Outcome::Answered(answer) => {
+                        last_seen = last_seen.max(answer.zxid);
+                        closing |= op.request == Request::Close;
+                    }
+                    Outcome::Unknown if op.request.is_write() => self.add(Suspect {
+                        request: &op.request,
+                        session: session.id,
+                        operation: Some(OpRef { session: index, connection, operation }),
+                        after: last_seen.max(floors.at(op.invoked)),
+                        upto,
+                        invoked: op.invoked,
+                        placed: None,
+                    }),
+                    Outcome::Unknown => {}
+                }
+            }
+        }
+        if !closing {
+            let invoked = session.connections.last().map_or(Micros(0), |link| link.opened);
+            let operation = None;
+            let (session, after, upto) = (session.id, last_seen, i64::MAX);
+            self.add(Suspect { request: &END, session, operation, after, upto, invoked, placed: None });
+        }
+    }
+
+    fn add(&mut self, suspect: Suspect<'a>) {
+        let index = self.all.len();
+        if *suspect.request == Request::Close {
+            self.ends.entry(suspect.session).or_default().push(index);
+        }
+        for path in suspect.request.paths() {
+            self.by_path.entry(path.to_owned()).or_default().push(index);
+            self.by_parent.entry(parent_of(path).to_owned()).or_default().push(index);
+        }
+        if let Some(at) = suspect.operation {
+            self.by_connection.entry((at.session, at.connection)).or_default().push(index);
+        }
+        self.all.push(suspect);
+    }
+
+    pub(crate) fn get(&self, index: usize) -> &Suspect<'a> {
+        &self.all[index]
+    }
+
+    pub(crate) fn all(&self) -> &[Suspect<'a>] {
+        &self.all
+    }
+
+    pub(crate) fn place(&mut self, index: usize, zxid: Option<i64>) {
+        self.all[index].placed = zxid;
+    }
+
+    /// Those that may have touched one of the paths, its children or its siblings, the likeliest first.
+    pub(crate) fn touching(&self, paths: &[String], tree: &Tree) -> Vec<usize> {
+        let mut found = BTreeSet::new();
+        for path in paths {
+            let unnumbered = path.char_indices().nth_back(9).map_or("", |(at, _)| &path[..at]);
+            for key in [path.as_str(), unnumbered] {
+                found.extend(self.by_path.get(key).into_iter().flatten().copied());
+            }
+            found.extend(self.by_parent.get(path).into_iter().flatten().copied());
+            for owner in tree.owners_at(path) {
+                found.extend(self.ends.get(&owner).into_iter().flatten().copied());
+            }
+        }
+        let mut found: Vec<usize> =
+            found.into_iter().filter(|index| self.all[*index].placed.is_none()).collect();
+        found.sort_by_key(|index| self.doubt(*index));
+        found
+    }
+
+    /// Orders suspects: what must have been carried out, since a later request of its connection was; single writes;
+    /// multis; what nobody asked for. The earliest asked first.
+    fn doubt(&self, index: usize) -> (bool, u8, Micros, usize) {
+        let suspect = &self.all[index];
+        let must = self.siblings(index).any(|other| other > index && self.all[other].placed.is_some());
+        let rank = match (suspect.operation, suspect.request) {
+            (None, _) => 2,
+            (Some(_), Request::Multi(_)) => 1,
+            _ => 0,
+        };
+        (!must, rank, suspect.invoked, index)
+    }
+
+    fn siblings(&self, index: usize) -> impl Iterator<Item = usize> {
+        let key = self.all[index].operation.map(|at| (at.session, at.connection));
+        key.and_then(|key| self.by_connection.get(&key)).into_iter().flatten().copied()
+    }
+
+    /// The zxids that it may have had: what it was asked after, where its session has moved on, and those of its
+    /// connection that are placed say so.
+    pub(crate) fn room(&self, index: usize) -> RangeInclusive<i64> {
+        let suspect = &self.all[index];
+        let (mut first, mut last) = (suspect.after + 1, suspect.upto);
+        for other in self.siblings(index) {
+            match self.all[other].placed {
+                Some(placed) if other < index => first = first.max(placed + 1),
+                Some(placed) if other > index => last = last.min(placed - 1),
+                _ => {}
+            }
+        }
+        first..=last
+    }
+}
+
+/// The highest zxid in any answer that had been received, at each moment.
+pub(crate) struct Floors(Vec<(Micros, i64)>);
+
+impl Floors {
+    pub(crate) fn of(history: &History) -> Self {
+        let answers = history.operations().filter_map(|(_, op)| op.answer());
+        let mut all: Vec<(Micros, i64)> = answers.map(|answer| (answer.completed, answer.zxid)).collect();
+        all.sort_unstable();
+        let mut highest = 0;
+        for (_, zxid) in &mut all {
+            highest = highest.max(*zxid);
+            *zxid = highest;
+        }
+        Self(all)
+    }
+
+    /// Of answers received before this moment.
+    pub(crate) fn at(&self, moment: Micros) -> i64 {
+        let count = self.0.partition_point(|(completed, _)| *completed < moment);
+        count.checked_sub(1).map_or(0, |last| self.0[last].1)
+    }
+}
