@@ -13,6 +13,7 @@ mod demo;
 mod gate;
 mod layout;
 mod lint;
+mod model;
 mod setup;
 mod shell;
 mod sim;
@@ -32,7 +33,7 @@ struct Cli {
 enum Command {
     /// Run the example on the embedded default and compare it with its oracle.
     Demo,
-    /// Run the whole gate: format, lints, unit tests, simulator, conformance, documentation, chart, end to end.
+    /// Run the whole gate: format, lints, unit tests, simulator, model, conformance, documentation, chart, end to end.
     Test,
     /// Install what the other commands need; without arguments, everything.
     Setup {
@@ -50,6 +51,8 @@ enum Command {
     Lint,
     /// Run the seeded simulator of whole clusters.
     Sim(sim::Options),
+    /// Check the consensus core in every state within bounds.
+    Model(model::Options),
     /// Measure ours beside the real peer.
     Bench {
         #[command(subcommand)]
@@ -84,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         Command::Codegen { check: false } => codegen::write(&layout),
         Command::Lint => lint::run(&layout),
         Command::Sim(options) => sim::run(&layout, &options),
+        Command::Model(options) => model::run(&layout, &options),
         Command::Bench { bench } => bench::run_bench(&layout, &bench),
         Command::Image { out } => cluster::image(&layout, &out),
         Command::Box { action } => cluster::run_box(&layout, &action),

@@ -5,6 +5,7 @@
 
 use crate::net::Order;
 use pharos_paxos::Plant;
+use std::fmt;
 
 /// Where a model begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub enum Start {
         /// How many values were proposed and committed.
         values: u8,
     },
+}
+
+/// Which heartbeats can arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeats {
+    /// None.
+    Lost,
+    /// Those of a leader's rounds after its first: the ones that beats and reads cause.
+    Later,
+    /// All.
+    All,
 }
 
 /// Who is asked before a member stands.
@@ -47,8 +59,8 @@ pub struct Bounds {
     /// How often a leader or candidate acts on passing time, over all members. At most two: a candidate's
     /// own deadline must stay out of reach.
     pub beats: u8,
-    /// Whether heartbeats and their answers arrive; else all are lost.
-    pub heartbeats: bool,
+    /// Which heartbeats, and answers to them, can arrive.
+    pub heartbeats: Heartbeats,
     /// How many reads are asked.
     pub reads: u8,
     /// How often a member flushes its store and trims its log.
@@ -75,6 +87,17 @@ pub struct Bounds {
     pub meets: &'static [&'static str],
 }
 
+impl Heartbeats {
+    /// Whether those of that round can arrive.
+    pub(crate) fn arrive(self, round: u64) -> bool {
+        match self {
+            Self::Lost => false,
+            Self::Later => round > 1,
+            Self::All => true,
+        }
+    }
+}
+
 impl Bounds {
     /// Three founded members, nothing of anything; configurations say what they add.
     pub const NOTHING: Self = Self {
@@ -84,7 +107,7 @@ impl Bounds {
         values: 0,
         crashes: 0,
         beats: 0,
-        heartbeats: false,
+        heartbeats: Heartbeats::Lost,
         reads: 0,
         trims: 0,
         transfers: 0,
@@ -98,4 +121,47 @@ impl Bounds {
         plant: Plant::None,
         meets: &[],
     };
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = [
+            (self.timeouts, "timeouts"),
+            (self.values, "values"),
+            (self.crashes, "crashes"),
+            (self.repeats, "repeated messages"),
+            (self.beats, "beats"),
+            (self.reads, "reads"),
+            (self.trims, "trims"),
+            (self.transfers, "hand-overs"),
+        ];
+        write!(f, "{} members", self.members)?;
+        for (count, what) in counted.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        let order = match self.order {
+            Order::Any => "any loss and order",
+            Order::Lanes => "any loss, order kept",
+        };
+        let rest = [
+            (self.heartbeats == Heartbeats::All, "heartbeats"),
+            (self.heartbeats == Heartbeats::Later, "heartbeats but a leader's first"),
+            (self.steps_down, "leaders step down"),
+            (self.chunks, "one entry a message"),
+            (self.canvassing == Canvassing::Asked, "canvasses"),
+        ];
+        write!(f, "; {order}")?;
+        for (_, what) in rest.into_iter().filter(|(is, _)| *is) {
+            write!(f, ", {what}")?;
+        }
+        if !self.stand.is_empty() {
+            write!(f, "; only {:?} stand", self.stand)?;
+        }
+        match self.start {
+            Start::Founded => Ok(()),
+            Start::Led { heard, values } => {
+                write!(f, "; from 1 leading {heard:?} with {values} values chosen")
+            }
+        }
+    }
 }

@@ -30,7 +30,9 @@ pub(crate) fn check_claim(core: &Paxos, disk: &Disk, msg: &Message) -> Result<()
             disk.hard.promised == *ballot && disk.hard.accepted == *accepted && disk.end() == *end
         }
         Message::Accepted { ballot, upto } => holds(core, disk, *ballot, *upto),
-        Message::Have { standing, .. } | Message::HeartbeatAck { standing, .. } => stands(core, disk, standing),
+        Message::Have { standing, .. } | Message::HeartbeatAck { standing, .. } => {
+            stands(core, disk, standing)
+        }
         Message::Prepare { ballot, .. }
         | Message::AcceptSync { ballot, .. }
         | Message::Accept { ballot, .. }

@@ -36,11 +36,12 @@ mod shared;
 mod story;
 mod world;
 
-pub use bounds::{Bounds, Canvassing, Start};
+pub use bounds::{Bounds, Canvassing, Heartbeats, Start};
 pub use broken::Broken;
-pub use check::{Report, check};
+pub use check::{Counterexample, Report, check};
 pub use configurations::{LARGE, SMALL};
 pub use model::{Action, PaxosModel};
 pub use net::{Envelope, Order, Speech};
 pub use pharos_paxos::Plant;
+pub use shared::Shared;
 pub use world::World;

@@ -8,6 +8,7 @@ use crate::broken::Broken;
 use crate::member::{Nudge, id, place};
 use crate::net::Envelope;
 use crate::properties::properties;
+use crate::shared::Shared;
 use crate::world::World;
 use pharos_paxos::{MemberId, Role};
 use stateright::{Model, Property};
@@ -26,9 +27,9 @@ pub struct PaxosModel {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// A message arrives.
-    Deliver(Envelope),
+    Deliver(Shared<Envelope>),
     /// A message arrives, and will or may arrive again.
-    Repeat(Envelope),
+    Repeat(Shared<Envelope>),
     /// The oldest write of a member becomes durable, and it is told.
     Durable(usize),
     /// A member dies and starts again; so many of its writes under way have become durable.

@@ -76,8 +76,8 @@ impl Net {
     }
 
     /// It has arrived. What it has overtaken is lost, where order is kept.
-    pub(crate) fn remove(&mut self, envelope: &Envelope, order: Order) {
-        let Some(place) = self.0.iter().position(|e| **e == *envelope) else { return };
+    pub(crate) fn remove(&mut self, envelope: &Shared<Envelope>, order: Order) {
+        let Some(place) = self.0.iter().position(|e| e == envelope) else { return };
         let first = match order {
             Order::Any => place,
             Order::Lanes => self.0.partition_point(|e| e.lane() < envelope.lane()),
@@ -90,7 +90,7 @@ impl Net {
         self.0.retain(|e| !fits(e));
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Envelope> {
-        self.0.iter().map(|e| &**e)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Shared<Envelope>> {
+        self.0.iter()
     }
 }

@@ -19,18 +19,30 @@ pub(crate) fn properties() -> Vec<Property<PaxosModel>> {
 
 fn rules() -> Vec<Property<PaxosModel>> {
     vec![
-        Property::always("members agree on every slot", |_, w: &World| !broken(w, |b| matches!(b, Broken::Agreement(_)))),
+        Property::always("members agree on every slot", |_, w: &World| {
+            !broken(w, |b| matches!(b, Broken::Agreement(_)))
+        }),
         Property::always("nothing is claimed that is not durable", |_, w: &World| {
             !broken(w, |b| matches!(b, Broken::Claim(_)))
         }),
-        Property::always("a ballot is led once", |_, w: &World| !broken(w, |b| matches!(b, Broken::LedTwice(_)))),
-        Property::always("a read is not stale", |_, w: &World| !broken(w, |b| matches!(b, Broken::StaleRead(_)))),
+        Property::always("a ballot is led once", |_, w: &World| {
+            !broken(w, |b| matches!(b, Broken::LedTwice(_)))
+        }),
+        Property::always("a read is not stale", |_, w: &World| {
+            !broken(w, |b| matches!(b, Broken::StaleRead(_)))
+        }),
         Property::always("no core stops", |_, w: &World| !broken(w, |b| matches!(b, Broken::Fatal(_)))),
         Property::always("no assertion fails", |_, w: &World| !broken(w, |b| matches!(b, Broken::Panic(_)))),
         Property::always("what is chosen is on a majority of disks", |_, w: &World| chosen_is_durable(w)),
-        Property::always("the newest leader has all that is chosen", |_, w: &World| newest_leader_is_whole(w)),
-        Property::always("logs with an entry in common have all before it in common", |_, w: &World| logs_match(w)),
-        Property::always("a log is a prefix of the log of the leader it accepted", |_, w: &World| prefixes(w)),
+        Property::always("the newest leader has all that is chosen", |_, w: &World| {
+            newest_leader_is_whole(w)
+        }),
+        Property::always("logs with an entry in common have all before it in common", |_, w: &World| {
+            logs_match(w)
+        }),
+        Property::always("a log is a prefix of the log of the leader it accepted", |_, w: &World| {
+            prefixes(w)
+        }),
     ]
 }
 
@@ -43,11 +55,7 @@ fn chosen_is_durable(world: &World) -> bool {
         e.slot <= m.disk.trimmed || e.slot <= m.disk.stored || m.disk.entry(e.slot) == Some(e)
     };
     let majority = world.members.len() / 2 + 1;
-    world
-        .story
-        .chosen
-        .iter()
-        .all(|e| world.members.iter().filter(|m| holds(m, e)).count() >= majority)
+    world.story.chosen.iter().all(|e| world.members.iter().filter(|m| holds(m, e)).count() >= majority)
 }
 
 fn leads_in(member: &Member) -> Option<Ballot> {
@@ -130,12 +138,18 @@ pub(crate) const SUCCESSION: &str = "entries of two leaders are chosen";
 /// A part of a sync waits for the rest.
 pub(crate) const STAGED: &str = "a sync is staged";
 
+/// A read was answered.
+pub(crate) const READ_ANSWERED: &str = "a read is answered";
+
 fn situations() -> Vec<Property<PaxosModel>> {
     vec![
-        Property::sometimes(TWO_LEADERS, |_, w: &World| w.members.iter().filter_map(|m| leads_in(m)).count() > 1),
+        Property::sometimes(TWO_LEADERS, |_, w: &World| {
+            w.members.iter().filter_map(|m| leads_in(m)).count() > 1
+        }),
         Property::sometimes(CUT, |_, w: &World| any_op(w, |op| matches!(op, LogOp::Truncate { .. }))),
         Property::sometimes(ADOPTED, |_, w: &World| {
-            let unchosen = |m: &Member| m.core.epoch_start().is_some_and(|s| s > w.story.last_chosen().next());
+            let unchosen =
+                |m: &Member| m.core.epoch_start().is_some_and(|s| s > w.story.last_chosen().next());
             w.members.iter().any(|m| unchosen(m))
         }),
         Property::sometimes(UNSYNCED_TAIL, |_, w: &World| {
@@ -146,13 +160,18 @@ fn situations() -> Vec<Property<PaxosModel>> {
             w.members.iter().any(|m| leads_in(m).is_some() && m.core.committed() > m.disk.end())
         }),
         Property::sometimes(INSTALLED, |_, w: &World| w.members.iter().any(|m| m.disk.was_installed())),
-        Property::sometimes(BEHIND, |_, w: &World| w.members.iter().any(|m| m.core.behind().next().is_some())),
-        Property::sometimes(VALUE_CHOSEN, |_, w: &World| w.story.chosen.iter().any(|e| !e.payload.is_empty())),
+        Property::sometimes(BEHIND, |_, w: &World| {
+            w.members.iter().any(|m| m.core.behind().next().is_some())
+        }),
+        Property::sometimes(VALUE_CHOSEN, |_, w: &World| {
+            w.story.chosen.iter().any(|e| !e.payload.is_empty())
+        }),
         Property::sometimes(SUCCESSION, |_, w: &World| {
             let mut ballots: Vec<_> = w.story.chosen.iter().skip(1).map(|e| e.ballot).collect();
             ballots.dedup();
             ballots.len() > 1
         }),
+        Property::sometimes(READ_ANSWERED, |_, w: &World| w.story.answered),
         Property::sometimes(STAGED, |_, w: &World| w.net.iter().any(|e| stages(&e.speech))),
     ]
 }
@@ -166,7 +185,8 @@ fn stages(speech: &Speech) -> bool {
 }
 
 fn promise_waits(member: &Member) -> bool {
-    let mut appends = member.disk.pending.iter().map(|ops| ops.iter().any(|op| matches!(op, LogOp::Append(_))));
+    let mut appends =
+        member.disk.pending.iter().map(|ops| ops.iter().any(|op| matches!(op, LogOp::Append(_))));
     let promised = |ops: &Vec<LogOp>| ops.iter().any(|op| matches!(op, LogOp::Promised(_)));
     appends.any(|a| a) && member.disk.pending.iter().any(promised)
 }

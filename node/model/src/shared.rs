@@ -3,13 +3,13 @@
 //! Owns sharing and nothing else. Invariant: a value's hash is taken once, when it is made, and stands for
 //! the value from then on. The checker itself knows states by 64 bits only, so nothing is lost by that.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// A value that never changes, with its hash.
-#[derive(Debug)]
-pub(crate) struct Shared<T>(Arc<(u64, T)>);
+pub struct Shared<T>(Arc<(u64, T)>);
 
 impl<T: Hash> Shared<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -23,6 +23,12 @@ impl<T: Hash> Shared<T> {
 impl<T> Shared<T> {
     pub(crate) fn key(&self) -> u64 {
         self.0.0
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }
 

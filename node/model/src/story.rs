@@ -15,6 +15,8 @@ pub(crate) struct Story {
     /// Waiting reads: where each was asked, and how much was chosen then.
     reads: BTreeMap<u64, (usize, Slot)>,
     asked: u64,
+    /// A read was answered, not failed.
+    pub(crate) answered: bool,
 }
 
 impl Story {
@@ -52,6 +54,7 @@ impl Story {
 
     pub(crate) fn answer(&mut self, ctx: u64, slot: Option<Slot>) -> Result<(), Broken> {
         let floor = self.reads.remove(&ctx).map(|(_, floor)| floor).unwrap_or_default();
+        self.answered |= slot.is_some();
         match slot {
             Some(slot) if slot < floor => Err(Broken::StaleRead(slot)),
             _ => Ok(()),

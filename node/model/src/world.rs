@@ -120,13 +120,13 @@ impl World {
 
 impl Stepping<'_> {
     /// The message arrives, and is gone.
-    pub(crate) fn deliver(&mut self, envelope: &Envelope) -> Result {
+    pub(crate) fn deliver(&mut self, envelope: &Shared<Envelope>) -> Result {
         self.net.remove(envelope, self.bounds.order);
         self.repeat(envelope)
     }
 
     /// The message arrives, and stays on the way.
-    pub(crate) fn repeat(&mut self, envelope: &Envelope) -> Result {
+    pub(crate) fn repeat(&mut self, envelope: &Shared<Envelope>) -> Result {
         match &envelope.speech {
             Speech::Core(msg) => self.member.core.recv(id(envelope.from), msg.clone()),
             Speech::Snapshot { ballot, upto, complete } => {
@@ -239,8 +239,11 @@ impl Stepping<'_> {
             Message::Canvass { nonce, .. } if self.bounds.canvassing == Canvassing::Granted => {
                 self.canvass = Some(nonce);
             }
-            Message::Heartbeat { .. } | Message::HeartbeatAck { .. } if !self.bounds.heartbeats => {}
-            _ => self.net.add(Envelope { from: self.place, to, speech: Speech::Core(msg) }, self.bounds.order),
+            Message::Heartbeat { seq, .. } | Message::HeartbeatAck { seq, .. }
+                if !self.bounds.heartbeats.arrive(seq) => {}
+            _ => {
+                self.net.add(Envelope { from: self.place, to, speech: Speech::Core(msg) }, self.bounds.order)
+            }
         }
         Ok(())
     }

@@ -1,34 +1,76 @@
 //! `pharos-model`: exhausts the configurations and says how large they were.
 
 use clap::Parser;
-use pharos_model::{Bounds, LARGE, Report, SMALL, check};
+use pharos_model::{Bounds, Counterexample, LARGE, Report, SMALL, check};
+use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Checks the shipped consensus core in every state within bounds.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Check the large configurations, too.
+    /// Check the large configurations, too: an hour, and up to 20 GB of memory.
     #[arg(long)]
     large: bool,
     /// Only configurations whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Cut a configuration off after so many million steps.
+    /// Cut a configuration off after so many million steps; then it is not exhausted, which is said.
     #[arg(long, default_value_t = 100)]
-    limit: usize,
+    million_steps: usize,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut ok = true;
-    for b in SMALL.iter().chain(LARGE) {
-        if args.only.as_ref().is_some_and(|o| !b.name.contains(o.as_str())) { continue; }
-        let t = Instant::now();
-        let r = check(*b, args.limit * 1_000_000);
-        println!("{:20} unique {} steps {} depth {} {} {:?} {:?}", b.name, r.unique, r.steps, r.depth, r.exhausted, t.elapsed(), r.met);
-        if let Some(c) = r.broken { println!("{} {}", c.property, c.found); for a in c.actions { println!("   {a:?}"); } ok = false; }
+    let more = if args.large { LARGE } else { &[] };
+    let chosen = |b: &&Bounds| args.only.as_ref().is_none_or(|part| b.name.contains(part));
+    let mut failed = false;
+    for bounds in SMALL.iter().chain(more).filter(chosen) {
+        let start = Instant::now();
+        let report = check(*bounds, args.million_steps.saturating_mul(1_000_000));
+        say(&describe(bounds, &report, start.elapsed()));
+        failed |= complain(bounds, &report);
     }
-    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn describe(bounds: &Bounds, report: &Report, took: Duration) -> String {
+    let end = match (report.exhausted, report.broken.is_some()) {
+        (true, _) => "exhausted",
+        (false, true) => "BROKEN",
+        (false, false) => "cut off",
+    };
+    let Report { unique, depth, .. } = report;
+    format!("{}\n  {bounds}\n  {end}: {unique} states, depth {depth}, {took:.1?}", bounds.name)
+}
+
+/// Says on stderr what is wrong, if something is.
+fn complain(bounds: &Bounds, report: &Report) -> bool {
+    if let Some(broken) = &report.broken {
+        eprintln!("{}", tell(broken));
+        return true;
+    }
+    let missing = report.missing(bounds);
+    if report.exhausted && !missing.is_empty() {
+        eprintln!("{}: never met: {}", bounds.name, missing.join(", "));
+        return true;
+    }
+    false
+}
+
+fn tell(broken: &Counterexample) -> String {
+    let mut text = format!("does not hold: {}", broken.property);
+    for (number, action) in broken.actions.iter().enumerate() {
+        let _ = write!(text, "\n  {}. {action:?}", number + 1); // Writing to a string does not fail.
+    }
+    if !broken.found.is_empty() {
+        let _ = write!(text, "\n  {}", broken.found);
+    }
+    text
 }
