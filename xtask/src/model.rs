@@ -7,7 +7,7 @@ use crate::shell::{self, step};
 /// Which configurations are exhausted.
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
-    /// The large configurations, too: an hour, and up to 20 GB of memory.
+    /// The large configurations, too: it takes long, and gigabytes of memory.
     #[arg(long)]
     large: bool,
     /// Only configurations whose name contains this.

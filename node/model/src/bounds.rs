@@ -79,6 +79,8 @@ pub struct Bounds {
     pub repeats: u8,
     /// Where it begins.
     pub start: Start,
+    /// Messages that nobody will ever heed stay on the way: for the proof that nothing is missed without.
+    pub keeps_dead: bool,
     /// How a member comes to stand.
     pub canvassing: Canvassing,
     /// The known bug the cores have.
@@ -116,6 +118,7 @@ impl Bounds {
         stand: &[],
         order: Order::Any,
         repeats: 0,
+        keeps_dead: false,
         start: Start::Founded,
         canvassing: Canvassing::Granted,
         plant: Plant::None,
@@ -135,9 +138,9 @@ impl fmt::Display for Bounds {
             (self.trims, "trims"),
             (self.transfers, "hand-overs"),
         ];
-        write!(f, "{} members", self.members)?;
+        write!(f, "members {}", self.members)?;
         for (count, what) in counted.into_iter().filter(|(count, _)| *count > 0) {
-            write!(f, ", {count} {what}")?;
+            write!(f, ", {what} {count}")?;
         }
         let order = match self.order {
             Order::Any => "any loss and order",
@@ -160,7 +163,7 @@ impl fmt::Display for Bounds {
         match self.start {
             Start::Founded => Ok(()),
             Start::Led { heard, values } => {
-                write!(f, "; from 1 leading {heard:?} with {values} values chosen")
+                write!(f, "; from 1 leading {heard:?}, values chosen {values}")
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Owns the actions. Invariant: whatever the bounds leave room for can happen in every state in which the
 //! shipped core and its surroundings let it happen.
 
-use crate::bounds::{Bounds, Start};
+use crate::bounds::{Bounds, Heartbeats, Start};
 use crate::broken::Broken;
 use crate::member::{Nudge, id, place};
 use crate::net::Envelope;
@@ -184,7 +184,8 @@ impl PaxosModel {
 
     /// Member 1 is made leader, and the values are proposed one by one.
     fn led(&self, mut world: World, heard: &[u32], values: u8) -> World {
-        let plain = Self { bounds: Bounds { crashes: 0, trims: 0, repeats: 0, ..self.bounds } };
+        let heartbeats = Heartbeats::All;
+        let plain = Self { bounds: Bounds { crashes: 0, trims: 0, repeats: 0, heartbeats, ..self.bounds } };
         world.left.repeats = 0;
         world.left.timeouts = 1;
         let mut inputs = vec![Action::Timeout(0)];

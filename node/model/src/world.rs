@@ -109,7 +109,7 @@ impl World {
         let Stepping { mut member, mut net, story, .. } = stepping;
         member.forget(bounds);
         self.members[place] = Shared::new(member);
-        if bounds.canvassing == Canvassing::Granted {
+        if bounds.canvassing == Canvassing::Granted && !bounds.keeps_dead {
             net.lose(|e| matches!(&e.speech, Speech::Core(msg) if is_dead(&self.members[e.to], msg)));
         }
         self.net = Shared::new(net);

@@ -48,6 +48,7 @@ impl Paxos {
         self.now = NOON;
         self.deadline = Millis(NOON.0 + 2 * self.cfg.election.0);
         self.draws = 0;
+        self.seen = self.seen.max(self.promised); // A ballot is opened above both.
         self.counters = Counters::default();
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Check the large configurations, too: an hour, and up to 20 GB of memory.
+    /// Check the large configurations, too: it takes long, and gigabytes of memory.
     #[arg(long)]
     large: bool,
     /// Only configurations whose name contains this.

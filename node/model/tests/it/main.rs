@@ -4,3 +4,4 @@
 mod forgetting;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod small;
