@@ -10,7 +10,7 @@ use crate::artifacts::{self, RunDir, TestExecutable};
 use crate::cluster::{self, Tools};
 use crate::layout::Layout;
 use crate::shell::{cargo, run, step};
-use crate::{chart, codegen, lint, setup, sim};
+use crate::{chart, codegen, lint, model, setup, sim};
 
 pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     lint::format(layout)?;
@@ -23,7 +23,7 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
         artifacts::binaries(
             layout,
             &copies,
-            &["pharos-node", "pharos-operator", "pharos-e2e", "pharos-sim"],
+            &["pharos-node", "pharos-operator", "pharos-e2e", "pharos-sim", "pharos-model"],
         )?;
         Ok(tests)
     })?;
@@ -34,11 +34,9 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
         run(&mut cargo(layout, ["test", "--quiet", "--workspace", "--doc"]))
     })?;
     sim::run_built(&copies, &sim::Options::gate())?;
-    step("planted bugs", || {
-        let args =
-            ["test", "--quiet", "--package", "pharos-sim", "--features", "planted-bugs", "--test", "it"];
-        run(&mut cargo(layout, args))
-    })?;
+    step("planted bugs", || planted_bugs(layout, "pharos-sim"))?;
+    model::run_built(&copies, &model::Options::default())?;
+    step("planted bugs, by the model", || planted_bugs(layout, "pharos-model"))?;
     setup::java()?;
     let tools = Tools::set_up(layout)?;
     step("conformance with ZooKeeper's clients and server", || {
@@ -47,6 +45,11 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     })?;
     chart::check(layout)?;
     step("end to end on Kubernetes", || cluster::kubernetes_tests(layout, &copies, &tools, end_to_end, None))
+}
+
+fn planted_bugs(layout: &Layout, package: &str) -> anyhow::Result<()> {
+    let args = ["test", "--quiet", "--package", package, "--features", "planted-bugs", "--test", "it"];
+    run(&mut cargo(layout, args))
 }
 
 fn executable(copies: &RunDir, test: &TestExecutable) -> Command {

@@ -14,6 +14,7 @@ mod demo;
 mod gate;
 mod layout;
 mod lint;
+mod model;
 mod setup;
 mod shell;
 mod sim;
@@ -33,7 +34,7 @@ struct Cli {
 enum Command {
     /// Run the example on the embedded default and compare it with its oracle.
     Demo,
-    /// Run the whole gate: format, lints, unit tests, simulator, conformance, documentation, chart, end to end.
+    /// Run the whole gate: format, lints, unit tests, simulator, model, conformance, documentation, chart, end to end.
     Test,
     /// Install what the other commands need; without arguments, everything.
     Setup {
@@ -53,6 +54,8 @@ enum Command {
     Sim(sim::Options),
     /// Kill and stop real members under a workload, and check what its clients saw.
     Chaos(chaos::Options),
+    /// Check the consensus core in every state within bounds.
+    Model(model::Options),
     /// Measure ours beside the real peer.
     Bench {
         #[command(subcommand)]
@@ -88,6 +91,7 @@ fn main() -> anyhow::Result<()> {
         Command::Lint => lint::run(&layout),
         Command::Sim(options) => sim::run(&layout, &options),
         Command::Chaos(options) => chaos::run_chaos(&layout, &options),
+        Command::Model(options) => model::run(&layout, &options),
         Command::Bench { bench } => bench::run_bench(&layout, &bench),
         Command::Image { out } => cluster::image(&layout, &out),
         Command::Box { action } => cluster::run_box(&layout, &action),

@@ -12,7 +12,7 @@ use crate::types::{Ballot, Entry, LogOp, MemberId, Slot};
 
 /// A sync that is not complete: kept outside the log, for a log with a new stamp and half its prefix would
 /// outvote a longer committed one. It holds what the leader's untrimmed log holds at most.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Stage {
     ballot: Ballot,
     base: Slot,

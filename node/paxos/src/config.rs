@@ -6,7 +6,7 @@ use crate::plant::Plant;
 use crate::types::{Ballot, Entry, EntryKind, HardState, MemberId, Membership, Millis, Slot};
 
 /// A core's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Config {
     /// This member.
     pub me: MemberId,

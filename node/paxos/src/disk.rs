@@ -8,7 +8,7 @@ use crate::types::{Ballot, IoId, LogOp, MemberId, Millis, Slot};
 use std::collections::VecDeque;
 
 /// What waits for a write.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Deferred {
     /// Send a Promise, unless a higher ballot was promised meanwhile.
     Promise { to: MemberId, ballot: Ballot, msg: Message },
@@ -16,7 +16,7 @@ pub(crate) enum Deferred {
     Stand(Ballot),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Issued {
     io: IoId,
     at: Millis,
@@ -29,7 +29,7 @@ struct Issued {
     then: Vec<Deferred>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Disk {
     ops: Vec<LogOp>,
     then: Vec<Deferred>,
@@ -102,6 +102,16 @@ impl Disk {
             return Some(what);
         }
         None
+    }
+
+    /// See [`crate::Paxos::forget`].
+    pub(crate) fn forget(&mut self, clock: &impl Fn(&mut Millis)) {
+        let completed = self.last.0 - self.issued.len() as u64;
+        self.last.0 -= completed;
+        for write in &mut self.issued {
+            write.io.0 -= completed;
+            clock(&mut write.at);
+        }
     }
 
     /// Whether a Promise of that ballot already waits.

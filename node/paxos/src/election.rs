@@ -14,7 +14,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A canvass that waits for answers.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Canvass {
     nonce: u64,
     willing: BTreeSet<MemberId>,
@@ -23,7 +23,7 @@ pub(crate) struct Canvass {
 }
 
 /// What an acceptor promised with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Promised {
     pub(crate) accepted: Ballot,
     pub(crate) end: Slot,
@@ -35,7 +35,7 @@ pub(crate) struct Promised {
 }
 
 /// The log being taken over from a promiser.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Adoption {
     from: MemberId,
     accepted: Ballot,
@@ -51,7 +51,7 @@ impl Adoption {
 }
 
 /// A ballot that waits for its quorum.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Candidacy {
     ballot: Ballot,
     /// Our own promise is durable.
@@ -60,6 +60,13 @@ pub(crate) struct Candidacy {
     promises: BTreeMap<MemberId, Promised>,
     adoption: Option<Adoption>,
     resend_at: Millis,
+}
+
+impl Candidacy {
+    /// See [`Paxos::forget`].
+    pub(crate) fn forget(&mut self, clock: &impl Fn(&mut Millis)) {
+        clock(&mut self.resend_at);
+    }
 }
 
 impl Paxos {

@@ -14,17 +14,17 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// Heartbeats without progress after which what was sent is taken as lost.
-const PATIENCE_HEARTBEATS: u64 = 4;
+pub(crate) const PATIENCE_HEARTBEATS: u64 = 4;
 
 /// Leadership on its way to another.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Transfer {
     to: MemberId,
     until: Millis,
     told: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leadership {
     pub(crate) ballot: Ballot,
     /// The ballot of the adopted log.
@@ -78,6 +78,14 @@ impl Leadership {
         } else {
             peer.start_sync(base, now);
         }
+    }
+
+    /// See [`Paxos::forget`].
+    pub(crate) fn forget(&mut self, clock: &impl Fn(&mut Millis)) {
+        clock(&mut self.round_at);
+        clock(&mut self.spare_after);
+        self.transfer.iter_mut().for_each(|t| clock(&mut t.until));
+        self.peers.values_mut().for_each(|p| p.forget(clock));
     }
 
     /// The highest round that a majority has answered, this member at once.

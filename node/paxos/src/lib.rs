@@ -13,6 +13,7 @@ mod codec;
 mod config;
 mod disk;
 mod election;
+mod forget;
 mod leader;
 mod log_view;
 mod message;

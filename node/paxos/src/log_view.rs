@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 /// What an entry takes in a message beside its payload, rounded up.
 const ENTRY_OVERHEAD: usize = 32;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct LogView {
     trimmed: Slot,
     entries: VecDeque<Entry>,

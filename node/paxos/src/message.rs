@@ -12,7 +12,7 @@ pub const MAX_RUNS: usize = 8;
 ///
 /// Ballots never fall along a log, and leader `ballot`'s log only grows, so two logs that both have
 /// entries of `ballot` are equal up to the lower of their two last slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// The ballot of its entries.
     pub ballot: Ballot,
@@ -21,7 +21,7 @@ pub struct Run {
 }
 
 /// Where a follower stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     /// The highest ballot promised.
     pub promised: Ballot,
@@ -36,7 +36,7 @@ pub struct Standing {
 }
 
 /// A message between two members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Would you let me stand? Asked before a ballot is opened, so that a cut-off member disturbs nobody.
     Canvass {

@@ -7,7 +7,7 @@ use crate::types::{Ballot, IoId, LogOp, MemberId, Slot};
 use thiserror::Error;
 
 /// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Send it; loss, duplication and reordering do no harm beyond delay.
     Send {
@@ -51,7 +51,7 @@ pub enum Output {
 }
 
 /// The part a member plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// It follows, or waits for someone to follow.
     Follower {

@@ -18,7 +18,7 @@ use crate::types::{Ballot, Entry, IoId, LogOp, MemberId, Millis, Slot};
 use std::collections::{BTreeMap, VecDeque};
 
 /// One member's consensus core.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Paxos {
     pub(crate) cfg: Config,
     pub(crate) now: Millis,
@@ -54,7 +54,7 @@ pub struct Paxos {
     /// The last gap reported to the leader, and when.
     pub(crate) gap_reported: Option<(Slot, Millis)>,
     pub(crate) reads: Reads,
-    draws: u64,
+    pub(crate) draws: u64,
     pub(crate) counters: Counters,
     announced: Role,
     out: VecDeque<Output>,
@@ -62,7 +62,7 @@ pub struct Paxos {
 }
 
 /// The part a member plays, with what it needs for it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum State {
     Follower,
     Candidate(Candidacy),

@@ -7,7 +7,7 @@ use crate::log_view::LogView;
 use crate::types::{Entry, Millis, Slot};
 
 /// How far the follower has come into this ballot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// It is not known to have promised.
     Unpromised,
@@ -19,7 +19,7 @@ pub(crate) enum Phase {
     Behind,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Peer {
     pub(crate) phase: Phase,
     /// Durable there under this ballot.
@@ -91,6 +91,14 @@ impl Peer {
         self.floor = end;
         self.progress_at = now;
         self.rewound = None;
+    }
+
+    /// See [`crate::Paxos::forget`].
+    pub(crate) fn forget(&mut self, clock: &impl Fn(&mut Millis)) {
+        clock(&mut self.progress_at);
+        clock(&mut self.acked_at);
+        self.rewound.iter_mut().for_each(|(_, when)| clock(when));
+        self.prepared_at.iter_mut().for_each(clock);
     }
 
     /// The follower has shown that it has come to `end`.

@@ -6,7 +6,7 @@
 macro_rules! plants {
     ($($(#[$doc:meta])* $name:ident $question:ident)*) => {
         /// Which known bug this core has.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub enum Plant {
             /// None: the protocol as it is meant.
             #[default]

@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, VecDeque};
 /// The most requests that wait at a leader, or at a follower; more fail at once.
 const MAX_WAITING: usize = 1 << 16;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Origin {
     Here(u64),
     At(MemberId, u64),
 }
 
 /// A request that waits at the leader.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Waiting {
     origin: Origin,
     /// The heartbeat round that confirms it: the first after it came.
@@ -28,7 +28,7 @@ struct Waiting {
     slot: Slot,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Reads {
     next_id: u64,
     /// Asked here since the last drain, for the leader.
@@ -41,6 +41,11 @@ pub(crate) struct Reads {
 impl Reads {
     pub(crate) fn new(first_id: u64) -> Self {
         Self { next_id: first_id, ..Self::default() }
+    }
+
+    /// See [`Paxos::forget`].
+    pub(crate) fn forget(&mut self, clock: &impl Fn(&mut Millis)) {
+        self.asked.values_mut().for_each(|(at, _)| clock(at));
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -8,7 +8,7 @@ use crate::peer::Phase;
 use crate::types::{Ballot, MemberId, Millis, Slot};
 
 /// Counted since the start.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Counters {
     pub(crate) elections: u64,
     pub(crate) rejections: u64,

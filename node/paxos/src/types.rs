@@ -49,7 +49,7 @@ impl Slot {
 pub struct IoId(pub u64);
 
 /// A point on the caller's monotonic clock, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u64);
 
 /// What an entry's payload is. The numbers are on disk and on the wire.
@@ -68,7 +68,7 @@ pub enum EntryKind {
 ///
 /// Two entries with the same ballot and slot are the same entry and have the same prefix before them,
 /// because logs are only ever copied as whole prefixes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Where it stands.
     pub slot: Slot,
@@ -85,7 +85,7 @@ pub const MAX_ENTRY_BYTES: usize = 17 << 20;
 
 /// One operation on a member's durable protocol state. Operations of one write are atomic, and all
 /// writes form one totally ordered stream: a promise is durable only after every earlier write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LogOp {
     /// Drop this slot and all above it. Never at or below the committed slot.
     Truncate {
@@ -108,7 +108,7 @@ pub enum LogOp {
 }
 
 /// A member's durable protocol state beside the entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The highest ballot promised.
     pub promised: Ballot,
@@ -124,7 +124,7 @@ impl HardState {
 }
 
 /// Who votes. Learners come with reconfiguration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The configuration's number.
     pub config: ConfigNo,
