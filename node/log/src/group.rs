@@ -154,12 +154,8 @@ fn put_op(out: &mut Vec<u8>, op: &LogOp) {
 fn get_entry(body: &mut Bytes) -> Result<Entry, Undecodable> {
     let slot = get_slot(body)?;
     let ballot = get_ballot(body)?;
-    let kind = match body.try_get_u8().map_err(malformed)? {
-        1 => EntryKind::EpochStart,
-        2 => EntryKind::Commands,
-        3 => EntryKind::Founding,
-        kind => return Err(Undecodable::Unknown(kind)),
-    };
+    let number = body.try_get_u8().map_err(malformed)?;
+    let kind = EntryKind::from_u8(number).ok_or(Undecodable::Unknown(number))?;
     let payload = body.split_to(body.len());
     if payload.len() > MAX_ENTRY_BYTES {
         Err(Undecodable::Malformed)

@@ -6,7 +6,7 @@
 use crate::bounds::{Bounds, Canvassing};
 use crate::disk::Disk;
 use bytes::Bytes;
-use pharos_paxos::{Ballot, Config, ConfigNo, EntryKind, MemberId, Membership, Millis, Paxos, Role, Slot};
+use pharos_paxos::{Ballot, Config, EntryKind, MemberId, Membership, Millis, Paxos, Role, Slot};
 
 /// What a core is told that is neither a message nor a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ const BEAT: u64 = 250;
 
 fn config(bounds: &Bounds, place: usize, seed: u64) -> Config {
     let voters = (1..=bounds.members).map(MemberId).collect();
-    let membership = Membership { config: ConfigNo(1), voters };
+    let membership = Membership::founding(voters);
     let mut config = Config::new(id(place), membership, seed);
     config.heartbeat = HEARTBEAT;
     config.election = ELECTION;
@@ -86,7 +86,8 @@ impl Member {
         let (recovered, install) = self.disk.recovered();
         self.core = Paxos::new(config(bounds, place, self.starts), recovered, Millis(0));
         if let Some(upto) = install {
-            self.core.install(upto, None);
+            let membership = self.core.membership().clone();
+            self.core.install(upto, None, &membership);
         }
     }
 

@@ -149,7 +149,8 @@ impl Stepping<'_> {
     pub(crate) fn install(&mut self) -> Result {
         if let Some(Arriving { upto, complete }) = self.member.arriving.take() {
             self.member.disk.install(upto);
-            self.member.core.install(upto, complete);
+            let membership = self.member.core.membership().clone();
+            self.member.core.install(upto, complete, &membership);
         }
         self.drain()
     }

@@ -8,7 +8,7 @@ use crate::disk::Deferred;
 use crate::log_view::LogView;
 use crate::message::{Message, Run};
 use crate::paxos::{Paxos, State};
-use crate::types::{Ballot, Entry, LogOp, MemberId, Slot};
+use crate::types::{Ballot, Entry, LogOp, MemberId, Membership, Slot};
 
 /// A sync that is not complete: kept outside the log, for a log with a new stamp and half its prefix would
 /// outvote a longer committed one. It holds what the leader's untrimmed log holds at most.
@@ -167,7 +167,9 @@ impl Paxos {
             self.report(ballot, false); // Repeated or late: the prefix is there.
             return;
         }
-        if base > self.log.end() || sync_point < base {
+        // A state that was installed reaches beyond the prefix that this leader adopted: it comes from this leader,
+        // which then starts its sync there, or from a later one.
+        if base > self.log.end() || sync_point < base || sync_point < self.log.trimmed() {
             self.report(ballot, false);
             return;
         }
@@ -212,6 +214,7 @@ impl Paxos {
         }
         if cut <= self.log.end() {
             self.log.truncate(cut);
+            self.note_cut(cut);
             self.disk.push(LogOp::Truncate { from: cut });
         }
         for entry in entries {
@@ -233,9 +236,11 @@ impl Paxos {
     /// was not chosen. Without a complete ballot the stamp stays and so does what is beyond; if the stamp is
     /// below the ballot that chose `upto`, it decides no election, for a majority has accepted that one.
     ///
+    /// `membership` is that of the state: of the last seal in it.
+    ///
     /// # Panics
     /// If this member leads and its log does not reach `upto`.
-    pub fn install(&mut self, upto: Slot, complete: Option<Ballot>) {
+    pub fn install(&mut self, upto: Slot, complete: Option<Ballot>, membership: &Membership) {
         if self.stopped() || upto <= self.committed {
             return;
         }
@@ -253,12 +258,17 @@ impl Paxos {
         if stale || self.log.end() < upto {
             self.log = LogView::new(upto, Vec::new());
             self.disk.push(LogOp::Reset { after: upto });
+            self.seal = None;
         } else {
             self.log.trim(upto);
         }
         if let Some(ballot) = complete.filter(|ballot| stale && *ballot == self.promised) {
             self.accepted = ballot;
             self.disk.push(LogOp::Accepted(ballot));
+        }
+        if membership.config > self.membership.config {
+            self.membership = membership.clone();
+            self.seal = None;
         }
         self.learn_commit(upto);
         if let Some(ballot) = complete.filter(|ballot| *ballot == self.promised) {
@@ -267,6 +277,7 @@ impl Paxos {
     }
 
     pub(crate) fn append(&mut self, entry: Entry) {
+        self.note_appended(&entry);
         self.disk.push(LogOp::Append(entry.clone()));
         self.log.append(entry);
     }
@@ -323,10 +334,7 @@ impl Paxos {
             return;
         }
         let upto = self.durable_as_accepted();
-        if self.follows_what_it_accepted()
-            && upto > Slot::ZERO
-            && self.cfg.membership.voters.contains(&self.accepted.member)
-        {
+        if self.follows_what_it_accepted() && upto > Slot::ZERO && self.accepted.round > 0 {
             self.send(self.accepted.member, Message::Accepted { ballot: self.accepted, upto });
         }
     }

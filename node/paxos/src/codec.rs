@@ -9,7 +9,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 /// The format below. A reader refuses any other.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What an entry takes at least: slot, ballot, kind, length.
 const MIN_ENTRY_BYTES: usize = 8 + 16 + 1 + 4;
@@ -43,6 +43,9 @@ pub enum DecodeError {
         /// As claimed.
         len: usize,
     },
+    /// A seal that names no voters, or was written by a later program.
+    #[error("the seal at slot {0} cannot be read")]
+    Seal(Slot),
     /// Entries that do not follow each other from the message's first slot.
     #[error("entries are not contiguous at slot {0}")]
     NotContiguous(Slot),
@@ -218,17 +221,17 @@ impl Wire for Entry {
     fn get(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let slot = Slot::get(r)?;
         let ballot = Ballot::get(r)?;
-        let kind = match u8::get(r)? {
-            1 => EntryKind::EpochStart,
-            2 => EntryKind::Commands,
-            3 => EntryKind::Founding,
-            other => return Err(DecodeError::Kind(other)),
-        };
+        let number = u8::get(r)?;
+        let kind = EntryKind::from_u8(number).ok_or(DecodeError::Kind(number))?;
         let len = u32::get(r)? as usize;
         if len > MAX_ENTRY_BYTES {
             return Err(DecodeError::TooMany { what: "the length of an entry", len });
         }
-        Ok(Self { slot, ballot, kind, payload: r.bytes(len)? })
+        let entry = Self { slot, ballot, kind, payload: r.bytes(len)? };
+        if kind == EntryKind::Seal && entry.seals().is_none() {
+            return Err(DecodeError::Seal(slot));
+        }
+        Ok(entry)
     }
 }
 
@@ -271,9 +274,9 @@ macro_rules! wire_messages {
     };
 }
 wire_messages! {
-    1 Canvass { nonce, accepted, end }
+    1 Canvass { nonce, config, accepted, end }
     2 CanvassReply { nonce, willing, accepted, end, trimmed, connected, promised }
-    3 Prepare { ballot, accepted, end, committed, runs }
+    3 Prepare { ballot, accepted, end, committed, since, by, runs }
     4 Promise { ballot, accepted, end, committed, trimmed, runs, base, entries }
     5 Fetch { ballot, from }
     6 Fetched { ballot, from, entries }
@@ -288,4 +291,6 @@ wire_messages! {
     15 ReadRequest { id }
     16 ReadReply { id, slot }
     17 TransferNow { ballot }
+    18 Chosen { slot, ballot }
+    19 Lacks { ballot }
 }

@@ -52,9 +52,6 @@ impl Config {
         if voters.is_empty() || !voters.windows(2).all(|w| w[0] < w[1]) {
             return Some("the voters are not sorted, not distinct, or none");
         }
-        if !voters.contains(&self.me) {
-            return Some("this member is not a voter");
-        }
         if self.heartbeat.0 == 0 || self.election.0 < 2 * self.heartbeat.0 {
             return Some("the election timeout is not at least two heartbeats");
         }
@@ -80,12 +77,18 @@ impl Recovered {
     /// Why this must not vote, if it must not.
     ///
     /// An empty log never votes: what it once promised or accepted is forgotten, so its vote could elect a
-    /// leader without a committed entry. Founders write the founding entry before they start the core.
-    pub(crate) fn refusal(&self) -> Option<&'static str> {
-        let founded = self.trimmed > Slot::ZERO
-            || self.entries.first().is_some_and(|e| e.slot == Slot(1) && e.kind == EntryKind::Founding);
-        if !founded || self.hard.accepted == Ballot::ZERO {
+    /// leader without a committed entry. Founders write the founding entry before they start the core; others
+    /// come without a vote, and their log begins with a state that they are sent.
+    pub(crate) fn refusal(&self, votes: bool) -> Option<&'static str> {
+        let founded =
+            self.entries.first().is_some_and(|e| e.slot == Slot(1) && e.kind == EntryKind::Founding);
+        let founded = founded && self.hard.accepted > Ballot::ZERO;
+        let empty = self.trimmed == Slot::ZERO && self.entries.is_empty() && self.hard == HardState::EMPTY;
+        if !(founded || self.trimmed > Slot::ZERO || (empty && !votes)) {
             return Some("the log is empty: a member without the founding entry never votes");
+        }
+        if self.entries.iter().any(|e| e.kind == EntryKind::Seal && e.seals().is_none()) {
+            return Some("the log holds a seal that cannot be read");
         }
         if self.hard.promised < self.hard.accepted {
             return Some("the log has accepted a ballot above its promise");

@@ -9,7 +9,7 @@ use crate::disk::Deferred;
 use crate::leader::Leadership;
 use crate::message::{Message, Run};
 use crate::paxos::{Paxos, State};
-use crate::types::{Ballot, Entry, EntryKind, LogOp, MemberId, Millis, Slot};
+use crate::types::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Millis, Slot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,7 +78,9 @@ impl Paxos {
             self.fail_all_reads();
             self.announce();
         }
-        if self.pressing {
+        if !self.is_voter() {
+            self.wait_without_vote();
+        } else if self.pressing {
             self.stand();
         } else {
             self.start_canvass();
@@ -89,7 +91,8 @@ impl Paxos {
         let nonce = self.draw();
         self.canvass = Some(Canvass { nonce, willing: BTreeSet::from([self.cfg.me]), fresher: false });
         self.retry_soon(self.cfg.election.0 / 2);
-        self.broadcast(&Message::Canvass { nonce, accepted: self.accepted, end: self.log.end() });
+        let config = self.membership.config;
+        self.broadcast(&Message::Canvass { nonce, config, accepted: self.accepted, end: self.log.end() });
         self.conclude_canvass();
     }
 
@@ -111,10 +114,21 @@ impl Paxos {
         self.deadline = self.deadline.min(deadline);
     }
 
-    pub(crate) fn on_canvass(&mut self, from: MemberId, nonce: u64, theirs: (Ballot, Slot)) {
+    pub(crate) fn on_canvass(
+        &mut self,
+        from: MemberId,
+        nonce: u64,
+        config: ConfigNo,
+        theirs: (Ballot, Slot),
+    ) {
+        if self.is_over(config, from) {
+            return;
+        }
         let mine = (self.accepted, self.log.end());
         let silent = self.contact.is_none_or(|at| self.now.0 - at.0 >= self.cfg.election.0);
-        let willing = silent && !self.is_leader();
+        let could =
+            config == self.membership.config || self.seal.as_ref().is_some_and(|s| s.config == config);
+        let willing = silent && could && !self.is_leader();
         if willing && mine > theirs && matches!(self.state, State::Follower) && self.canvass.is_none() {
             self.deadline = self.now; // The asker gives way once, so do not let it wait.
         }
@@ -132,7 +146,9 @@ impl Paxos {
 
     fn hears_majority(&self) -> bool {
         let recent = |at: &&Millis| self.now.0 - at.0 < self.cfg.election.0;
-        self.heard.values().filter(recent).count() + 1 >= self.cfg.membership.majority()
+        let heard =
+            |voter: &&MemberId| **voter == self.cfg.me || self.heard.get(voter).filter(recent).is_some();
+        self.membership.voters.iter().filter(heard).count() >= self.membership.majority()
     }
 
     pub(crate) fn on_canvass_reply(
@@ -145,7 +161,8 @@ impl Paxos {
         trimmed: Slot,
     ) {
         let mine = (self.accepted, self.log.end());
-        let Some(canvass) = self.canvass.as_mut().filter(|c| c.nonce == nonce) else { return };
+        let votes = self.membership.has(from);
+        let Some(canvass) = self.canvass.as_mut().filter(|c| votes && c.nonce == nonce) else { return };
         if trimmed > mine.1 {
             self.canvass = None; // What it trimmed is chosen: every quorum has more than we can fetch.
             self.give_up("behind what a peer has trimmed");
@@ -159,7 +176,7 @@ impl Paxos {
     }
 
     fn conclude_canvass(&mut self) {
-        let majority = self.cfg.membership.majority();
+        let majority = self.membership.majority();
         let Some(canvass) = self.canvass.take_if(|c| c.willing.len() >= majority) else { return };
         if canvass.fresher && !self.gave_way {
             self.gave_way = true;
@@ -172,9 +189,12 @@ impl Paxos {
     /// Opens a ballot above all that were promised or seen.
     pub(crate) fn stand(&mut self) {
         assert!(matches!(self.state, State::Follower), "only a follower stands");
+        if !self.is_voter() {
+            return self.give_up("without a vote");
+        }
         self.gave_way = false;
         self.pressing = false;
-        let config = self.cfg.membership.config;
+        let config = self.membership.config;
         let reuse = self.cfg.plant.ballot_reuse();
         let floor = if reuse { self.promised } else { self.promised.max(self.seen) };
         let round = if floor.config < config { Some(1) } else { floor.round.checked_add(1) };
@@ -227,6 +247,8 @@ impl Paxos {
             accepted: self.accepted,
             end: self.log.end(),
             committed: self.committed,
+            since: self.membership.since,
+            by: self.membership.by,
             runs: self.log.last_runs(),
         }
     }
@@ -244,7 +266,7 @@ impl Paxos {
         c.resend_at = Millis(self.now.0 + self.cfg.heartbeat.0);
         let ballot = c.ballot;
         let silent: Vec<MemberId> =
-            self.cfg.membership.voters.iter().copied().filter(|m| !c.promises.contains_key(m)).collect();
+            self.membership.voters.iter().copied().filter(|m| !c.promises.contains_key(m)).collect();
         let prepare = self.prepare(ballot);
         for to in silent {
             self.send(to, prepare.clone());
@@ -262,7 +284,7 @@ impl Paxos {
         }
         let promised = Promised { accepted, end, committed, trimmed, runs, base, entries };
         match &mut self.state {
-            State::Candidate(c) if c.ballot == ballot => {
+            State::Candidate(c) if c.ballot == ballot && self.membership.has(from) => {
                 assert!(accepted < ballot, "nobody accepts a ballot before its leader has adopted");
                 assert!(committed <= end, "a commit index is within its log");
                 c.promises.entry(from).or_insert(promised);
@@ -276,7 +298,7 @@ impl Paxos {
     /// With a quorum: chooses whose log to take, once, and takes it.
     fn try_adopt(&mut self) {
         let State::Candidate(c) = &mut self.state else { return };
-        if !c.prepared || c.promises.len() < self.cfg.membership.majority() {
+        if !c.prepared || c.promises.len() < self.membership.majority() {
             return;
         }
         if c.adoption.is_none() {
@@ -320,7 +342,7 @@ impl Paxos {
         let adoption = c.adoption.take().expect("its end was just compared");
         let promises = std::mem::take(&mut c.promises);
         let ballot = c.ballot;
-        assert!(promises.len() >= self.cfg.membership.majority(), "a leader has a quorum");
+        assert!(promises.len() >= self.membership.majority(), "a leader has a quorum");
         self.lead(ballot, adoption, &promises);
     }
 
@@ -330,9 +352,11 @@ impl Paxos {
             self.disk.push(LogOp::Promised(ballot));
         }
         self.restamp(ballot, base, end, entries);
-        let epoch_start = end.next();
-        self.append(Entry { slot: epoch_start, ballot, kind: EntryKind::EpochStart, payload: Bytes::new() });
-        let mut leadership = Leadership::new(ballot, accepted, end, &self.peers(), self.now);
+        if self.seal.is_none() {
+            let slot = end.next();
+            self.append(Entry { slot, ballot, kind: EntryKind::EpochStart, payload: Bytes::new() });
+        }
+        let mut leadership = Leadership::new(ballot, accepted, end, &self.fed(), self.now);
         let plans: Vec<_> = promises
             .iter()
             .filter(|(m, _)| **m != self.cfg.me)

@@ -9,9 +9,9 @@ use crate::message::{Message, Standing};
 use crate::output::NotLeader;
 use crate::paxos::{Paxos, State};
 use crate::peer::{Limits, Peer, Phase};
-use crate::types::{Ballot, Entry, EntryKind, MAX_ENTRY_BYTES, MemberId, Millis, Slot};
+use crate::types::{Ballot, Entry, EntryKind, MAX_ENTRY_BYTES, MemberId, Membership, Millis, Slot};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Heartbeats without progress after which what was sent is taken as lost.
 pub(crate) const PATIENCE_HEARTBEATS: u64 = 4;
@@ -47,7 +47,7 @@ impl Leadership {
         ballot: Ballot,
         adopted: Ballot,
         sync_point: Slot,
-        peers: &[MemberId],
+        peers: &BTreeSet<MemberId>,
         now: Millis,
     ) -> Self {
         assert!(adopted < ballot, "a leader adopts from a lower ballot");
@@ -64,15 +64,19 @@ impl Leadership {
         }
     }
 
-    /// The slot of our EpochStart: reads wait for its commit.
+    /// The slot of our EpochStart: reads wait for its commit. A leader that took over a seal has none.
     pub(crate) fn epoch_start(&self) -> Slot {
         self.sync_point.next()
     }
 
+    /// Whether our EpochStart is chosen.
+    pub(crate) fn is_settled(&self, committed: Slot) -> bool {
+        committed >= self.epoch_start()
+    }
+
     /// Starts that follower's sync from `base`, unless what it lacks is gone.
     pub(crate) fn plan(&mut self, member: MemberId, base: Slot, trimmed: Slot, now: Millis) {
-        assert!(base <= self.sync_point, "a sync starts within the adopted prefix");
-        let peer = self.peers.get_mut(&member).expect("every voter has a place in the table");
+        let Some(peer) = self.peers.get_mut(&member) else { return };
         if base < trimmed {
             peer.phase = Phase::Behind;
         } else {
@@ -88,10 +92,25 @@ impl Leadership {
         self.peers.values_mut().for_each(|p| p.forget(clock));
     }
 
-    /// The highest round that a majority has answered, this member at once.
-    pub(crate) fn confirmed_round(&self, majority: usize) -> u64 {
-        let rounds = self.peers.values().map(|p| p.acked_seq).chain([self.round]);
-        nth_largest(rounds.collect(), majority)
+    /// The highest round that a majority of the voters has answered, this member at once.
+    pub(crate) fn confirmed_round(&self, membership: &Membership) -> u64 {
+        self.reached(membership, self.round, |p| p.acked_seq)
+    }
+
+    /// The value that a majority of the voters has reached, of which this member has `own`.
+    fn reached<T: Ord + Copy + Default>(
+        &self,
+        membership: &Membership,
+        own: T,
+        of: impl Fn(&Peer) -> T,
+    ) -> T {
+        let me = self.ballot.member;
+        let one = |voter: &MemberId| match self.peers.get(voter) {
+            Some(peer) => of(peer),
+            None if *voter == me => own,
+            None => T::default(),
+        };
+        nth_largest(membership.voters.iter().map(one).collect(), membership.majority())
     }
 }
 
@@ -115,6 +134,9 @@ impl Paxos {
         if l.transfer.is_some() {
             return Err(NotLeader::Transferring);
         }
+        if self.seal.is_some() {
+            return Err(NotLeader::Sealed);
+        }
         if payload.len() > MAX_ENTRY_BYTES {
             return Err(NotLeader::TooLarge);
         }
@@ -130,7 +152,8 @@ impl Paxos {
     /// Whether `propose` would take a proposal.
     #[must_use]
     pub fn can_propose(&self) -> bool {
-        matches!(&self.state, State::Leader(l) if l.transfer.is_none()) && self.window_open()
+        let leads = matches!(&self.state, State::Leader(l) if l.transfer.is_none());
+        leads && self.seal.is_none() && self.window_open()
     }
 
     fn window_open(&self) -> bool {
@@ -145,6 +168,7 @@ impl Paxos {
     pub fn transfer(&mut self, to: MemberId) {
         let until = Millis(self.now.0 + self.cfg.election.0);
         if let State::Leader(l) = &mut self.state
+            && self.membership.has(to)
             && l.peers.contains_key(&to)
         {
             l.transfer = Some(Transfer { to, until, told: false });
@@ -180,11 +204,12 @@ impl Paxos {
         if let State::Leader(l) = &self.state { Some(l.epoch_start()) } else { None }
     }
 
-    /// Up to where a promised follower's log equals ours.
+    /// Up to where a promised follower's log equals ours: within the adopted prefix, or beyond it where both are
+    /// chosen, as in a state that it took over from this ballot.
     pub(crate) fn sync_base(&self, adopted: Ballot, sync_point: Slot, p: &Promised) -> Slot {
         let same_leader = if p.accepted == adopted { p.end } else { Slot::ZERO };
         let common = self.log.common_prefix(&p.runs).max(same_leader).max(p.committed);
-        common.min(p.end).min(sync_point)
+        common.min(p.end).min(sync_point).max(p.committed.min(self.committed))
     }
 
     pub(crate) fn on_late_promise(&mut self, from: MemberId, p: &Promised) {
@@ -193,7 +218,7 @@ impl Paxos {
         let base = self.sync_base(adopted, sync_point, p);
         let (now, trimmed) = (self.now, self.log.trimmed());
         let State::Leader(l) = &mut self.state else { return };
-        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        let Some(peer) = l.peers.get_mut(&from) else { return };
         if p.accepted == ballot {
             peer.matched = peer.matched.max(p.end); // A Promise is sent when all it reports is durable.
             if peer.phase != Phase::Streaming {
@@ -207,9 +232,8 @@ impl Paxos {
 
     pub(crate) fn tick_leader(&mut self) {
         let (now, election) = (self.now, self.cfg.election.0);
-        let majority = self.cfg.membership.majority();
         let State::Leader(l) = &mut self.state else { return };
-        let heard = nth_largest(l.peers.values().map(|p| p.acked_at).chain([now]).collect(), majority);
+        let heard = l.reached(&self.membership, now, |p| p.acked_at);
         if now.0 - heard.0 >= election {
             self.leave_office();
             self.announce();
@@ -233,7 +257,7 @@ impl Paxos {
             return;
         }
         let answers = |p: &Peer| now.0 - p.acked_at.0 <= 2 * heartbeat;
-        let ahead = l.peers.iter().filter(|(_, p)| p.matched > own && answers(p));
+        let ahead = l.peers.iter().filter(|(m, p)| self.membership.has(**m) && p.matched > own && answers(p));
         let best = ahead.max_by_key(|(m, p)| (p.matched, std::cmp::Reverse(**m))).map(|(m, _)| *m);
         if let Some(to) = best {
             l.spare_after = Millis(now.0 + 4 * election); // A failed attempt has stopped proposals for one.
@@ -247,7 +271,10 @@ impl Paxos {
         l.round += 1;
         l.round_at = self.now;
         let heartbeat = Message::Heartbeat { ballot: l.ballot, seq: l.round, commit: self.committed };
-        self.broadcast(&heartbeat);
+        let fed: Vec<MemberId> = l.peers.keys().copied().collect();
+        for to in fed {
+            self.send(to, heartbeat.clone());
+        }
     }
 
     pub(crate) fn on_heartbeat_ack(&mut self, from: MemberId, ballot: Ballot, seq: u64, standing: Standing) {
@@ -257,7 +284,7 @@ impl Paxos {
             return;
         }
         assert!(seq <= l.round, "a round is answered after it was started");
-        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        let Some(peer) = l.peers.get_mut(&from) else { return };
         peer.acked_seq = peer.acked_seq.max(seq);
         peer.acked_at = now;
         let patience = Millis(PATIENCE_HEARTBEATS * self.cfg.heartbeat.0);
@@ -289,7 +316,7 @@ impl Paxos {
             self.press();
             return;
         }
-        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        let Some(peer) = l.peers.get_mut(&from) else { return };
         if s.promised < ballot {
             self.ask_promise(from);
             return;
@@ -317,12 +344,14 @@ impl Paxos {
         let (now, heartbeat) = (self.now, self.cfg.heartbeat);
         let State::Leader(l) = &mut self.state else { return };
         let ballot = l.ballot;
-        let peer = l.peers.get_mut(&member).expect("only voters are heard");
+        let Some(peer) = l.peers.get_mut(&member) else { return };
         if peer.matched > Slot::ZERO || peer.prepared_at.is_some_and(|at| now.0 - at.0 < heartbeat.0) {
             return;
         }
         peer.prepared_at = Some(now);
-        peer.phase = Phase::Unpromised;
+        if peer.phase != Phase::Behind {
+            peer.phase = Phase::Unpromised;
+        }
         let prepare = self.prepare(ballot);
         self.send(member, prepare);
     }
@@ -333,7 +362,7 @@ impl Paxos {
             return;
         }
         assert!(upto <= self.log.end(), "a follower has nothing that its leader has not");
-        let peer = l.peers.get_mut(&from).expect("only voters are heard");
+        let Some(peer) = l.peers.get_mut(&from) else { return };
         peer.matched = peer.matched.max(upto);
         peer.advance(upto, self.now);
         if self.cfg.plant.double_count() {
@@ -348,12 +377,16 @@ impl Paxos {
         let own = self.durable_as_accepted();
         let State::Leader(l) = &self.state else { return };
         assert!(self.accepted == l.ballot, "a leader has accepted its own ballot");
-        let mut voices: Vec<Slot> = l.peers.values().map(|p| p.matched).chain([own]).collect();
-        assert!(voices.len() == self.cfg.membership.voters.len(), "every voter has one voice");
+        let mut chosen = l.reached(&self.membership, own, |p| p.matched);
         if self.cfg.plant.double_count() {
-            voices.extend(&l.acks);
+            let voices = l.peers.values().map(|p| p.matched).chain([own]).chain(l.acks.iter().copied());
+            chosen = nth_largest(voices.collect(), self.membership.majority());
         }
-        let chosen = nth_largest(voices, self.cfg.membership.majority());
+        if let Some(next) = &self.seal
+            && l.reached(next, own, |p| p.matched) < next.since
+        {
+            chosen = chosen.min(Slot(next.since.0 - 1)); // See `reconfig`: half of the next voters must hold it too.
+        }
         self.learn_commit(chosen);
         self.serve_reads();
     }
@@ -372,10 +405,9 @@ impl Paxos {
 
     /// Sends every follower what its window lets out, and the commit index if nothing else carries it.
     pub(crate) fn flush_leader(&mut self) {
-        if !self.is_leader() {
-            return;
-        }
-        for member in self.peers() {
+        let State::Leader(l) = &self.state else { return };
+        let fed: Vec<MemberId> = l.peers.keys().copied().collect();
+        for member in fed {
             self.pump(member);
         }
         self.hand_over();
@@ -390,12 +422,13 @@ impl Paxos {
         };
         let State::Leader(l) = &mut self.state else { return };
         let (ballot, sync_point) = (l.ballot, l.sync_point);
-        let peer = l.peers.get_mut(&member).expect("every voter has a place in the table");
+        let Some(peer) = l.peers.get_mut(&member) else { return };
         let mut messages = Vec::new();
         match peer.phase {
             Phase::Unpromised | Phase::Behind => {}
             _ if peer.next <= self.log.trimmed() => peer.phase = Phase::Behind,
             Phase::Syncing { base } => loop {
+                let sync_point = sync_point.max(base);
                 let from = peer.next;
                 let entries = peer.take_chunk(&self.log, sync_point, limits, now);
                 if entries.is_empty() && (peer.sync_begun || from <= sync_point) {

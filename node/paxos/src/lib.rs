@@ -22,13 +22,14 @@ mod paxos;
 mod peer;
 mod plant;
 mod read_index;
+mod reconfig;
 mod status;
 mod types;
 
 pub use codec::DecodeError;
 pub use config::{Config, Recovered};
 pub use message::{MAX_RUNS, Message, Run, Standing};
-pub use output::{NotLeader, Output, Role};
+pub use output::{NotLeader, Output, ReconfigError, Role};
 pub use paxos::Paxos;
 pub use plant::Plant;
 pub use status::{PeerPhase, PeerStatus, Status};

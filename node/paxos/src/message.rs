@@ -3,7 +3,7 @@
 //! Owns the shapes; `codec` owns their bytes. Every message may be lost, repeated, overtaken: each carries
 //! the ballot it belongs to or a number that is never used twice.
 
-use crate::types::{Ballot, Entry, Slot};
+use crate::types::{Ballot, ConfigNo, Entry, Slot};
 
 /// The most runs a message carries.
 pub const MAX_RUNS: usize = 8;
@@ -42,6 +42,8 @@ pub enum Message {
     Canvass {
         /// Names the question.
         nonce: u64,
+        /// The configuration it would stand in.
+        config: ConfigNo,
         /// The asker's accepted ballot.
         accepted: Ballot,
         /// The asker's end.
@@ -74,6 +76,10 @@ pub enum Message {
         end: Slot,
         /// The candidate's commit index.
         committed: Slot,
+        /// The slot of the entry that names the voters of the ballot's configuration; it is chosen.
+        since: Slot,
+        /// The ballot of that entry.
+        by: Ballot,
         /// The last runs of the candidate's log.
         runs: Vec<Run>,
     },
@@ -201,6 +207,18 @@ pub enum Message {
     /// Stand now: you have all I have.
     TransferNow {
         /// The leader's ballot.
+        ballot: Ballot,
+    },
+    /// The entry of that name is chosen, and with it all before it: a configuration has ended.
+    Chosen {
+        /// Its slot.
+        slot: Slot,
+        /// Its ballot.
+        ballot: Ballot,
+    },
+    /// No promise: the log does not hold the entry that the ballot's configuration begins after.
+    Lacks {
+        /// The ballot.
         ballot: Ballot,
     },
 }

@@ -84,7 +84,33 @@ pub enum NotLeader {
     /// Leadership is being handed over.
     #[error("leadership is being handed over")]
     Transferring,
+    /// The configuration is sealed: the next one's leader takes proposals.
+    #[error("the configuration is sealed")]
+    Sealed,
     /// The payload exceeds [`crate::MAX_ENTRY_BYTES`].
     #[error("the payload is larger than an entry may be")]
+    TooLarge,
+}
+
+/// Why a configuration was not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ReconfigError {
+    /// Only the leader can.
+    #[error("this member does not lead")]
+    NotLeading,
+    /// Another change is under way, or the leader is new: try again soon.
+    #[error("another change is under way, or the leader is new")]
+    Busy,
+    /// There would be nobody to vote.
+    #[error("no voters are named")]
+    NoVoters,
+    /// These are the voters.
+    #[error("these are the voters already")]
+    Unchanged,
+    /// A new voter must first be a learner and catch up.
+    #[error("member {0} has not caught up")]
+    Behind(MemberId),
+    /// The names of the members exceed [`crate::MAX_ENTRY_BYTES`].
+    #[error("the membership is larger than an entry may be")]
     TooLarge,
 }

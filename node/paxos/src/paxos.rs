@@ -1,7 +1,7 @@
 //! The core: its state, its inputs, and the queue of its outputs.
 //!
 //! Owns the fields that every part shares and the dispatch of inputs; the parts (`acceptor`, `election`,
-//! `leader`, `read_index`) own what happens. Work is put off to `next_output`, so that everything that
+//! `leader`, `read_index`, `reconfig`) own what happens. Work is put off to `next_output`, so that everything that
 //! came in between two drains of the queue shares one write and one message per follower.
 
 use crate::acceptor::Stage;
@@ -14,14 +14,20 @@ use crate::message::{Message, Standing};
 use crate::output::{Output, Role};
 use crate::read_index::Reads;
 use crate::status::Counters;
-use crate::types::{Ballot, Entry, IoId, LogOp, MemberId, Millis, Slot};
-use std::collections::{BTreeMap, VecDeque};
+use crate::types::{Ballot, Entry, IoId, LogOp, MemberId, Membership, Millis, Slot};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One member's consensus core.
 #[derive(Clone, Debug, Hash)]
 pub struct Paxos {
     pub(crate) cfg: Config,
     pub(crate) now: Millis,
+    /// Who votes, as far as it is known to be chosen.
+    pub(crate) membership: Membership,
+    /// The next configuration: the log ends with its seal, which is not known to be chosen.
+    pub(crate) seal: Option<Membership>,
+    /// Who is sent the log and does not vote.
+    pub(crate) learners: BTreeSet<MemberId>,
     pub(crate) log: LogView,
     pub(crate) disk: Disk,
     /// The highest ballot promised, durable or not.
@@ -74,7 +80,8 @@ impl Paxos {
     /// group, a log with a gap) starts stopped: its only output is [`Output::Fatal`].
     #[must_use]
     pub fn new(cfg: Config, rec: Recovered, now: Millis) -> Self {
-        let refusal = cfg.refusal().or_else(|| rec.refusal());
+        let votes = cfg.membership.has(cfg.me);
+        let refusal = cfg.refusal().or_else(|| rec.refusal(votes));
         let hard = rec.hard;
         let log = if refusal.is_some() {
             LogView::new(Slot::ZERO, Vec::new())
@@ -84,6 +91,9 @@ impl Paxos {
         let committed = hard.committed.max(rec.trimmed).min(log.end());
         let announced = Role::Follower { leader: None, ballot: hard.promised };
         let mut core = Self {
+            membership: cfg.membership.clone(),
+            seal: None,
+            learners: BTreeSet::new(),
             now,
             disk: Disk::new(log.end(), hard.accepted),
             log,
@@ -120,7 +130,8 @@ impl Paxos {
 
     fn start(&mut self) {
         self.reads = Reads::new(self.draw());
-        if self.cfg.membership.voters.len() > 1 {
+        self.recover_membership();
+        if self.membership.voters != [self.cfg.me] {
             self.put_deadline_off();
         }
         if self.committed > self.log.trimmed() {
@@ -128,21 +139,32 @@ impl Paxos {
         }
     }
 
-    /// A message from another voter; others are not listened to.
+    /// A message from another member. Only voters are counted, but others may lead in a configuration that this
+    /// member has not heard of, or know that one is over.
     pub fn recv(&mut self, from: MemberId, msg: Message) {
-        if self.stopped || from == self.cfg.me || !self.cfg.membership.voters.contains(&from) {
+        if self.stopped || from == self.cfg.me {
             return;
         }
         self.heard.insert(from, self.now);
         match msg {
-            Message::Canvass { nonce, accepted, end } => self.on_canvass(from, nonce, (accepted, end)),
+            Message::Canvass { nonce, config, accepted, end } => {
+                self.on_canvass(from, nonce, config, (accepted, end));
+            }
             Message::CanvassReply { nonce, willing, accepted, end, trimmed, connected, promised } => {
                 self.see(promised);
                 self.on_canvass_reply(from, nonce, willing, connected, (accepted, end), trimmed);
             }
-            Message::Prepare { ballot, accepted, end, committed, runs } if ballot.member == from => {
+            Message::Prepare { ballot, accepted, end, committed, since, by, runs }
+                if ballot.member == from =>
+            {
                 self.see(ballot);
-                self.on_prepare(ballot, (accepted, end), committed, &runs);
+                if self.is_over(ballot.config, from) {
+                    self.send(from, Message::Reject { ballot, promised: self.promised });
+                } else if self.enters(ballot.config, since, by) {
+                    self.on_prepare(ballot, (accepted, end), committed, &runs);
+                } else {
+                    self.send(from, Message::Lacks { ballot });
+                }
             }
             promise @ Message::Promise { .. } => self.on_promise(from, promise),
             Message::Fetch { ballot, from: slot } => self.on_fetch(from, ballot, slot),
@@ -169,6 +191,8 @@ impl Paxos {
                 self.on_heartbeat_ack(from, ballot, seq, standing)
             }
             Message::Reject { ballot, promised } => self.on_reject(ballot, promised),
+            Message::Chosen { slot, ballot } => self.on_chosen(slot, ballot),
+            Message::Lacks { ballot } => self.on_lacks(from, ballot),
             Message::ReadRequest { id } => self.on_read_request(from, id),
             Message::ReadReply { id, slot } => self.on_read_reply(id, slot),
             Message::Prepare { .. }
@@ -366,6 +390,7 @@ impl Paxos {
         assert!(upto <= self.log.end(), "a commit is told only of what is in the log");
         self.committed = upto;
         self.out.push_back(Output::Commit { upto });
+        self.pass_seal();
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -416,10 +441,12 @@ impl Paxos {
         self.out.push_back(Output::Send { to, msg });
     }
 
+    /// All other voters.
     pub(crate) fn peers(&self) -> Vec<MemberId> {
-        self.cfg.membership.voters.iter().copied().filter(|&m| m != self.cfg.me).collect()
+        self.membership.voters.iter().copied().filter(|&m| m != self.cfg.me).collect()
     }
 
+    /// To all other voters.
     pub(crate) fn broadcast(&mut self, msg: &Message) {
         for to in self.peers() {
             self.send(to, msg.clone());

@@ -104,7 +104,10 @@ impl Paxos {
         if self.reads.waiting.is_empty() || self.committed < l.epoch_start() {
             return;
         }
-        let confirmed = l.confirmed_round(self.cfg.membership.majority());
+        if self.seal.is_some() {
+            return; // The next configuration may begin before this member hears of it.
+        }
+        let confirmed = l.confirmed_round(&self.membership);
         assert!(confirmed <= l.round, "no round is confirmed before it is started");
         while let Some(read) = self.reads.waiting.pop_front_if(|r| r.round <= confirmed) {
             self.answer(read, true);
@@ -113,10 +116,9 @@ impl Paxos {
 
     pub(crate) fn flush_reads(&mut self) {
         self.ask_leader();
-        let majority = self.cfg.membership.majority();
         let State::Leader(l) = &self.state else { return };
         let waits = self.reads.waiting.back().is_some_and(|r| r.round > l.round);
-        if waits && l.confirmed_round(majority) == l.round {
+        if waits && l.confirmed_round(&self.membership) == l.round {
             self.start_round(); // One round at a time; the next takes all that came meanwhile.
         }
         self.serve_reads();

@@ -27,6 +27,8 @@ pub struct Ballot {
 impl Ballot {
     /// Lower than every ballot a member can open: what an empty log has accepted.
     pub const ZERO: Self = Self { config: ConfigNo(0), round: 0, member: MemberId(0) };
+    /// The ballot of the founding entry: below every ballot a member can open.
+    pub const FOUNDING: Self = Self { config: ConfigNo(1), round: 0, member: MemberId(0) };
 }
 
 /// A position in the log. The first entry is slot 1; 0 means "before the first".
@@ -62,6 +64,18 @@ pub enum EntryKind {
     Commands = 2,
     /// The founding configuration: always slot 1, the same on every founder.
     Founding = 3,
+    /// The last entry of a configuration, which names the voters of the next: see [`Entry::seals`].
+    Seal = 4,
+}
+
+impl EntryKind {
+    /// The kind of that number.
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<Self> {
+        [Self::EpochStart, Self::Commands, Self::Founding, Self::Seal]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
 }
 
 /// One slot of the log.
@@ -78,6 +92,41 @@ pub struct Entry {
     pub kind: EntryKind,
     /// At most [`MAX_ENTRY_BYTES`].
     pub payload: Bytes,
+}
+
+/// The version of a seal's payload.
+const SEAL_VERSION: u8 = 1;
+
+impl Entry {
+    /// The payload of a seal: the next configuration's number and voters, then what the core does not read.
+    #[must_use]
+    pub(crate) fn seal_payload(config: ConfigNo, voters: &[MemberId], rest: &[u8]) -> Bytes {
+        let mut out = vec![SEAL_VERSION];
+        out.extend_from_slice(&config.0.to_le_bytes());
+        out.extend_from_slice(&(voters.len() as u32).to_le_bytes());
+        voters.iter().for_each(|voter| out.extend_from_slice(&voter.0.to_le_bytes()));
+        out.extend_from_slice(rest);
+        out.into()
+    }
+
+    /// The configuration that begins after this entry, and what whoever asked for it added. None if the entry is no
+    /// seal, or not one that this program can read.
+    #[must_use]
+    pub fn seals(&self) -> Option<(Membership, Bytes)> {
+        if self.kind != EntryKind::Seal {
+            return None;
+        }
+        let (version, rest) = self.payload.split_first()?;
+        let (config, rest) = rest.split_first_chunk::<4>()?;
+        let (count, rest) = rest.split_first_chunk::<4>()?;
+        let (ids, rest) = rest.split_at_checked(4 * u32::from_le_bytes(*count) as usize)?;
+        let (ids, _) = ids.as_chunks::<4>();
+        let voters: Vec<_> = ids.iter().map(|id| MemberId(u32::from_le_bytes(*id))).collect();
+        let sound = *version == SEAL_VERSION && !voters.is_empty() && voters.is_sorted_by(|a, b| a < b);
+        let config = ConfigNo(u32::from_le_bytes(*config));
+        let next = Membership { config, voters, since: self.slot, by: self.ballot };
+        sound.then(|| (next, self.payload.slice_ref(rest)))
+    }
 }
 
 /// The largest payload of one entry, in bytes: one 16 MiB multi and its envelope.
@@ -123,16 +172,32 @@ impl HardState {
     pub const EMPTY: Self = Self { promised: Ballot::ZERO, accepted: Ballot::ZERO, committed: Slot::ZERO };
 }
 
-/// Who votes. Learners come with reconfiguration.
+/// Who votes, and the entry that says so.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The configuration's number.
     pub config: ConfigNo,
     /// The voters, sorted, without duplicates, never empty.
     pub voters: Vec<MemberId>,
+    /// The slot of the entry that names them: the founding entry, or the seal of the configuration before.
+    pub since: Slot,
+    /// The ballot of that entry.
+    pub by: Ballot,
 }
 
 impl Membership {
+    /// The founding configuration.
+    #[must_use]
+    pub fn founding(voters: Vec<MemberId>) -> Self {
+        Self { config: ConfigNo(1), voters, since: Slot(1), by: Ballot::FOUNDING }
+    }
+
+    /// Whether that member votes.
+    #[must_use]
+    pub fn has(&self, member: MemberId) -> bool {
+        self.voters.binary_search(&member).is_ok()
+    }
+
     /// The size of a majority of the voters.
     #[must_use]
     pub fn majority(&self) -> usize {

@@ -94,6 +94,12 @@ impl Replica {
     fn apply_entry(&mut self, entry: Entry) {
         match entry.kind {
             EntryKind::Founding => {}
+            // No member asks for another configuration yet; the core could.
+            EntryKind::Seal => {
+                let reason =
+                    format!("slot {} ends the configuration, which this program cannot do", entry.slot);
+                self.outputs.push_back(Output::Fatal { reason });
+            }
             EntryKind::EpochStart => self.state.epoch_start(),
             EntryKind::Commands => {
                 if let Err(error) = self.apply_batch(&entry.payload) {

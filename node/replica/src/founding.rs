@@ -6,7 +6,7 @@
 
 use crate::wire::{Reader, WireError, put_bytes};
 use bytes::Bytes;
-use pharos_paxos::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Membership, Slot};
+use pharos_paxos::{Ballot, Entry, EntryKind, LogOp, MemberId, Membership, Slot};
 
 const VERSION: u8 = 1;
 
@@ -40,7 +40,7 @@ pub struct Founding {
 
 impl Founding {
     /// The founding ballot: below every ballot a member can open.
-    pub const BALLOT: Ballot = Ballot { config: ConfigNo(1), round: 0, member: MemberId(0) };
+    pub const BALLOT: Ballot = Ballot::FOUNDING;
 
     /// What a founder's empty log is given, in one group, before the member starts.
     #[must_use]
@@ -58,7 +58,7 @@ impl Founding {
     /// Who votes in configuration 1.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        Membership { config: ConfigNo(1), voters: self.members.iter().map(|m| m.id).collect() }
+        Membership::founding(self.members.iter().map(|m| m.id).collect())
     }
 
     /// The founder with this id.

@@ -192,7 +192,7 @@ impl Replica {
             state,
         };
         if unlogged {
-            replica.paxos.install(installed, None);
+            replica.paxos.install(installed, None, &replica.founding.membership());
         }
         replica.take_core_outputs();
         Ok(replica)

@@ -296,7 +296,7 @@ impl Replica {
         self.state = state;
         self.applier.jump(upto);
         self.persist.installed(upto, self.now.mono);
-        self.paxos.install(upto, complete);
+        self.paxos.install(upto, complete, &self.founding.membership());
         if self.leads() {
             self.grant_full_timeouts();
         }

@@ -31,7 +31,7 @@ enum Said {
 impl Twins {
     fn founded(id: MemberId) -> Self {
         let voters = (1..=3).map(MemberId).collect();
-        let config = Config::new(id, Membership { config: ConfigNo(1), voters }, 7);
+        let config = Config::new(id, Membership::founding(voters), 7);
         let entry =
             Entry { slot: Slot(1), ballot: FOUNDING, kind: EntryKind::Founding, payload: Bytes::new() };
         let hard = HardState { promised: FOUNDING, accepted: FOUNDING, committed: Slot(1) };

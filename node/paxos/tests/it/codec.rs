@@ -49,10 +49,8 @@ fn with_entries(first: fn(Slot) -> Slot) -> impl Strategy<Value = (Slot, Vec<Ent
 fn message() -> impl Strategy<Value = Message> {
     let same = |s: Slot| s;
     prop_oneof![
-        (any::<u64>(), ballot(), slot()).prop_map(|(nonce, accepted, end)| Message::Canvass {
-            nonce,
-            accepted,
-            end
+        (any::<u64>(), any::<u32>(), ballot(), slot()).prop_map(|(nonce, config, accepted, end)| {
+            Message::Canvass { config: ConfigNo(config), nonce, accepted, end }
         }),
         (any::<u64>(), any::<bool>(), ballot(), slot(), slot(), any::<bool>(), ballot()).prop_map(
             |(nonce, willing, accepted, end, trimmed, connected, promised)| Message::CanvassReply {
@@ -65,9 +63,17 @@ fn message() -> impl Strategy<Value = Message> {
                 promised
             }
         ),
-        (ballot(), ballot(), slot(), slot(), runs()).prop_map(|(ballot, accepted, end, committed, runs)| {
-            Message::Prepare { ballot, accepted, end, committed, runs }
-        }),
+        (ballot(), ballot(), slot(), slot(), slot(), ballot(), runs()).prop_map(
+            |(ballot, accepted, end, committed, since, by, runs)| Message::Prepare {
+                ballot,
+                accepted,
+                end,
+                committed,
+                since,
+                by,
+                runs
+            }
+        ),
         (ballot(), ballot(), slot(), slot(), slot(), runs(), with_entries(Slot::next)).prop_map(
             |(ballot, accepted, end, committed, trimmed, runs, (base, entries))| Message::Promise {
                 ballot,
@@ -119,6 +125,8 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|id| Message::ReadRequest { id }),
         (any::<u64>(), proptest::option::of(slot())).prop_map(|(id, slot)| Message::ReadReply { id, slot }),
         ballot().prop_map(|ballot| Message::TransferNow { ballot }),
+        (slot(), ballot()).prop_map(|(slot, ballot)| Message::Chosen { slot, ballot }),
+        ballot().prop_map(|ballot| Message::Lacks { ballot }),
     ]
 }
 
@@ -167,9 +175,9 @@ proptest! {
 
 #[test]
 fn a_version_of_the_future_is_refused_by_name() {
-    assert_eq!(Message::decode(&[2, 1]), Err(DecodeError::Version(2)));
+    assert_eq!(Message::decode(&[3, 1]), Err(DecodeError::Version(3)));
     assert_eq!(Message::decode(&[]), Err(DecodeError::Short));
-    assert_eq!(Message::decode(&[1, 99]), Err(DecodeError::Tag(99)));
+    assert_eq!(Message::decode(&[2, 99]), Err(DecodeError::Tag(99)));
 }
 
 #[test]

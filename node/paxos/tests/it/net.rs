@@ -4,7 +4,7 @@ use crate::oracle::Oracle;
 use bytes::Bytes;
 use pharos_paxos::{
     Ballot, Config, ConfigNo, Entry, EntryKind, HardState, IoId, LogOp, MemberId, Membership, Message,
-    Millis, NotLeader, Output, Paxos, Recovered, Role, Slot,
+    Millis, NotLeader, Output, Paxos, ReconfigError, Recovered, Role, Slot,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,6 +31,16 @@ impl Disk {
             hard: HardState { promised: FOUNDING, accepted: FOUNDING, committed: Slot(1) },
             trimmed: Slot::ZERO,
             entries: BTreeMap::from([(Slot(1), entry)]),
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Of a member that comes later.
+    fn blank() -> Self {
+        Self {
+            hard: HardState::EMPTY,
+            trimmed: Slot::ZERO,
+            entries: BTreeMap::new(),
             pending: VecDeque::new(),
         }
     }
@@ -68,6 +78,10 @@ impl Disk {
 pub(crate) struct Node {
     pub(crate) core: Option<Paxos>,
     pub(crate) disk: Disk,
+    /// The membership that the state store holds: as of the trim point or later.
+    pub(crate) stored: Membership,
+    /// The end of the state that it took over last.
+    installed: Slot,
     pub(crate) committed: Slot,
     pub(crate) roles: Vec<Role>,
     pub(crate) reads: Vec<(u64, Option<Slot>)>,
@@ -86,10 +100,27 @@ pub(crate) struct Net {
     pub(crate) wire: Vec<Flight>,
     pub(crate) cut: BTreeSet<(u32, u32)>,
     pub(crate) now: u64,
+    /// Who is sent the log without a vote.
+    pub(crate) learners: BTreeSet<MemberId>,
     pub(crate) oracle: Oracle,
     /// Everything that came out, folded: two equal runs have equal folds.
     pub(crate) trace: u64,
     template: Config,
+}
+
+impl Node {
+    fn new(disk: Disk, stored: Membership) -> Self {
+        Self {
+            core: None,
+            disk,
+            stored,
+            installed: Slot::ZERO,
+            committed: Slot::ZERO,
+            roles: vec![],
+            reads: vec![],
+            boots: 0,
+        }
+    }
 }
 
 impl Net {
@@ -99,25 +130,16 @@ impl Net {
 
     pub(crate) fn with(members: u32, change: impl Fn(&mut Config)) -> Self {
         let voters = (1..=members).map(MemberId).collect();
-        let membership = Membership { config: ConfigNo(1), voters };
-        let mut template = Config::new(MemberId(1), membership, 7);
+        let membership = Membership::founding(voters);
+        let mut template = Config::new(MemberId(1), membership.clone(), 7);
         change(&mut template);
-        let nodes = (1..=members).map(|id| {
-            let node = Node {
-                core: None,
-                disk: Disk::founded(),
-                committed: Slot::ZERO,
-                roles: vec![],
-                reads: vec![],
-                boots: 0,
-            };
-            (id, node)
-        });
+        let nodes = (1..=members).map(|id| (id, Node::new(Disk::founded(), membership.clone())));
         let mut net = Self {
             nodes: nodes.collect(),
             wire: vec![],
             cut: BTreeSet::new(),
             now: 1000,
+            learners: BTreeSet::new(),
             oracle: Oracle::default(),
             trace: 0,
             template,
@@ -151,12 +173,81 @@ impl Net {
         let node = self.nodes.get_mut(&id).expect("a member");
         assert!(node.core.is_none() && node.disk.pending.is_empty());
         node.boots += 1;
+        if node.installed > node.disk.trimmed {
+            // What the log holds up to a state that was installed may never have been chosen; the store has it.
+            node.disk.entries = node.disk.entries.split_off(&node.installed.next());
+            node.disk.trimmed = node.installed;
+        }
         let mut cfg = self.template.clone();
         cfg.me = MemberId(id);
+        cfg.membership = node.stored.clone();
         cfg.seed = self.template.seed.wrapping_add(node.boots * 1_000_003);
         node.committed = node.disk.trimmed;
-        node.core = Some(Paxos::new(cfg, node.disk.recovered(), now));
+        let mut core = Paxos::new(cfg, node.disk.recovered(), now);
+        core.set_learners(self.learners.iter().copied());
+        node.core = Some(core);
         self.collect(id);
+    }
+
+    /// A new machine, which learns.
+    pub(crate) fn join(&mut self, id: u32) {
+        let node = Node::new(Disk::blank(), self.template.membership.clone());
+        assert!(self.nodes.insert(id, node).is_none(), "ids are not used again");
+        self.learners.insert(MemberId(id));
+        self.boot(id);
+        for id in self.ids() {
+            if self.alive(id) {
+                let learners = self.learners.clone();
+                self.core_mut(id).set_learners(learners);
+                self.collect(id);
+            }
+        }
+    }
+
+    pub(crate) fn reconfigure(&mut self, leader: u32, voters: &[u32]) -> Result<Slot, ReconfigError> {
+        let voters: Vec<_> = voters.iter().copied().map(MemberId).collect();
+        let slot = self.core_mut(leader).reconfigure(&voters, b"rest");
+        self.collect(leader);
+        slot
+    }
+
+    /// A leader's state reaches a member that lacks what is trimmed, or the seal.
+    pub(crate) fn install(&mut self, leader: u32, to: u32) -> bool {
+        let from = self.core(leader);
+        let upto = from.committed().min(from.durable());
+        let complete = from.epoch_start().filter(|start| *start <= upto).map(|_| from.ballot());
+        let stale =
+            self.alive(to) && from.ballot() >= self.core(to).ballot() && self.core(to).committed() < upto;
+        let installs = stale && from.behind().any(|member| member.0 == to);
+        if installs {
+            let ballot = from.ballot();
+            self.core_mut(to).await_state(ballot);
+            self.collect(to);
+            self.sync_all(to);
+            let membership = self.oracle.membership_at(upto, &self.template.membership);
+            let node = self.nodes.get_mut(&to).expect("a member");
+            (node.committed, node.installed) = (upto, upto);
+            self.core_mut(to).install(upto, complete, &membership);
+            // The store is flushed before the log is cut; here both are durable at once.
+            self.collect(to);
+            self.sync_all(to);
+            self.nodes.get_mut(&to).expect("a member").stored = membership;
+        }
+        installs
+    }
+
+    /// All who are behind get a leader's state.
+    pub(crate) fn install_all(&mut self) {
+        for leader in self.leaders() {
+            for to in self.core(leader).behind().map(|member| member.0).collect::<Vec<_>>() {
+                self.install(leader, to);
+            }
+        }
+    }
+
+    /// Who votes, as far as is known to be chosen.
+    pub(crate) fn membership(&self) -> Membership {
+        self.oracle.membership_at(Slot(u64::MAX), &self.template.membership)
     }
 
     /// The process dies; of the writes under way the first `survive` reach the disk.
@@ -203,6 +294,7 @@ impl Net {
                 self.oracle.on_write(&ops);
                 node.disk.pending.push_back((io, ops));
             }
+            Output::Commit { upto } if upto == node.installed => {}
             Output::Commit { upto } => {
                 self.oracle.on_commit(core, node.committed, upto);
                 node.committed = upto;
@@ -354,8 +446,7 @@ impl Net {
     }
 
     pub(crate) fn check(&self) {
-        let majority = self.nodes.len() / 2 + 1;
-        self.oracle.check_disks(self.nodes.values().map(|n| &n.disk), majority);
+        self.oracle.check_disks(&self.nodes, &self.template.membership);
         let cores: Vec<_> = self.nodes.values().filter_map(|n| n.core.as_ref()).collect();
         self.oracle.check_prefix(&cores);
     }

@@ -2,13 +2,16 @@
 //!
 //! It sees only what members tell (`Commit`, `ReadReady`, `Role`, `Write`) and what their disks hold.
 
-use pharos_paxos::{Ballot, Entry, LogOp, Paxos, Role, Slot};
+use crate::net::{Disk, Node};
+use pharos_paxos::{Ballot, Entry, LogOp, Membership, Paxos, Role, Slot};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(crate) struct Oracle {
     /// What a member has told to be chosen.
     pub(crate) chosen: BTreeMap<Slot, Entry>,
+    /// The chosen seals among them.
+    pub(crate) seals: BTreeMap<Slot, Membership>,
     /// Every entry ever written, by its name.
     named: BTreeMap<(Ballot, Slot), Entry>,
     /// The end which the leader of each ballot adopted.
@@ -33,9 +36,16 @@ impl Oracle {
         }
     }
 
+    /// The configuration after all seals chosen up to a slot.
+    pub(crate) fn membership_at(&self, upto: Slot, founding: &Membership) -> Membership {
+        let last = self.seals.range(..=upto).next_back();
+        last.map_or(founding, |(_, membership)| membership).clone()
+    }
+
     pub(crate) fn on_role(&mut self, core: &Paxos, role: Role) {
         if let Role::Leader { ballot } = role {
-            let adopted = Slot(core.last_slot().0 - 1);
+            let sealed = core.entry(core.last_slot()).is_some_and(|last| last.ballot != ballot);
+            let adopted = if sealed { core.last_slot() } else { Slot(core.last_slot().0 - 1) };
             assert!(self.adopted.insert(ballot, adopted).is_none(), "ballot {ballot} is led once");
         }
     }
@@ -49,6 +59,10 @@ impl Oracle {
             };
             let chosen = self.chosen.entry(Slot(slot)).or_insert_with(|| entry.clone());
             assert_eq!(chosen, entry, "all members agree on slot {slot}");
+            if let Some((membership, rest)) = entry.seals() {
+                assert_eq!(rest, b"rest"[..], "what travels with a seal stays");
+                self.seals.insert(Slot(slot), membership);
+            }
         }
     }
 
@@ -66,10 +80,13 @@ impl Oracle {
         }
     }
 
-    /// What is chosen stays on a majority of disks.
-    pub(crate) fn check_disks<'a>(&self, disks: impl Iterator<Item = &'a crate::net::Disk>, majority: usize) {
+    /// What is chosen stays on a majority of the disks of those who vote.
+    pub(crate) fn check_disks(&self, nodes: &BTreeMap<u32, Node>, founding: &Membership) {
         let Some((slot, entry)) = self.chosen.iter().next_back() else { return };
-        let holders = disks.filter(|d| d.trimmed >= *slot || d.entries.get(slot) == Some(entry)).count();
+        let membership = self.membership_at(*slot, founding);
+        let holds = |d: &Disk| d.trimmed >= *slot || d.entries.get(slot) == Some(entry);
+        let holders = membership.voters.iter().filter(|voter| holds(&nodes[&voter.0].disk)).count();
+        let majority = membership.majority();
         assert!(holders >= majority, "chosen slot {slot} is durable on {holders} disks only");
     }
 

@@ -42,6 +42,8 @@ struct Met {
     ballots: u64,
     crashes: usize,
     lost_writes: usize,
+    installs: usize,
+    configurations: usize,
     trace: u64,
 }
 
@@ -52,6 +54,8 @@ struct Run {
     met: Met,
     /// How much of the schedule is trouble: runs differ.
     trouble: usize,
+    /// Whether machines come and go.
+    machines: bool,
     /// How many of a hundred chances the disks let pass.
     slow: usize,
     /// Links that deliver nothing until then, and lose nothing.
@@ -64,6 +68,7 @@ const STEPS: usize = 4000;
 
 fn run(seed: u64, members: u32, plant: Plant) -> Met {
     let mut dice = Dice(seed);
+    let machines = dice.pick(&[false, true]);
     let trouble = dice.pick(&[5, 15, 30]);
     // Delays as long as the timeouts make two leaders at once usual.
     let (heartbeat, election) = dice.pick(&[(50, 500), (20, 100), (20, 60)]);
@@ -82,6 +87,7 @@ fn run(seed: u64, members: u32, plant: Plant) -> Met {
         proposals: 0,
         met: Met::default(),
         trouble,
+        machines,
         slow,
         clogged: BTreeMap::new(),
         stalled: BTreeMap::new(),
@@ -92,6 +98,7 @@ fn run(seed: u64, members: u32, plant: Plant) -> Met {
     }
     run.converge();
     run.met.chosen = run.net.oracle.last_chosen().0;
+    run.met.configurations = run.net.oracle.seals.len();
     run.met.reads = run.net.oracle.reads_answered;
     run.met.trace = run.net.trace;
     run.met
@@ -102,12 +109,14 @@ impl Run {
         match self.dice.below(1000) {
             0..480 => self.wire(),
             480..720 => self.sync(),
-            720..850 => {
+            720..840 => {
                 let ms = 1 + self.dice.below(20) as u64;
                 self.net.tick(ms);
             }
+            840..850 => self.install(),
             850..930 => self.propose(),
-            930..950 => self.read(),
+            930..945 => self.read(),
+            945..950 if self.machines => self.machines(),
             950..1000 if self.dice.percent(self.trouble) => self.trouble(),
             _ => {}
         }
@@ -213,17 +222,48 @@ impl Run {
         }
     }
 
-    /// Only what every disk has: there are no snapshots here.
+    /// Mostly what every disk has; else some will need the state.
     fn trim(&mut self, id: u32) {
         let everywhere = self.net.nodes.values().map(|n| n.disk.hard.committed).min().expect("members");
+        let all = self.dice.percent(30);
         if self.net.alive(id) {
             let core = self.net.core_mut(id);
-            let upto = everywhere.min(core.committed()).min(core.durable());
+            let known = core.committed().min(core.durable());
+            let upto = if all { known } else { known.min(everywhere) };
             core.trim(upto);
-            let disk = &mut self.net.nodes.get_mut(&id).expect("a member").disk;
-            if upto > disk.trimmed {
-                disk.entries = disk.entries.split_off(&upto.next());
-                disk.trimmed = upto;
+            let stored = core.membership().clone();
+            let node = self.net.nodes.get_mut(&id).expect("a member");
+            if upto > node.disk.trimmed {
+                node.disk.entries = node.disk.entries.split_off(&upto.next());
+                node.disk.trimmed = upto;
+                node.stored = stored;
+            }
+        }
+    }
+
+    fn install(&mut self) {
+        for leader in self.net.leaders() {
+            let behind: Vec<_> = self.net.core(leader).behind().map(|member| member.0).collect();
+            if !behind.is_empty() {
+                let to = self.dice.pick(&behind);
+                self.met.installs += usize::from(self.net.install(leader, to));
+            }
+        }
+    }
+
+    /// Another machine, or another configuration of those there are.
+    fn machines(&mut self) {
+        let ids = self.net.ids();
+        if ids.len() < 9 && self.dice.percent(30) {
+            return self.net.join(ids.len() as u32 + 1);
+        }
+        for leader in self.net.leaders() {
+            for _ in 0..20 {
+                // Many are refused, for somebody has not caught up.
+                let voters: Vec<u32> = ids.iter().copied().filter(|_| self.dice.percent(50)).collect();
+                if self.net.reconfigure(leader, &voters).is_ok() {
+                    break;
+                }
             }
         }
     }
@@ -233,11 +273,15 @@ impl Run {
         self.restart_all();
         for _ in 0..100 {
             self.net.run(100);
+            self.net.install_all();
             if let [leader] = self.net.leaders()[..] {
                 let end = self.net.core(leader).last_slot();
                 let done =
                     |id: &u32| self.net.core(*id).committed() == end && self.net.core(*id).durable() == end;
-                if self.net.ids().iter().all(done) && self.net.core(leader).can_propose() {
+                let membership = self.net.membership();
+                let fed =
+                    |id: &&u32| membership.has(MemberId(**id)) || self.net.learners.contains(&MemberId(**id));
+                if self.net.ids().iter().filter(fed).all(done) && self.net.core(leader).can_propose() {
                     self.net.propose(leader, "last").expect("a settled leader takes a proposal");
                     self.net.run(100);
                     assert_eq!(self.net.core(leader).committed(), end.next(), "the group goes on");
@@ -275,9 +319,12 @@ fn fixed_seeds_meet_every_kind_of_trouble() {
         all.reads += met.reads;
         all.ballots += met.ballots;
         all.crashes += met.crashes;
+        all.configurations += met.configurations;
+        all.installs += met.installs;
         all.lost_writes += met.lost_writes;
     }
     assert!(all.chosen > 1000 && all.reads > 200 && all.ballots > 150, "{all:?}");
+    assert!(all.configurations > 8 && all.installs > 15, "{all:?}");
     assert!(all.crashes > 60 && all.lost_writes > 15, "{all:?}");
 }
 

@@ -375,7 +375,7 @@ fn a_member_behind_the_trim_point_waits_for_a_snapshot_and_says_so() {
 
 #[test]
 fn an_empty_log_never_votes() {
-    let membership = Membership { config: pharos_paxos::ConfigNo(1), voters: vec![MemberId(1), MemberId(2)] };
+    let membership = Membership::founding(vec![MemberId(1), MemberId(2)]);
     let cfg = Config { plant: Plant::None, ..Config::new(MemberId(1), membership, 1) };
     let empty = Recovered { hard: HardState::EMPTY, trimmed: Slot::ZERO, entries: vec![] };
     let mut core = Paxos::new(cfg, empty, Millis(0));
@@ -385,6 +385,8 @@ fn an_empty_log_never_votes() {
         accepted: FOUNDING,
         end: Slot(1),
         committed: Slot(1),
+        since: pharos_paxos::Slot(1),
+        by: FOUNDING,
         runs: vec![],
     };
     core.recv(MemberId(2), prepare);

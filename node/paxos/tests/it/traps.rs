@@ -128,6 +128,8 @@ fn the_completion_of_a_write_that_was_cut_since_counts_for_nothing() {
         accepted: ballot(1, 1),
         end: Slot(4),
         committed: Slot(4),
+        since: Slot(1),
+        by: FOUNDING,
         runs: vec![],
     };
     net.hand(2, 3, prepare);
@@ -197,8 +199,15 @@ fn an_old_sync_cuts_nothing_that_was_committed_since() {
 fn a_sync_that_would_cut_committed_entries_stops_the_member() {
     let mut net = settled();
     let new = ballot(2, 2);
-    let prepare =
-        Message::Prepare { ballot: new, accepted: FOUNDING, end: Slot(1), committed: Slot(1), runs: vec![] };
+    let prepare = Message::Prepare {
+        ballot: new,
+        accepted: FOUNDING,
+        end: Slot(1),
+        committed: Slot(1),
+        since: Slot(1),
+        by: FOUNDING,
+        runs: vec![],
+    };
     net.hand(2, 3, prepare);
     let sync = Message::AcceptSync {
         ballot: new,
@@ -247,6 +256,8 @@ fn a_promise_is_sent_only_when_durable_and_covers_every_earlier_write() {
         accepted: ballot(1, 1),
         end: Slot(4),
         committed: Slot(4),
+        since: Slot(1),
+        by: FOUNDING,
         runs: vec![],
     };
     net.wire.clear();
@@ -336,7 +347,15 @@ fn a_commit_index_heard_before_the_log_covers_it_is_not_told() {
     net.hand(
         2,
         3,
-        Message::Prepare { ballot: new, accepted: leader, end: Slot(9), committed: Slot(9), runs: vec![] },
+        Message::Prepare {
+            ballot: new,
+            accepted: leader,
+            end: Slot(9),
+            committed: Slot(9),
+            since: Slot(1),
+            by: FOUNDING,
+            runs: vec![],
+        },
     );
     net.hand(2, 3, Message::Heartbeat { ballot: new, seq: 1, commit: Slot(9) });
     net.hand(2, 3, Message::Commit { ballot: new, upto: Slot(9) });
@@ -404,6 +423,8 @@ fn a_voter_stuck_above_the_leaders_ballot_is_won_back() {
         accepted: ballot(1, 1),
         end: Slot(4),
         committed: Slot(4),
+        since: Slot(1),
+        by: FOUNDING,
         runs: vec![],
     };
     net.hand(2, 3, prepare); // Member 2 opened it and died before anyone else heard.
