@@ -382,7 +382,12 @@ impl Paxos {
             let voices = l.peers.values().map(|p| p.matched).chain([own]).chain(l.acks.iter().copied());
             chosen = nth_largest(voices.collect(), self.membership.majority());
         }
+        if self.cfg.plant.learner_counted() {
+            let holders = l.peers.values().map(|p| p.matched).chain([own]);
+            chosen = nth_largest(holders.collect(), self.membership.majority());
+        }
         if let Some(next) = &self.seal
+            && !self.cfg.plant.seal_of_old_majority()
             && l.reached(next, own, |p| p.matched) < next.since
         {
             chosen = chosen.min(Slot(next.since.0 - 1)); // See `reconfig`: half of the next voters must hold it too.

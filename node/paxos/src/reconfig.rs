@@ -191,6 +191,9 @@ impl Paxos {
     /// Whether this member may promise a ballot of that configuration, which begins after the entry (since, by): it
     /// must hold it. Then it is chosen, for the ballot was opened.
     pub(crate) fn enters(&mut self, config: ConfigNo, since: Slot, by: Ballot) -> bool {
+        if self.cfg.plant.promise_without_seal() {
+            return true;
+        }
         if self.log.end() == Slot::ZERO {
             return false;
         }

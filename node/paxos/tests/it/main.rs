@@ -9,5 +9,6 @@ mod codec;
 mod net;
 mod oracle;
 mod random;
+mod reconfig;
 mod scenarios;
 mod traps;
