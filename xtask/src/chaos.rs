@@ -11,7 +11,7 @@ pub(crate) struct Options {
     /// Minutes of faults.
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
-    /// Members of the Ensemble: 3 to 5.
+    /// Members of the Ensemble: 3, 5 or 7.
     #[arg(long, default_value_t = 3)]
     members: u8,
     /// What workload and faults follow from; a run prints its own.

@@ -56,7 +56,7 @@ const CHANCES: [(usize, Fault); 6] = [
     (1, Fault::RollingRestart),
 ];
 
-/// Injects faults until the time is over; all members serve when this returns.
+/// Injects faults until each kind was met and the time is over; all members serve when this returns.
 pub(super) fn inject(
     ensemble: &mut LocalEnsemble,
     rng: &mut Rng,
@@ -66,7 +66,7 @@ pub(super) fn inject(
     let mut counts = Counts::new();
     // The first round goes through all kinds.
     let mut first: Vec<Fault> = CHANCES.iter().map(|(_, fault)| *fault).collect();
-    while start.elapsed() < length {
+    while !first.is_empty() || start.elapsed() < length {
         pause(rng, 800, 3_000);
         let fault =
             if first.is_empty() { rng.weighted(&CHANCES) } else { first.remove(rng.below(first.len())) };

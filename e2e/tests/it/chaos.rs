@@ -9,7 +9,7 @@ fn no_client_sees_anything_wrong_while_members_are_killed_and_stopped() {
     let options = Options {
         members: 3,
         clients: 12,
-        length: Duration::from_secs(60),
+        length: Duration::from_secs(40),
         pause: Duration::from_millis(60),
         seed: 1,
     };
@@ -20,6 +20,6 @@ fn no_client_sees_anything_wrong_while_members_are_killed_and_stopped() {
         assert!(verdict.faults.contains_key(&fault), "{verdict}");
     }
     let all = verdict.all_operations();
-    assert!(all.acknowledged > 10_000 && all.failed > 1_000 && all.unknown > 50, "{verdict}");
-    assert!(verdict.checked.events > 5_000 && verdict.checked.expired > 0, "{verdict}");
+    assert!(all.acknowledged > 2_000 && all.failed > 200 && all.unknown > 5, "{verdict}");
+    assert!(verdict.checked.events > 1_000, "{verdict}");
 }
