@@ -127,6 +127,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let verdict = chaos::run(chaos::Options {
                 members: members.into(),
                 clients,
+                faults: chaos::ANY,
                 length: Duration::from_secs_f64(minutes * 60.0),
                 pause: Duration::from_millis(pause_ms),
                 seed,

@@ -47,10 +47,23 @@ impl fmt::Display for Fault {
 /// How often each fault happened.
 pub(super) type Counts = BTreeMap<Fault, usize>;
 
-const CHANCES: [(usize, Fault); 6] = [
+/// Kinds of faults, and how often each comes beside the others.
+pub type Chances = &'static [(usize, Fault)];
+
+/// All there are.
+pub const ANY: Chances = &[
     (3, Fault::Kill),
     (4, Fault::KillLeader),
     (1, Fault::KillAll),
+    (3, Fault::Pause),
+    (4, Fault::PauseLeader),
+    (1, Fault::RollingRestart),
+];
+
+/// Those that leave a quorum, so that few answers are lost and little is left to inference.
+pub const ONE_MEMBER: Chances = &[
+    (3, Fault::Kill),
+    (4, Fault::KillLeader),
     (3, Fault::Pause),
     (4, Fault::PauseLeader),
     (1, Fault::RollingRestart),
@@ -60,16 +73,17 @@ const CHANCES: [(usize, Fault); 6] = [
 pub(super) fn inject(
     ensemble: &mut LocalEnsemble,
     rng: &mut Rng,
+    chances: Chances,
     length: Duration,
 ) -> anyhow::Result<Counts> {
     let start = Instant::now();
     let mut counts = Counts::new();
     // The first round goes through all kinds.
-    let mut first: Vec<Fault> = CHANCES.iter().map(|(_, fault)| *fault).collect();
+    let mut first: Vec<Fault> = chances.iter().map(|(_, fault)| *fault).collect();
     while !first.is_empty() || start.elapsed() < length {
         pause(rng, 800, 3_000);
         let fault =
-            if first.is_empty() { rng.weighted(&CHANCES) } else { first.remove(rng.below(first.len())) };
+            if first.is_empty() { rng.weighted(chances) } else { first.remove(rng.below(first.len())) };
         let at = start.elapsed().as_secs_f64();
         one(ensemble, fault, rng).with_context(|| format!("{fault}, {at:.1} s after the start"))?;
         *counts.entry(fault).or_default() += 1;

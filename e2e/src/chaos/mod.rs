@@ -26,7 +26,7 @@ use crate::rng::Rng;
 use client::{Client, Clock};
 use sessions::{Shared, look, look_at_all, names};
 
-pub use faults::Fault;
+pub use faults::{ANY, Chances, Fault, ONE_MEMBER};
 pub use report::{Outcomes, Verdict};
 
 /// A member may tell the leader up to a third of a session's timeout late that it has heard of it.
@@ -41,6 +41,8 @@ pub struct Options {
     pub members: usize,
     /// How many clients there are beside the observers.
     pub clients: usize,
+    /// Which faults there are.
+    pub faults: Chances,
     /// How long there are faults.
     pub length: Duration,
     /// The longest pause of a client between two batches of requests.
@@ -71,7 +73,7 @@ pub fn run(options: Options) -> anyhow::Result<Verdict> {
             scope.spawn(move || sessions::work(shared, client, seed, stop))
         };
         let workers: Vec<_> = (0..options.clients).map(&mut work).collect();
-        let counts = faults::inject(&mut ensemble, &mut rng, options.length);
+        let counts = faults::inject(&mut ensemble, &mut rng, options.faults, options.length);
         stop.store(true, Ordering::Relaxed);
         for worker in workers {
             history.sessions.extend(worker.join().expect("a client does not panic"));
