@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -190,14 +191,29 @@ pub(crate) fn mode(address: SocketAddr) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
 }
 
+/// Ports that nothing listens on, below those that the system gives to outgoing connections: a client of another test
+/// could take one of those at any time, also while its member is down.
 pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    // All are held at once, so that they differ.
-    let mut listeners = Vec::new();
+    let span = first_of_clients()?.checked_sub(FIRST_PORT).context("there are no ports for servers")?;
+    // Each is given once in this process; another process most likely began elsewhere.
+    let begin = u64::from(std::process::id()) * 7919;
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
-        *port = listener.local_addr().context("a listener has an address")?.port();
-        listeners.push(listener);
+        *port = (0..span)
+            .map(|_| NEXT_PORT.fetch_add(1, Ordering::Relaxed))
+            .map(|number| FIRST_PORT + u16::try_from((begin + number) % u64::from(span)).unwrap_or_default())
+            .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+            .context("cannot find a free port")?;
     }
     Ok(ports)
+}
+
+const FIRST_PORT: u16 = 12_000;
+static NEXT_PORT: AtomicU64 = AtomicU64::new(0);
+
+fn first_of_clients() -> anyhow::Result<u16> {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let first = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    first.with_context(|| format!("{path} says {text}"))
 }
