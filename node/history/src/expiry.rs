@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Limits;
 use crate::record::{Connection, History, Incoming, Micros, OpRef, Request, Session};
-use crate::replay::End;
+use crate::search::End;
 use crate::violation::{Rule, Violation};
 
 pub(crate) fn check(

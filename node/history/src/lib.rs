@@ -13,8 +13,14 @@
 //! - **By need.** A result or a read differs from the reference, and would not if a few (at most [`MOST_ASSUMED`])
 //!   writes of unknown outcome to the same paths had happened before. They are assumed, at zxids that nobody else has.
 //!
+//! What one connection lost happened in its order and without a gap: to place a write is to place what was lost before
+//! it. An explanation that a later answer contradicts is taken back, and the next one is tried. The first thing that has
+//! no explanation is a violation, and ends the replay.
+//!
 //! What is neither seen nor needed is taken not to have happened. With unique values and names, and sessions that watch
 //! everything on each member, hardly anything is left to be assumed; [`Report`] counts both.
+
+use std::collections::BTreeMap;
 
 mod clock;
 mod evidence;
@@ -22,6 +28,7 @@ mod expiry;
 mod order;
 mod record;
 mod replay;
+mod search;
 mod suspects;
 mod timeline;
 mod tree;
@@ -32,7 +39,7 @@ pub use record::{
     Answer, Body, Connection, ErrorCode, EventKind, History, Incoming, Micros, OpRef, Operation, Outcome,
     Rearm, Request, Session, Stat, View, WatchEvent, Write,
 };
-pub use replay::MOST_ASSUMED;
+pub use search::MOST_ASSUMED;
 pub use violation::{Rule, Violation};
 
 /// What the checker has to be told of the ensemble.
@@ -74,10 +81,16 @@ pub fn check(history: &History, limits: Limits) -> Report {
     report.violations.extend(order::check(history));
     let timeline = timeline::Timeline::of(history, &mut report.violations);
     let replayed = replay::replay(history, &timeline, &mut report);
-    report.violations.extend(order::real_time(history, &timeline, &replayed.placed));
+    let placed = replayed.as_ref().map_or_else(|_| BTreeMap::new(), |replayed| replayed.placed.clone());
+    report.violations.extend(order::real_time(history, &timeline, &placed));
     report.violations.extend(clock::check(history));
-    report.violations.extend(expiry::check(history, limits, &replayed.ends, &mut report.expired));
-    report.violations.extend(watches::check(history, &replayed, &mut report.events));
+    match replayed {
+        Ok(replayed) => {
+            report.violations.extend(expiry::check(history, limits, &replayed.ends, &mut report.expired));
+            report.violations.extend(watches::check(history, &replayed, &mut report.events));
+        }
+        Err(violation) => report.violations.insert(0, violation),
+    }
     report.violations.truncate(MOST_REPORTED);
     report
 }

@@ -1,25 +1,26 @@
 //! Everything by zxid on the reference: rules 1, 3, 4 and the state part of 7.
 //!
-//! Owns which transaction of unknown outcome is placed where. Must not know time, beyond what bounds a suspect's zxids.
-//! Invariant: what is assumed is the least that explains what was answered.
+//! Owns which explanation of what was seen is taken. Must not know time, beyond what bounds a suspect's zxids.
+//! Invariant: what is assumed is little, and an explanation that later things contradict gives way to the next one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::Report;
 use crate::evidence::{Evidence, Facts, collect, differing};
-use crate::record::{Body, ErrorCode, History, Incoming, OpRef, Rearm, Request, WatchEvent};
-use crate::record::{EventKind, Stat, View, Write};
+use crate::record::{Body, ErrorCode, EventKind, History, Incoming, Micros, OpRef, Rearm, Request};
+use crate::record::{Stat, View, WatchEvent};
+use crate::search::{Before, End, Mark, World, concerned};
 use crate::suspects::Suspects;
 use crate::timeline::Timeline;
-use crate::tree::{Transaction, Tree, parent_of};
+use crate::tree::{Transaction, Tree};
 use crate::violation::{Rule, Violation};
 
-/// How many writes of unknown outcome are assumed at most to explain one answer.
-pub const MOST_ASSUMED: usize = 12;
 /// How many writes of unknown outcome a violation names.
 const MOST_TOLD: usize = 4;
-/// How many combinations are tried for one answer.
-const MOST_TRIED: usize = 20_000;
+/// After how many answers an explanation that was not contradicted is taken for true.
+const REACH: usize = 100_000;
+/// How often another explanation is tried before something is called a violation.
+const MOST_RETURNS: usize = 5_000;
 
 /// What a `setWatches` left armed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,174 +29,205 @@ pub(crate) struct Armed {
     pub(crate) child: Vec<String>,
 }
 
-/// The end of a session that nobody acknowledged.
-pub(crate) struct End {
-    pub(crate) session: i64,
-    /// The first zxid that shows it.
-    pub(crate) shown_at: i64,
-    /// It may be a close whose answer was lost.
-    pub(crate) asked: bool,
-}
-
 #[derive(Default)]
 pub(crate) struct Replayed {
     /// What happened, in the order in which watches fire. What was assumed at a guessed zxid is left out.
     pub(crate) changes: Vec<WatchEvent>,
     pub(crate) armed: BTreeMap<OpRef, Armed>,
-    pub(crate) ends: Vec<(End, Option<crate::record::Micros>)>,
+    pub(crate) ends: Vec<(End, Option<Micros>)>,
     /// Writes of unknown outcome, by the zxid that evidence gives them.
     pub(crate) placed: BTreeMap<i64, OpRef>,
 }
 
-/// Where suspects are assumed.
+/// One thing that was seen.
 #[derive(Clone, Copy)]
-struct Before {
-    zxid: i64,
-    /// The zxid of the answer that shows them.
-    shown_at: i64,
+enum Step {
+    /// An acknowledged write.
+    Write(i64, OpRef),
+    /// What was seen of a zxid that no acknowledged write has.
+    Unacknowledged(i64),
+    /// Any other answer.
+    Read(OpRef),
 }
 
-impl Before {
-    /// Before a transaction.
-    fn transaction(zxid: i64) -> Self {
-        Self { zxid, shown_at: zxid }
-    }
-
-    /// Before a read, and whatever it shows has happened, that of its own zxid included.
-    fn read(zxid: i64) -> Self {
-        Self { zxid: zxid + 1, shown_at: zxid }
-    }
+/// A step that was explained by what nobody acknowledged, and may have had another explanation.
+struct Choice {
+    step: usize,
+    /// How many explanations were taken before this one.
+    skipped: usize,
+    mark: Mark,
+    changes: usize,
 }
-
-/// What a suspect must have made true.
-type Goal<'g, 'a> = dyn FnMut(&mut Tree, &Suspects<'a>) -> bool + 'g;
 
 struct Replay<'a> {
     history: &'a History,
     timeline: &'a Timeline,
-    tree: Tree,
-    suspects: Suspects<'a>,
-    free: BTreeSet<i64>,
+    evidence: &'a Evidence,
+    world: World<'a>,
     changes: Vec<WatchEvent>,
-    ends: Vec<End>,
-    tried: usize,
+    armed: BTreeMap<OpRef, Armed>,
 }
 
-pub(crate) fn replay(history: &History, timeline: &Timeline, report: &mut Report) -> Replayed {
+/// Replays a run. The first thing that has no explanation ends it: what follows would be its consequences.
+pub(crate) fn replay(
+    history: &History,
+    timeline: &Timeline,
+    report: &mut Report,
+) -> Result<Replayed, Violation> {
     let evidence = collect(history, timeline);
     let free = timeline.free.iter().copied().filter(|zxid| !evidence.contains_key(zxid)).collect();
-    let mut replay = Replay {
-        history,
-        timeline,
-        tree: Tree::new(),
-        suspects: Suspects::of(history),
-        free,
-        changes: Vec::new(),
-        ends: Vec::new(),
-        tried: 0,
-    };
-    let mut replayed = Replayed::default();
-    replay.run(&evidence, &mut replayed, report);
-    for suspect in replay.suspects.all() {
-        match (suspect.placed, suspect.operation) {
-            (None, Some(_)) => report.unseen += 1,
-            (Some(zxid), Some(at)) if evidence.contains_key(&zxid) => {
-                replayed.placed.insert(zxid, at);
-            }
-            _ => {}
+    let steps = steps(timeline, &evidence);
+    report.writes = timeline.writes.len();
+    report.reads = steps
+        .iter()
+        .filter(|step| matches!(step, Step::Read(at) if matches!(history.operation(*at).request, Request::Read { .. })))
+        .count();
+    let world = World::new(Suspects::of(history), free);
+    let mut replay =
+        Replay { history, timeline, evidence: &evidence, world, changes: Vec::new(), armed: BTreeMap::new() };
+    replay.run(&steps)?;
+    Ok(replay.finish(report))
+}
+
+fn steps(timeline: &Timeline, evidence: &Evidence) -> Vec<Step> {
+    let mut reads = timeline.reads.iter().peekable();
+    let mut zxids: BTreeSet<i64> = timeline.writes.keys().copied().collect();
+    zxids.extend(evidence.keys());
+    let mut steps = Vec::new();
+    for zxid in zxids {
+        while let Some((_, at)) = reads.next_if(|(shown, _)| *shown < zxid) {
+            steps.push(Step::Read(*at));
         }
+        steps
+            .push(timeline.writes.get(&zxid).map_or(Step::Unacknowledged(zxid), |at| Step::Write(zxid, *at)));
     }
-    let seen = |end: End| {
-        let by = timeline.seen_by(end.shown_at);
-        (end, by)
-    };
-    replayed.ends = replay.ends.into_iter().map(seen).collect();
-    replayed.changes = replay.changes;
-    replayed
+    steps.extend(reads.map(|(_, at)| Step::Read(*at)));
+    steps
 }
 
 impl<'a> Replay<'a> {
-    fn run(&mut self, evidence: &Evidence, replayed: &mut Replayed, report: &mut Report) {
-        let mut reads = self.timeline.reads.iter().peekable();
-        let mut zxids: BTreeSet<i64> = self.timeline.writes.keys().copied().collect();
-        zxids.extend(evidence.keys());
-        zxids.insert(i64::MAX);
-        for zxid in zxids {
-            while let Some((_, at)) = reads.next_if(|(shown, _)| *shown < zxid) {
-                self.read(*at, replayed, report);
-            }
-            let found = match (self.timeline.writes.get(&zxid), evidence.get(&zxid)) {
-                (Some(at), _) => self.write(*at, zxid, report),
-                (None, Some(facts)) => self.unacknowledged(zxid, facts, report),
-                (None, None) => Ok(()),
+    fn run(&mut self, steps: &[Step]) -> Result<(), Violation> {
+        let mut choices: VecDeque<Choice> = VecDeque::new();
+        let mut furthest: Option<(usize, Violation)> = None;
+        let (mut at, mut skip, mut returns) = (0, 0, 0);
+        while let Some(step) = steps.get(at) {
+            let mark = self.world.mark();
+            let changes = self.changes.len();
+            let Err(violation) = self.take(*step, skip) else {
+                if self.world.mark().has_placed_since(&mark) {
+                    choices.push_back(Choice { step: at, skipped: skip, mark, changes });
+                }
+                (at, skip) = (at + 1, 0);
+                while choices.front().is_some_and(|choice| choice.step + REACH < at) {
+                    choices.pop_front();
+                }
+                let kept = choices.front().map_or_else(|| self.world.mark(), |choice| choice.mark);
+                self.world.tree.forget(kept.tree);
+                continue;
             };
-            report.violations.extend(found.err());
-            self.tree.settle();
+            if furthest.as_ref().is_none_or(|(step, _)| *step < at) {
+                furthest = Some((at, violation));
+            }
+            returns += 1;
+            let Some(choice) =
+                choices.pop_back().filter(|_| returns <= MOST_RETURNS && !self.world.is_exhausted())
+            else {
+                break;
+            };
+            self.world.roll_back(&choice.mark);
+            self.changes.truncate(choice.changes);
+            (at, skip) = (choice.step, choice.skipped + 1);
+        }
+        match furthest {
+            Some((_, violation)) if at < steps.len() => Err(violation),
+            _ => Ok(()),
         }
     }
 
+    /// Explains one step, not in one of the first `skip` ways that take more than what was acknowledged.
+    fn take(&mut self, step: Step, skip: usize) -> Result<(), Violation> {
+        match step {
+            Step::Write(zxid, at) => self.write(at, zxid, skip),
+            Step::Unacknowledged(zxid) => self.unacknowledged(zxid, &self.evidence[&zxid], skip),
+            Step::Read(at) => self.read(at, skip),
+        }
+    }
+
+    fn finish(self, report: &mut Report) -> Replayed {
+        let mut replayed = Replayed { changes: self.changes, armed: self.armed, ..Replayed::default() };
+        for placed in &self.world.placed {
+            if placed.guessed {
+                report.assumed += 1;
+                continue;
+            }
+            report.placed += 1;
+            let operation = self.world.suspects.get(placed.suspect).operation;
+            replayed.placed.extend(operation.map(|at| (placed.zxid, at)));
+        }
+        let lost = self.world.suspects.all().iter().filter(|one| one.operation.is_some());
+        report.unseen = lost.filter(|one| one.placed.is_none()).count();
+        let seen = |end: End| (end, self.timeline.seen_by(end.shown_at));
+        replayed.ends = self.world.ends.into_iter().map(seen).collect();
+        replayed
+    }
+
     /// An acknowledged write has its result.
-    fn write(&mut self, at: OpRef, zxid: i64, report: &mut Report) -> Result<(), Violation> {
-        report.writes += 1;
+    fn write(&mut self, at: OpRef, zxid: i64, skip: usize) -> Result<(), Violation> {
         let op = self.history.operation(at);
         let Some(answer) = op.answer() else { return Ok(()) };
         let by = Transaction { request: &op.request, session: self.history.sessions[at.session].id, zxid };
         let seen = answer.result.as_ref().map(Body::timeless).map_err(|code| *code);
         let mut changes = Vec::new();
+        let mut left = skip;
         let paths = concerned(&op.request);
-        let focus = |_: &Tree| paths.clone();
-        let explained = self.explain(Before::transaction(zxid), &focus, report, &mut |tree, _| {
-            let applied = tree.apply(by);
+        let explained = self.world.explain(Before::transaction(zxid), &|_| paths.clone(), &mut |world| {
+            let applied = world.tree.apply(by);
             changes = applied.changes;
-            applied.result == seen
+            applied.result == seen && pass(&mut left)
         });
-        if !explained {
-            let others = self.unplaced(&paths);
-            let expected = self.tree.apply(by);
-            changes = expected.changes;
-            let text = format!("{} should be {:x?}; {others}", self.history.tell(at), expected.result);
+        if explained {
             self.changes.extend(changes);
-            return Err(Violation::new(Rule::Writes, text));
+            return Ok(());
         }
-        self.changes.extend(changes);
-        Ok(())
+        let others = self.unplaced(&paths);
+        let mark = self.world.mark();
+        let expected = self.world.tree.apply(by).result;
+        self.world.roll_back(&mark);
+        let text = format!("{} should be {expected:x?}; {others}", self.history.tell(at));
+        Err(Violation::new(Rule::Writes, text))
     }
 
     /// Someone of unknown outcome did what was seen at a zxid that nobody has.
-    fn unacknowledged(&mut self, zxid: i64, facts: &Facts, report: &mut Report) -> Result<(), Violation> {
+    fn unacknowledged(&mut self, zxid: i64, facts: &Facts, skip: usize) -> Result<(), Violation> {
         let focus = |tree: &Tree| facts.facts.iter().flat_map(|fact| fact.focus(tree)).collect::<Vec<_>>();
         let mut found = None;
-        let explained = self.explain(Before::transaction(zxid), &focus, report, &mut |tree, suspects| {
-            found = culprit(zxid, facts, &focus(tree), tree, suspects);
+        let mut left = skip;
+        let explained = self.world.explain(Before::transaction(zxid), &focus, &mut |world| {
+            found = culprit(zxid, facts, &focus(&world.tree), world, &mut left);
             found.is_some()
         });
-        let (Some((index, changes)), true) = (found, explained) else {
-            let (told_by, others) = (&facts.told_by, self.unplaced(&focus(&self.tree)));
-            let text =
-                format!("nobody can have done {:?} at {zxid:#x}, told by {told_by}; {others}", facts.facts);
-            return Err(Violation::new(Rule::Unknown, text));
-        };
-        report.placed += 1;
-        self.place(index, zxid, zxid);
-        self.changes.extend(changes);
-        Ok(())
+        if let (Some(changes), true) = (found, explained) {
+            self.changes.extend(changes);
+            return Ok(());
+        }
+        let (told_by, others) = (&facts.told_by, self.unplaced(&focus(&self.world.tree)));
+        let text =
+            format!("nobody can have done {:?} at {zxid:#x}, told by {told_by}; {others}", facts.facts);
+        Err(Violation::new(Rule::Unknown, text))
     }
 
     /// A read shows the reference.
-    fn read(&mut self, at: OpRef, replayed: &mut Replayed, report: &mut Report) {
+    fn read(&mut self, at: OpRef, skip: usize) -> Result<(), Violation> {
         let op = self.history.operation(at);
-        let Some(answer) = op.answer() else { return };
-        let found = match &op.request {
+        let Some(answer) = op.answer() else { return Ok(()) };
+        match &op.request {
             Request::Read { view, path, .. } => {
-                report.reads += 1;
                 let seen = answer.result.as_ref().map(Body::timeless).map_err(|code| *code);
-                self.compare(at, (*view, path), answer.zxid, report, &seen)
+                self.compare(at, (*view, path), answer.zxid, &seen, skip)
             }
-            Request::SetWatches(lists) => self.catch_up(at, lists, answer.zxid, replayed, report),
+            Request::SetWatches(lists) => self.catch_up(at, lists, answer.zxid, skip),
             _ => Ok(()),
-        };
-        self.tree.settle();
-        report.violations.extend(found.err());
+        }
     }
 
     fn compare(
@@ -203,30 +235,27 @@ impl<'a> Replay<'a> {
         at: OpRef,
         (view, path): (View, &str),
         zxid: i64,
-        report: &mut Report,
         seen: &Result<Body, ErrorCode>,
+        skip: usize,
     ) -> Result<(), Violation> {
         let focus = |tree: &Tree| match seen {
             Ok(Body::Children(names, _)) => differing(path, &tree.children(path), names),
             _ => vec![path.to_owned()],
         };
-        if self.explain(Before::read(zxid), &focus, report, &mut |tree, _| tree.read(view, path) == *seen) {
+        let mut left = skip;
+        let explained = self.world.explain(Before::read(zxid), &focus, &mut |world| {
+            world.tree.read(view, path) == *seen && pass(&mut left)
+        });
+        if explained {
             return Ok(());
         }
-        let (expected, others) = (self.tree.read(view, path), self.unplaced(&focus(&self.tree)));
+        let (expected, others) = (self.world.tree.read(view, path), self.unplaced(&focus(&self.world.tree)));
         let text = format!("{} should be {expected:x?}; {others}", self.history.tell(at));
         Err(Violation::new(Rule::Reads, text))
     }
 
     /// What came before the answer is what had changed; the rest is armed.
-    fn catch_up(
-        &mut self,
-        at: OpRef,
-        lists: &Rearm,
-        zxid: i64,
-        replayed: &mut Replayed,
-        report: &mut Report,
-    ) -> Result<(), Violation> {
+    fn catch_up(&mut self, at: OpRef, lists: &Rearm, zxid: i64, skip: usize) -> Result<(), Violation> {
         let seen = caught_up(self.history, at);
         let focus = |tree: &Tree| {
             let (events, _) = rearm(tree, lists);
@@ -238,155 +267,57 @@ impl<'a> Replay<'a> {
             if own.is_empty() { events.iter().map(|(_, path)| path.clone()).collect() } else { own }
         };
         let mut armed = Armed::default();
-        let explained = self.explain(Before::read(zxid), &focus, report, &mut |tree, _| {
-            let (events, rest) = rearm(tree, lists);
+        let mut left = skip;
+        let explained = self.world.explain(Before::read(zxid), &focus, &mut |world| {
+            let (events, rest) = rearm(&world.tree, lists);
             armed = rest;
-            events == seen
+            events == seen && pass(&mut left)
         });
-        replayed.armed.insert(at, armed);
+        self.armed.insert(at, armed);
         if explained {
             return Ok(());
         }
-        let (expected, _) = rearm(&self.tree, lists);
+        let (expected, _) = rearm(&self.world.tree, lists);
         let text = format!("{} was told {seen:?} instead of {expected:?}", self.history.tell(at));
         Err(Violation::new(Rule::Watches, text))
     }
 
-    /// Tries whether `goal` is met, alone or after as few suspects as possible of those that `focus` names. What was
-    /// tried in vain is taken back.
-    fn explain(
-        &mut self,
-        before: Before,
-        focus: &dyn Fn(&Tree) -> Vec<String>,
-        report: &mut Report,
-        goal: &mut Goal<'_, 'a>,
-    ) -> bool {
-        self.tried = 0;
-        for depth in 0..=MOST_ASSUMED {
-            if self.search(before, focus, depth, goal) {
-                report.assumed += depth;
-                return true;
-            }
-            if self.tried > MOST_TRIED || self.suspects.touching(&focus(&self.tree), &self.tree).is_empty() {
-                return false;
-            }
-        }
-        false
-    }
-
-    fn search(
-        &mut self,
-        before: Before,
-        focus: &dyn Fn(&Tree) -> Vec<String>,
-        depth: usize,
-        goal: &mut Goal<'_, 'a>,
-    ) -> bool {
-        self.tried += 1;
-        let mark = self.tree.mark();
-        if depth == 0 {
-            let met = goal(&mut self.tree, &self.suspects);
-            if !met {
-                self.tree.roll_back(&mark);
-            }
-            return met;
-        }
-        for index in self.suspects.touching(&focus(&self.tree), &self.tree) {
-            for at in self.guesses(index, before.zxid) {
-                if self.tried > MOST_TRIED {
-                    return false;
-                }
-                let suspect = self.suspects.get(index);
-                let by = Transaction { request: suspect.request, session: suspect.session, zxid: at };
-                if !self.tree.apply(by).changes.is_empty() {
-                    let ends = self.ends.len();
-                    self.place(index, at, before.shown_at);
-                    if self.search(before, focus, depth - 1, goal) {
-                        return true;
-                    }
-                    self.ends.truncate(ends);
-                    self.suspects.place(index, None);
-                    self.free.insert(at);
-                }
-                self.tree.roll_back(&mark);
-            }
-        }
-        false
-    }
-
-    /// Zxids that it may have had without anyone having seen it: after all that is known of its paths, and before.
-    fn guesses(&self, index: usize, zxid: i64) -> Vec<i64> {
-        let paths = concerned(self.suspects.get(index).request);
-        let known =
-            paths.iter().map(|path| self.tree.changed_at(path).max(self.tree.changed_at(parent_of(path))));
-        let known = known.max().unwrap_or(0);
-        let (first, last) = self.suspects.room(index).into_inner();
-        let last = |limit: i64| {
-            let end = limit.min(last.saturating_add(1));
-            if first < end { self.free.range(first..end).next_back().copied() } else { None }
-        };
-        let mut guesses: Vec<i64> = last(zxid).into_iter().chain(last(known.min(zxid))).collect();
-        guesses.dedup();
-        guesses
-    }
-
     /// Who might have had to do with these paths, for the evidence of a violation.
     fn unplaced(&self, paths: &[String]) -> String {
-        let suspects = self.suspects.touching(paths, &self.tree);
-        let tell = |index: &usize| match self.suspects.get(*index).operation {
-            Some(at) => format!("{} within {:x?}", self.history.tell(at), self.suspects.room(*index)),
-            None => format!("[the end of session {:#x}]", self.suspects.get(*index).session),
+        let suspects = self.world.suspects.touching(paths, &self.world.tree);
+        let tell = |index: &usize| match self.world.suspects.get(*index).operation {
+            Some(at) => format!("{} within {:x?}", self.history.tell(at), self.world.suspects.room(*index)),
+            None => format!("[the end of session {:#x}]", self.world.suspects.get(*index).session),
         };
         let told: Vec<String> = suspects.iter().take(MOST_TOLD).map(tell).collect();
         format!("of unknown outcome there: {} {}", suspects.len(), told.join(" "))
     }
-
-    fn place(&mut self, index: usize, zxid: i64, shown_at: i64) {
-        self.suspects.place(index, Some(zxid));
-        self.free.remove(&zxid);
-        let suspect = self.suspects.get(index);
-        if *suspect.request == Request::Close {
-            let (session, asked) = (suspect.session, suspect.operation.is_some());
-            self.ends.push(End { session, shown_at, asked });
-        }
-    }
 }
 
-/// The paths that decide what a write answers.
-fn concerned(request: &Request) -> Vec<String> {
-    let writes = match request {
-        Request::Write(write) => std::slice::from_ref(write),
-        Request::Multi(writes) => writes,
-        _ => &[],
-    };
-    let mut paths = Vec::new();
-    for write in writes {
-        paths.push(write.path().to_owned());
-        if matches!(write, Write::Create { .. }) {
-            paths.push(parent_of(write.path()).to_owned());
-        }
-    }
-    paths
+/// Whether this one is to be taken.
+fn pass(left: &mut usize) -> bool {
+    let taken = *left == 0;
+    *left = left.saturating_sub(1);
+    taken
 }
 
-/// The suspect that does all that was seen at the zxid, and what else it does; its changes are in the tree then.
+/// What the suspect changes that does all that was seen at the zxid; its changes are in the tree then.
 fn culprit(
     zxid: i64,
     facts: &Facts,
     paths: &[String],
-    tree: &mut Tree,
-    suspects: &Suspects<'_>,
-) -> Option<(usize, Vec<WatchEvent>)> {
-    for index in suspects.touching(paths, tree) {
-        if !suspects.room(index).contains(&zxid) {
-            continue;
+    world: &mut World<'_>,
+    left: &mut usize,
+) -> Option<Vec<WatchEvent>> {
+    for suspect in world.suspects.touching(paths, &world.tree) {
+        let mark = world.mark();
+        if let Some(applied) = world.carry_out(suspect, zxid, zxid)
+            && facts.facts.iter().all(|fact| fact.holds(zxid, &world.tree, &applied))
+            && pass(left)
+        {
+            return Some(applied.changes);
         }
-        let suspect = suspects.get(index);
-        let mark = tree.mark();
-        let applied = tree.apply(Transaction { request: suspect.request, session: suspect.session, zxid });
-        if facts.facts.iter().all(|fact| fact.holds(zxid, tree, &applied)) {
-            return Some((index, applied.changes));
-        }
-        tree.roll_back(&mark);
+        world.roll_back(&mark);
     }
     None
 }

@@ -133,37 +133,35 @@ impl<'a> Suspects<'a> {
         found
     }
 
-    /// Orders suspects: what must have been carried out, since a later request of its connection was; single writes;
-    /// multis; what nobody asked for. The earliest asked first.
-    fn doubt(&self, index: usize) -> (bool, u8, Micros, usize) {
+    /// Orders suspects: those that nothing has to come before; single writes, multis, what nobody asked for; the
+    /// earliest asked.
+    fn doubt(&self, index: usize) -> (usize, u8, Micros, usize) {
         let suspect = &self.all[index];
-        let must = self.siblings(index).any(|other| other > index && self.all[other].placed.is_some());
         let rank = match (suspect.operation, suspect.request) {
             (None, _) => 2,
             (Some(_), Request::Multi(_)) => 1,
             _ => 0,
         };
-        (!must, rank, suspect.invoked, index)
+        (self.unplaced_before(index).len(), rank, suspect.invoked, index)
     }
 
-    fn siblings(&self, index: usize) -> impl Iterator<Item = usize> {
+    /// What its connection lost earlier and is not placed, in its order.
+    pub(crate) fn unplaced_before(&self, index: usize) -> Vec<usize> {
+        self.earlier(index).filter(|other| self.all[*other].placed.is_none()).collect()
+    }
+
+    fn earlier(&self, index: usize) -> impl Iterator<Item = usize> {
         let key = self.all[index].operation.map(|at| (at.session, at.connection));
-        key.and_then(|key| self.by_connection.get(&key)).into_iter().flatten().copied()
+        let siblings = key.and_then(|key| self.by_connection.get(&key)).into_iter().flatten().copied();
+        siblings.take_while(move |other| *other < index)
     }
 
-    /// The zxids that it may have had: what it was asked after, where its session has moved on, and those of its
-    /// connection that are placed say so.
+    /// The zxids that it may have had: after what it was asked after and what came before it on its connection, and not
+    /// after its session had moved on.
     pub(crate) fn room(&self, index: usize) -> RangeInclusive<i64> {
         let suspect = &self.all[index];
-        let (mut first, mut last) = (suspect.after + 1, suspect.upto);
-        for other in self.siblings(index) {
-            match self.all[other].placed {
-                Some(placed) if other < index => first = first.max(placed + 1),
-                Some(placed) if other > index => last = last.min(placed - 1),
-                _ => {}
-            }
-        }
-        first..=last
+        let placed = self.earlier(index).filter_map(|other| self.all[other].placed).max();
+        suspect.after.max(placed.unwrap_or(0)) + 1..=suspect.upto
     }
 }
 

@@ -3,7 +3,7 @@
 //! Must not know the product's tree. Invariant: a write changes all it should or nothing, and what was changed since a
 //! mark can be taken back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::record::{Body, ErrorCode, EventKind, Request, Stat, View, WatchEvent, Write};
 
@@ -55,10 +55,13 @@ pub(crate) struct Applied {
 pub(crate) struct Tree {
     nodes: BTreeMap<String, Node>,
     owned: BTreeMap<i64, BTreeSet<String>>,
-    /// What each changed place held before, since the last [`Tree::settle`].
-    before: Vec<(String, Option<Node>)>,
+    /// What each changed place held before, the oldest forgotten.
+    before: VecDeque<(String, Option<Node>)>,
+    forgotten: usize,
 }
 
+/// How much had been changed at some moment.
+#[derive(Clone, Copy)]
 pub(crate) struct Mark(usize);
 
 impl Tree {
@@ -75,23 +78,25 @@ impl Tree {
             owner: 0,
         };
         let nodes = BTreeMap::from([("/".to_owned(), root)]);
-        Self { nodes, owned: BTreeMap::new(), before: Vec::new() }
+        Self { nodes, owned: BTreeMap::new(), before: VecDeque::new(), forgotten: 0 }
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        Mark(self.before.len())
+        Mark(self.forgotten + self.before.len())
     }
 
-    pub(crate) fn roll_back(&mut self, mark: &Mark) {
-        while self.before.len() > mark.0 {
-            let Some((path, node)) = self.before.pop() else { return };
+    /// Takes back what was changed since; what is forgotten stays.
+    pub(crate) fn roll_back(&mut self, mark: Mark) {
+        while self.forgotten + self.before.len() > mark.0 {
+            let Some((path, node)) = self.before.pop_back() else { return };
             self.place(path, node);
         }
     }
 
-    /// What was changed so far stays.
-    pub(crate) fn settle(&mut self) {
-        self.before.clear();
+    /// Nobody will go back further than to this.
+    pub(crate) fn forget(&mut self, mark: Mark) {
+        self.before.drain(..mark.0 - self.forgotten);
+        self.forgotten = mark.0;
     }
 
     /// Carries out a write, a multi or the end of a session. One that is found out late leaves what is newer as it is.
@@ -241,7 +246,7 @@ impl Tree {
             match self.write(write, by, changes) {
                 Ok(body) => results.push(Ok(body)),
                 Err(code) => {
-                    self.roll_back(&mark);
+                    self.roll_back(mark);
                     changes.clear();
                     results.fill(Err(ErrorCode::OK));
                     results.push(Err(code));
@@ -266,7 +271,7 @@ impl Tree {
 
     fn put(&mut self, path: &str, node: Option<Node>) {
         let before = self.place(path.to_owned(), node);
-        self.before.push((path.to_owned(), before));
+        self.before.push_back((path.to_owned(), before));
     }
 
     fn place(&mut self, path: String, node: Option<Node>) -> Option<Node> {

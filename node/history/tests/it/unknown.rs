@@ -105,6 +105,44 @@ fn lost_writes_of_one_connection_happen_in_their_order() {
 }
 
 #[test]
+fn no_lost_write_is_passed_by() {
+    let story = |first: Result<Body, ErrorCode>| {
+        let (mut script, two) = lost(create("/b", "1"));
+        script.lose(0, create("/c", "2"));
+        script.say(two, get("/c"), 9, data("2", stat(6, 6, 0, "2")));
+        script.say(two, get("/b"), 9, first);
+        script
+    };
+    story(data("1", stat(5, 5, 0, "1"))).assert_right();
+    assert_eq!(story(Err(ErrorCode::NO_NODE)).broken(), [Rule::Reads]);
+}
+
+/// Two lost the deletion of a child each, and a Stat shows that one of them happened.
+#[test]
+fn what_later_answers_contradict_is_explained_anew() {
+    let story = |left: &[&str]| {
+        let mut script = Script::default();
+        let (one, two, three) = (script.session(), script.session(), script.session());
+        script.say(one, create("/p", ""), 1, created("/p", stat(1, 1, 0, "")));
+        script.say(one, create("/p/a", ""), 2, created("/p/a", stat(2, 2, 0, "")));
+        script.say(one, create("/p/b", ""), 3, created("/p/b", stat(3, 3, 0, "")));
+        script.lose(one, delete("/p/a"));
+        script.lose(two, delete("/p/b"));
+        let exists = Request::Read { view: View::Stat, path: "/p".into(), watch: false };
+        script.say(three, exists, 5, Ok(Body::Stat(parent(stat(1, 1, 0, ""), 5, 2, 1))));
+        for child in left {
+            let czxid = if *child == "a" { 2 } else { 3 };
+            let shown = data("", stat(czxid, czxid, 0, ""));
+            script.say(three, get(&format!("/p/{child}")), 5, shown);
+        }
+        script
+    };
+    story(&["a"]).assert_right();
+    story(&["b"]).assert_right();
+    assert_eq!(story(&["a", "b"]).broken(), [Rule::Reads]);
+}
+
+#[test]
 fn a_lost_multi_happens_as_a_whole() {
     let multi = || Request::Multi(vec![new("/m", "1"), data_of("/a", "y", -1)]);
     let (mut script, two) = lost(multi());
