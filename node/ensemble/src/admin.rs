@@ -1,21 +1,23 @@
-//! The HTTP side: liveness, readiness, identity, status, metrics, and the one command.
+//! The HTTP side: liveness, readiness, identity, status, metrics, and commands.
 //!
 //! Owns the routes and the thread they run in. Must not know the reactor's insides: it reads the board and
 //! sends commands.
 //!
 //! Invariant: nothing here is awaited by the reactor; a command needs the token.
 
-use crate::command::{Command, Commands, TransferReply};
+use crate::command::{Ask, Command, Commands, Reply};
 use crate::metrics;
+use crate::permit::HexId;
 use crate::status::{Board, Snapshot};
 use crate::words::Settings;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use pharos_paxos::MemberId;
+use axum::routing::{delete, get, post};
+use pharos_paxos::{ConfigNo, MemberId};
+use pharos_replica::{Change, Member};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -123,6 +125,9 @@ fn routes(context: Arc<Context>) -> Router {
         .route("/v1/identity", get(identity))
         .route("/v1/status", get(status))
         .route("/v1/transfer", post(transfer))
+        .route("/v1/members", post(add_member))
+        .route("/v1/members/{id}", delete(remove_member))
+        .route("/v1/voters", post(change_voters))
         .with_state(context)
 }
 
@@ -150,8 +155,10 @@ fn why_not_ready(now: &Snapshot) -> String {
             format!("waiting for a permit that names the volume {}", now.identity.volume.0)
         }
         RoleName::Founding => "reading the log".to_owned(),
+        RoleName::Joining => "waiting for the state of the ensemble that it joins".to_owned(),
+        RoleName::Removed => "this member was removed from the ensemble".to_owned(),
         RoleName::Candidate => "no leader with a quorum".to_owned(),
-        RoleName::Follower | RoleName::Leader => "catching up".to_owned(),
+        RoleName::Learner | RoleName::Follower | RoleName::Leader => "catching up".to_owned(),
     }
 }
 
@@ -180,19 +187,75 @@ struct Answer {
     error: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewMember {
+    volume: HexId,
+    host: String,
+    peer_port: u16,
+    client_port: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewVoters {
+    voters: Vec<u32>,
+    config: u32,
+}
+
 async fn transfer(State(context): State<Arc<Context>>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(refusal) = authorize(context.token_file.as_deref(), &headers) {
+    let ask = |request: TransferRequest| Ask::Transfer(MemberId(request.to));
+    carry_out(&context, &headers, parse(&body).map(ask), StatusCode::OK).await
+}
+
+async fn add_member(State(context): State<Arc<Context>>, headers: HeaderMap, body: Bytes) -> Response {
+    let ask = |NewMember { volume, host, peer_port, client_port }| {
+        let id = MemberId(0);
+        Ask::Members(Change::Add(Member { id, volume: volume.0.0, host, peer_port, client_port }))
+    };
+    carry_out(&context, &headers, parse(&body).map(ask), StatusCode::ACCEPTED).await
+}
+
+async fn remove_member(
+    State(context): State<Arc<Context>>,
+    UrlPath(id): UrlPath<u32>,
+    headers: HeaderMap,
+) -> Response {
+    let ask = Ask::Members(Change::Remove(MemberId(id)));
+    carry_out(&context, &headers, Ok(ask), StatusCode::ACCEPTED).await
+}
+
+async fn change_voters(State(context): State<Arc<Context>>, headers: HeaderMap, body: Bytes) -> Response {
+    let ask = |NewVoters { voters, config }| Ask::Voters {
+        config: ConfigNo(config),
+        voters: voters.into_iter().map(MemberId).collect(),
+    };
+    carry_out(&context, &headers, parse(&body).map(ask), StatusCode::ACCEPTED).await
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(body)
+}
+
+/// A command of someone who has the token.
+async fn carry_out(
+    context: &Context,
+    headers: &HeaderMap,
+    ask: Result<Ask, serde_json::Error>,
+    done: StatusCode,
+) -> Response {
+    if let Err(refusal) = authorize(context.token_file.as_deref(), headers) {
         return refused(refusal);
     }
-    let request: TransferRequest = match serde_json::from_slice(&body) {
-        Ok(request) => request,
+    let ask = match ask {
+        Ok(ask) => ask,
         Err(error) => return failed(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let (reply, answer) = oneshot::channel();
-    context.commands.send(Command::Transfer { to: MemberId(request.to), reply });
+    context.commands.send(Command::Ask { ask, reply });
     match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
-        Ok(Ok(TransferReply::Started)) => json(StatusCode::OK, &Answer { error: None }),
-        Ok(Ok(TransferReply::Refused(why))) => failed(StatusCode::CONFLICT, why),
+        Ok(Ok(Reply::Started)) => json(done, &Answer { error: None }),
+        Ok(Ok(Reply::Refused(why))) => failed(StatusCode::CONFLICT, why),
         Ok(Err(_)) => failed(StatusCode::CONFLICT, "this member does not run yet or not any more".to_owned()),
         Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, "the reactor did not answer within 2 s".to_owned()),
     }

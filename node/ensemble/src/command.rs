@@ -4,8 +4,8 @@
 
 use mio::Waker;
 use pharos_log::DiskOp;
-use pharos_paxos::{IoId, MemberId, Slot};
-use pharos_replica::Snapshot;
+use pharos_paxos::{ConfigNo, IoId, MemberId, Slot};
+use pharos_replica::{Change, Snapshot};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -35,12 +35,12 @@ pub(crate) enum Command {
         /// The bulk lane.
         bulk: TcpStream,
     },
-    /// Hand leadership to a member.
-    Transfer {
-        /// To whom.
-        to: MemberId,
-        /// What came of it.
-        reply: oneshot::Sender<TransferReply>,
+    /// Someone with the token asks for something.
+    Ask {
+        /// For what.
+        ask: Ask,
+        /// Whether it is under way.
+        reply: oneshot::Sender<Reply>,
     },
     /// A thread that the member cannot do without has failed.
     Failed(String),
@@ -48,9 +48,25 @@ pub(crate) enum Command {
     Shutdown,
 }
 
-/// The outcome of [`Command::Transfer`].
+/// What the leader can be asked for.
 #[derive(Debug)]
-pub(crate) enum TransferReply {
+pub(crate) enum Ask {
+    /// To hand leadership to a member.
+    Transfer(MemberId),
+    /// To change the list of members, but not the voters.
+    Members(Change),
+    /// To end this configuration and go on with these voters.
+    Voters {
+        /// The one that is meant.
+        config: ConfigNo,
+        /// Those of the next.
+        voters: Vec<MemberId>,
+    },
+}
+
+/// The outcome of [`Command::Ask`].
+#[derive(Debug)]
+pub(crate) enum Reply {
     /// It is under way.
     Started,
     /// And why not.

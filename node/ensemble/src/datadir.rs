@@ -1,9 +1,9 @@
-//! The life of a data directory: blank, founding, member.
+//! The life of a data directory: blank, founding or joining, member.
 //!
 //! Owns the steps between them and their order on disk. Must not know sockets.
 //!
-//! Invariant: a volume gets its home, for ever, only after its log holds the founding entry, durably; a
-//! volume without a home has never voted, so founding it again from the start is safe.
+//! Invariant: a volume gets its home, for ever, only after its log holds the founding entry, durably, or when it
+//! joins and holds nothing; a volume without a home has never voted, so beginning again is safe.
 
 use crate::config::{Admission, ServerError};
 use crate::disks::describe;
@@ -13,7 +13,7 @@ use crate::permit::Permit;
 use crate::status::{HexText, Identity, Life};
 use pharos_log::file::{DataDir, FileDisk};
 use pharos_log::{DiskRead, Home, Superblock, Wal, WalConfig};
-use pharos_paxos::MemberId;
+use pharos_paxos::{LogOp, MemberId};
 use pharos_replica::Founding;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -118,9 +118,32 @@ impl Volume {
         config: WalConfig,
     ) -> Result<(), ServerError> {
         assert!(self.superblock.home.is_none(), "a volume is founded once");
+        self.begin(member, founding, config, &founding.first_group())
+    }
+
+    /// Makes the volume a member that has nothing yet: its log begins with the state that it is sent.
+    pub(crate) fn join(
+        &mut self,
+        member: MemberId,
+        founding: &Founding,
+        config: WalConfig,
+    ) -> Result<(), ServerError> {
+        assert!(self.superblock.home.is_none(), "a volume joins once");
+        self.begin(member, founding, config, &[])
+    }
+
+    fn begin(
+        &mut self,
+        member: MemberId,
+        founding: &Founding,
+        config: WalConfig,
+        first: &[LogOp],
+    ) -> Result<(), ServerError> {
         let mut disk = self.dir.log_disk()?;
         let (mut wal, mut ops) = Wal::format(config);
-        wal.append(&founding.first_group(), &mut ops);
+        if !first.is_empty() {
+            wal.append(first, &mut ops);
+        }
         for op in &ops {
             disk.execute(std::slice::from_ref(op))
                 .map_err(|error| self.write_error(&describe(op), &error))?;

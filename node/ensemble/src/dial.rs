@@ -8,6 +8,7 @@
 
 use crate::command::{Command, Commands};
 use pharos_paxos::MemberId;
+use pharos_replica::Member;
 use serde::Deserialize;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -31,18 +32,16 @@ pub(crate) enum LastLink {
 /// Where a peer may be.
 #[derive(Clone, Debug)]
 pub(crate) struct Whereabouts {
-    /// What the founding entry says.
+    /// What the list of members says.
     pub(crate) host: String,
-    /// What the founding entry says.
+    /// What the list of members says.
     pub(crate) port: u16,
     /// The operator's list, which may know a newer name; read at each attempt. A wrong one does no harm,
     /// since the hello says who answers.
     pub(crate) peers_file: Option<PathBuf>,
-    /// The member's place in that list.
-    pub(crate) ordinal: usize,
 }
 
-/// The operator's `ensemble.json`.
+/// The operator's `ensemble.json`, as far as it is of use here.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PeersFile {
@@ -52,7 +51,6 @@ struct PeersFile {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PeersFileMember {
-    ordinal: usize,
     host: String,
     peer_port: u16,
 }
@@ -73,25 +71,42 @@ impl Whereabouts {
         let text = std::fs::read(self.peers_file.as_ref()?).ok()?;
         let file: PeersFile = serde_json::from_slice(&text).ok()?;
         let mut members = file.members.into_iter();
-        let member = members.find(|member| member.ordinal == self.ordinal)?;
+        let member = members.find(|member| label(&member.host) == label(&self.host))?;
         Some((member.host, member.peer_port))
     }
+}
+
+/// The first part of a name: that of the pod, whatever its domain.
+fn label(host: &str) -> &str {
+    host.split('.').next().unwrap_or(host)
+}
+
+/// How diallers are started.
+#[derive(Clone, Debug)]
+pub(crate) struct Telephone {
+    pub(crate) peers_file: Option<PathBuf>,
+    pub(crate) commands: Commands,
 }
 
 /// The reactor's end. The thread ends when this is dropped, after the attempt under way.
 #[derive(Debug)]
 pub(crate) struct Dialler {
     requests: Sender<LastLink>,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Dialler {
-    pub(crate) fn start(peer: MemberId, whereabouts: Whereabouts, commands: Commands) -> io::Result<Self> {
+    pub(crate) fn start(member: &Member, telephone: &Telephone) -> io::Result<Self> {
         let (requests, receiver) = channel();
+        let (peer, host, port) = (member.id, member.host.clone(), member.peer_port);
+        let whereabouts = Whereabouts { host: host.clone(), port, peers_file: telephone.peers_file.clone() };
+        let commands = telephone.commands.clone();
         let mut dialling = Dialling { peer, whereabouts, commands, attempts: 0, failures: 0 };
         std::thread::Builder::new()
             .name(format!("pharos-dial-{peer}"))
             .spawn(move || dialling.run(&receiver))?;
-        Ok(Self { requests })
+        Ok(Self { requests, host, port })
     }
 
     /// Asks for a new pair of connections, which arrives as [`Command::Dialled`].
@@ -192,15 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_looked_for_where_it_was_founded_and_where_the_operator_says() {
+    fn a_peer_is_looked_for_where_it_was_registered_and_where_the_operator_says() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = r#"{"cluster":"ns/main","members":[{"ordinal":0,"host":"a","peerPort":1},
-                       {"ordinal":1,"host":"b","peerPort":2}]}"#;
+        let text = r#"{"cluster":"ns/main","members":[{"ordinal":0,"host":"a.new","peerPort":1},
+                       {"ordinal":1,"host":"b.new","peerPort":2}]}"#;
         std::fs::write(file.path(), text).unwrap();
         let peers_file = Some(file.path().to_owned());
-        let whereabouts = Whereabouts { host: "old".to_owned(), port: 9, peers_file, ordinal: 1 };
-        assert_eq!(whereabouts.candidates(), [("old".to_owned(), 9), ("b".to_owned(), 2)]);
+        let whereabouts = Whereabouts { host: "b.old".to_owned(), port: 9, peers_file };
+        assert_eq!(whereabouts.candidates(), [("b.old".to_owned(), 9), ("b.new".to_owned(), 2)]);
         let alone = Whereabouts { peers_file: None, ..whereabouts };
-        assert_eq!(alone.candidates(), [("old".to_owned(), 9)]);
+        assert_eq!(alone.candidates(), [("b.old".to_owned(), 9)]);
     }
 }

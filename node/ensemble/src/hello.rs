@@ -227,6 +227,9 @@ pub(crate) enum Refusal {
     /// Not in the configuration.
     #[error("member {0} is not a member of this ensemble")]
     UnknownMember(MemberId),
+    /// It was in an earlier configuration.
+    #[error("member {0} was removed from this ensemble")]
+    Removed(MemberId),
     /// This member's own id, from another process.
     #[error("member {0} has this member's own id")]
     OwnId(MemberId),
@@ -260,6 +263,8 @@ pub(crate) struct Roster {
     pub own: Hello,
     /// Every member's volume.
     pub volumes: BTreeMap<MemberId, Id128>,
+    /// Ids below this one were given: whoever has one and is not here was removed.
+    pub next_id: MemberId,
 }
 
 impl Roster {
@@ -286,7 +291,8 @@ impl Roster {
         if member == own.member {
             return Err(Refusal::OwnId(member));
         }
-        let ours = *self.volumes.get(&member).ok_or(Refusal::UnknownMember(member))?;
+        let unknown = if member < self.next_id { Refusal::Removed } else { Refusal::UnknownMember };
+        let ours = *self.volumes.get(&member).ok_or(unknown(member))?;
         if theirs.volume != ours {
             return Err(Refusal::WrongVolume { member, theirs: theirs.volume, ours });
         }
@@ -319,7 +325,7 @@ mod tests {
 
     fn roster() -> Roster {
         let volumes = (1..=3).map(|id| (MemberId(id), Id128([id as u8; 16]))).collect();
-        Roster { own: hello(1), volumes }
+        Roster { own: hello(1), volumes, next_id: MemberId(5) }
     }
 
     #[test]
@@ -369,7 +375,8 @@ mod tests {
             ),
             (Hello { generation: 1, ..ours }, Refusal::WrongGeneration { member, theirs: 1, ours: 2 }),
             (Hello { member: MemberId(1), ..ours }, Refusal::OwnId(MemberId(1))),
-            (Hello { member: MemberId(4), ..ours }, Refusal::UnknownMember(MemberId(4))),
+            (Hello { member: MemberId(4), ..ours }, Refusal::Removed(MemberId(4))),
+            (Hello { member: MemberId(5), ..ours }, Refusal::UnknownMember(MemberId(5))),
             (
                 Hello { volume: other, ..ours },
                 Refusal::WrongVolume { member, theirs: other, ours: ours.volume },

@@ -6,9 +6,9 @@
 //! Invariants: a frame leaves [`Links`] only between its link's `Up` and `Down`; one broken lane breaks
 //! both; control frames never wait behind bulk ones.
 
-use crate::dial::{Dialler, LastLink};
+use crate::dial::{Dialler, LastLink, Telephone};
 use crate::frames::{MAX_GREETING, MAX_PEER_FRAME, PEER_HEADER, PeerFrames, peer_header};
-use crate::hello::{Greeting, Hello, Refusal, Roster};
+use crate::hello::{Greeting, Hello, Id128, Refusal, Roster};
 use crate::slab::Slab;
 use crate::status::Counters;
 use bytes::{Buf, Bytes, BytesMut};
@@ -16,7 +16,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use pharos_paxos::MemberId;
-use pharos_replica::Lane;
+use pharos_replica::{Lane, Member};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -158,6 +158,7 @@ impl Link {
 /// All links of this member.
 pub(crate) struct Links {
     roster: Roster,
+    telephone: Telephone,
     listener: TcpListener,
     acceptable: bool,
     conns: Slab<Conn>,
@@ -171,28 +172,42 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Starts dialling at once.
-    pub(crate) fn new(
-        roster: Roster,
-        listener: TcpListener,
-        diallers: BTreeMap<MemberId, Dialler>,
-        now_ms: u64,
-    ) -> Self {
-        for dialler in diallers.values() {
-            dialler.dial(LastLink::WasUp);
-        }
+    /// Without any peer.
+    pub(crate) fn new(own: Hello, listener: TcpListener, telephone: Telephone, now_ms: u64) -> Self {
         Self {
-            roster,
+            roster: Roster { own, volumes: BTreeMap::new(), next_id: MemberId(0) },
+            telephone,
             listener,
             acceptable: true,
             conns: Slab::new(),
             links: BTreeMap::new(),
-            diallers,
+            diallers: BTreeMap::new(),
             events: VecDeque::new(),
             said: BTreeMap::new(),
             scratch: vec![0; READ_BYTES],
             last_turn_ms: now_ms,
         }
+    }
+
+    /// These are the members now: those with a lower id are dialled at once. A link to whom it names no more stays until
+    /// it breaks, so that it hears what was decided.
+    pub(crate) fn meet(&mut self, members: &[Member], next_id: MemberId) -> io::Result<()> {
+        let me = self.roster.own.member;
+        self.roster.next_id = next_id;
+        self.roster.volumes = members.iter().map(|member| (member.id, Id128(member.volume))).collect();
+        self.diallers.retain(|peer, _| self.roster.volumes.contains_key(peer));
+        for member in members.iter().filter(|member| member.id < me) {
+            let known = self.diallers.get(&member.id);
+            if known.is_some_and(|known| (&known.host, known.port) == (&member.host, member.peer_port)) {
+                continue;
+            }
+            let dialler = Dialler::start(member, &self.telephone)?;
+            if !self.links.contains_key(&member.id) {
+                dialler.dial(LastLink::WasUp);
+            }
+            self.diallers.insert(member.id, dialler);
+        }
+        Ok(())
     }
 
     pub(crate) fn is_up(&self, peer: MemberId) -> bool {

@@ -19,10 +19,19 @@ pub(crate) const REASONS: [CloseReason; crate::status::CLOSE_REASONS] = [
     CloseReason::Malformed,
     CloseReason::Refused,
     CloseReason::NotServing,
+    CloseReason::Removed,
 ];
 
-const ROLES: [RoleName; 5] =
-    [RoleName::Blank, RoleName::Founding, RoleName::Candidate, RoleName::Follower, RoleName::Leader];
+const ROLES: [RoleName; 8] = [
+    RoleName::Blank,
+    RoleName::Founding,
+    RoleName::Joining,
+    RoleName::Candidate,
+    RoleName::Learner,
+    RoleName::Follower,
+    RoleName::Leader,
+    RoleName::Removed,
+];
 
 /// The whole page.
 #[must_use]
@@ -169,7 +178,7 @@ mod tests {
     #[test]
     fn every_sample_belongs_to_the_family_above_it_and_no_family_comes_twice() {
         let mut now = Snapshot::default();
-        now.status.peers = vec![PeerStatus { member_id: 2, matched: 7, connected: true }];
+        now.status.peers = vec![PeerStatus { member_id: 2, matched: 7, caught_up: true, connected: true }];
         let page = render(&now, &SETTINGS);
         let (mut families, mut family) = (BTreeSet::new(), "");
         for line in page.lines() {

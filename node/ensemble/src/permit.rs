@@ -7,7 +7,7 @@
 
 use crate::hello::Id128;
 use pharos_paxos::MemberId;
-use pharos_replica::{Founder, Founding};
+use pharos_replica::{Founding, Member};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -33,15 +33,24 @@ pub struct Permit {
     /// The key of session passwords, for members that have no token file to derive it from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<HexId>,
-    /// The voters.
+    /// The first voters.
     pub founders: Vec<PermitFounder>,
+    /// Learners that may begin: what the ensemble has registered, and their volumes. They found nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joiners: Vec<PermitFounder>,
+    /// Where a joiner finds the ensemble: its members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<PermitFounder>,
+    /// What members of the ensemble tell each other of its founding: every member's status has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founding_digest: Option<HexId>,
 }
 
 fn first_generation() -> u32 {
     1
 }
 
-/// One founder in a permit.
+/// One member in a permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PermitFounder {
@@ -96,6 +105,9 @@ pub enum PermitError {
     /// Id 0 stands for nobody.
     #[error("the permit gives a founder the id 0")]
     IdZero,
+    /// A joiner would not know whom to believe.
+    #[error("the permit names a joiner but not {0}")]
+    Lacks(&'static str),
     /// Neither source of the session secret is there.
     #[error("the permit has no secret and this member has no admin token file to derive one from")]
     NoSecret,
@@ -113,7 +125,7 @@ impl Permit {
         }
         permit.founders.sort_by_key(|founder| founder.member_id);
         let (mut ids, mut volumes) = (BTreeSet::new(), BTreeSet::new());
-        for founder in &permit.founders {
+        for founder in permit.founders.iter().chain(&permit.joiners) {
             if founder.member_id == 0 {
                 return Err(PermitError::IdZero);
             }
@@ -124,6 +136,12 @@ impl Permit {
                 return Err(PermitError::Twice(format!("volume {}", founder.volume.0)));
             }
         }
+        if !permit.joiners.is_empty() && permit.members.is_empty() {
+            return Err(PermitError::Lacks("the members"));
+        }
+        if !permit.joiners.is_empty() && permit.founding_digest.is_none() {
+            return Err(PermitError::Lacks("the founding digest"));
+        }
         Ok(permit)
     }
 
@@ -131,7 +149,17 @@ impl Permit {
     #[must_use]
     pub fn new(cluster: Id128, secret: Id128, founders: Vec<PermitFounder>) -> Self {
         let (cluster_id, secret) = (HexId(cluster), Some(HexId(secret)));
-        Self { version: VERSION, cluster_id, generation: 1, secret, founders }
+        let (joiners, members, founding_digest) = (Vec::new(), Vec::new(), None);
+        Self {
+            version: VERSION,
+            cluster_id,
+            generation: 1,
+            secret,
+            founders,
+            joiners,
+            members,
+            founding_digest,
+        }
     }
 
     /// The permit of an ensemble of one, whose member founds it by itself.
@@ -145,8 +173,19 @@ impl Permit {
     /// The id that the permit gives to the member with this volume.
     #[must_use]
     pub fn member_of(&self, volume: Id128) -> Option<MemberId> {
-        let founder = self.founders.iter().find(|founder| founder.volume.0 == volume)?;
-        Some(MemberId(founder.member_id))
+        let mut all = self.founders.iter().chain(&self.joiners);
+        let member = all.find(|member| member.volume.0 == volume)?;
+        Some(MemberId(member.member_id))
+    }
+
+    /// As what the member with this volume joins; none if it does not.
+    #[must_use]
+    pub(crate) fn joining(&self, volume: Id128) -> Option<Joining> {
+        let joins = self.joiners.iter().any(|joiner| joiner.volume.0 == volume);
+        let (true, Some(digest)) = (joins, self.founding_digest) else { return None };
+        // Its state brings the secret.
+        let founding = self.with_secret([0; 16]);
+        Some(Joining { founding, digest: digest.0, members: self.members.iter().map(Into::into).collect() })
     }
 
     /// The founding entry. The token outranks the permit's own secret, since it is kept from the eyes
@@ -157,19 +196,12 @@ impl Permit {
             (None, Some(secret)) => secret.0.0,
             (None, None) => return Err(PermitError::NoSecret),
         };
-        let members = self.founders.iter().map(|founder| Founder {
-            id: MemberId(founder.member_id),
-            volume: founder.volume.0.0,
-            host: founder.host.clone(),
-            peer_port: founder.peer_port,
-            client_port: founder.client_port,
-        });
-        Ok(Founding {
-            cluster: self.cluster_id.0.0,
-            generation: self.generation,
-            secret,
-            members: members.collect(),
-        })
+        Ok(self.with_secret(secret))
+    }
+
+    fn with_secret(&self, secret: [u8; 16]) -> Founding {
+        let members = self.founders.iter().map(Into::into).collect();
+        Founding { cluster: self.cluster_id.0.0, generation: self.generation, secret, members }
     }
 
     fn derive_secret(&self, token: &str) -> [u8; 16] {
@@ -178,6 +210,29 @@ impl Permit {
         hash.update(self.cluster_id.0.0);
         hash.update(token.as_bytes());
         first_16(&hash.finalize())
+    }
+}
+
+/// What a blank member knows of the ensemble that it joins.
+#[derive(Clone, Debug)]
+pub(crate) struct Joining {
+    /// Its founding, but for the secret.
+    pub(crate) founding: Founding,
+    /// What its members say of their founding.
+    pub(crate) digest: Id128,
+    /// Where they are.
+    pub(crate) members: Vec<Member>,
+}
+
+impl From<&PermitFounder> for Member {
+    fn from(named: &PermitFounder) -> Self {
+        Self {
+            id: MemberId(named.member_id),
+            volume: named.volume.0.0,
+            host: named.host.clone(),
+            peer_port: named.peer_port,
+            client_port: named.client_port,
+        }
     }
 }
 
@@ -260,6 +315,23 @@ mod tests {
         }
         let short = parse(&text(&one).replace("1111", "")).unwrap_err();
         assert!(short.contains("is not 32 hexadecimal digits"), "{short}");
+    }
+
+    #[test]
+    fn a_joiner_is_told_whom_to_dial_and_what_they_say_of_their_founding() {
+        let mut permit = parse(&text(&founder(1, 0x11))).unwrap();
+        let joiner: PermitFounder = serde_json::from_str(&founder(4, 0x44)).unwrap();
+        permit.joiners = vec![joiner.clone()];
+        let refusal = |permit: &Permit| parse(&serde_json::to_string(permit).unwrap()).unwrap_err();
+        assert_eq!(refusal(&permit), "the permit names a joiner but not the members");
+        permit.members = vec![permit.founders[0].clone(), joiner];
+        assert_eq!(refusal(&permit), "the permit names a joiner but not the founding digest");
+        permit.founding_digest = Some(HexId(Id128([8; 16])));
+        let permit = parse(&serde_json::to_string(&permit).unwrap()).unwrap();
+        assert_eq!(permit.member_of(Id128([0x44; 16])), Some(MemberId(4)));
+        let joining = permit.joining(Id128([0x44; 16])).unwrap();
+        assert_eq!((joining.digest, joining.members.len()), (Id128([8; 16]), 2));
+        assert!(permit.joining(Id128([0x11; 16])).is_none(), "a founder founds");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! waits but for the poll, for at most 10 ms.
 
 use crate::clients::{self, Clients, Turn};
-use crate::command::{Command, TransferReply};
+use crate::command::{Ask, Command, Reply};
 use crate::datadir::Volume;
 use crate::disks::{LogWorker, Persister, SpareWorker, StoreJob};
 use crate::links::{self, LinkEvent, Links};
@@ -167,12 +167,10 @@ impl Reactor {
                 Command::Dialled { peer, link, control, bulk } => {
                     self.links.dialled(self.poll.registry(), peer, link, [control, bulk], state.now_ms);
                 }
-                Command::Transfer { to, reply } => {
-                    let outcome = self.replica.transfer(to);
-                    let refused =
-                        |why: pharos_replica::TransferError| TransferReply::Refused(why.to_string());
+                Command::Ask { ask, reply } => {
+                    let outcome = self.ask(ask);
                     // Whoever asked may have gone.
-                    let _ = reply.send(outcome.map_or_else(refused, |()| TransferReply::Started));
+                    let _ = reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Started));
                 }
                 Command::Failed(why) => state.end = Some(End::Failed(why)),
                 Command::Shutdown => self.begin_to_leave(state),
@@ -180,6 +178,27 @@ impl Reactor {
         }
         if let Some((_, op)) = state.retry_spare.take_if(|(due, _)| *due <= state.now_ms) {
             self.spares.submit(op);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) -> Result<(), String> {
+        match ask {
+            Ask::Transfer(to) => self.replica.transfer(to).map_err(|why| why.to_string()),
+            Ask::Members(change) => self.replica.change_members(&change).map_err(|why| why.to_string()),
+            Ask::Voters { config, voters } => {
+                self.replica.change_voters(config, &voters).map_err(|why| why.to_string())
+            }
+        }
+    }
+
+    /// Connects to whom the list of members names now.
+    fn meet(&mut self, state: &mut Loop) {
+        if let Err(error) = self.links.meet(&self.replica.peers(), self.replica.registry().next_id()) {
+            return state.end = Some(End::Failed(format!("cannot start a thread to dial a peer: {error}")));
+        }
+        self.view.meet(&self.replica, |peer| self.links.is_up(peer));
+        if self.replica.was_removed() {
+            tracing::warn!("this member was removed from the ensemble; its data is of no more use");
         }
     }
 
@@ -245,6 +264,7 @@ impl Reactor {
                     let mut turn = turn(&mut self.replica, &self.view, state);
                     self.clients.close(&mut turn, conn, last_words);
                 }
+                Output::Members => self.meet(state),
                 Output::Fatal { reason } => state.end = Some(End::Failed(reason)),
             }
         }
@@ -271,7 +291,8 @@ impl Reactor {
         self.clients.stop_accepting();
         state.leave_by_ms.get_or_insert(state.now_ms + HAND_OVER_MS);
         let status = self.replica.status();
-        let heir = status.peers.iter().filter(|peer| self.links.is_up(peer.member));
+        let votes = |peer: MemberId| self.replica.registry().membership().has(peer);
+        let heir = status.peers.iter().filter(|peer| votes(peer.member) && self.links.is_up(peer.member));
         let heir: Option<MemberId> = heir.max_by_key(|peer| peer.matched).map(|peer| peer.member);
         if status.role == MemberRole::Leader
             && let Some(heir) = heir

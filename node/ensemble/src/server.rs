@@ -10,9 +10,9 @@ use crate::clients::{Clients, Limits};
 use crate::command::{Command, Commands};
 use crate::config::{Admission, ServerConfig, ServerError};
 use crate::datadir::Volume;
-use crate::dial::{Dialler, Whereabouts};
+use crate::dial::Telephone;
 use crate::disks;
-use crate::hello::{Hello, Id128, Roster, VERSIONS};
+use crate::hello::{Hello, Id128, VERSIONS};
 use crate::links::Links;
 use crate::os;
 use crate::permit::{Permit, founding_digest};
@@ -23,9 +23,8 @@ use crate::status::{Board, Identity, Life, RoleName, Snapshot, Status, VERSION};
 use crate::view::View;
 use mio::{Interest, Poll, Waker};
 use pharos_log::{Wal, WalConfig};
-use pharos_paxos::{ConfigNo, MemberId, Millis};
-use pharos_replica::{Boot, Founding, Lane, Plant, Replica, ReplicaConfig};
-use std::collections::BTreeMap;
+use pharos_paxos::{MemberId, Millis};
+use pharos_replica::{Boot, Lane, Plant, Replica, ReplicaConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -133,6 +132,7 @@ fn identity(volume: &Volume, addresses: &Addresses) -> Identity {
 fn publish_identity(board: &Board, identity: Identity) {
     let role = match identity.state {
         Life::Blank => RoleName::Blank,
+        Life::Joining => RoleName::Joining,
         Life::Founding | Life::Member => RoleName::Founding,
     };
     let status = Status {
@@ -225,7 +225,7 @@ impl Living {
         if self.volume.home().is_none() && !self.become_member()? {
             return Ok(());
         }
-        let reactor = self.into_reactor(open_store)?;
+        let Some(reactor) = self.into_reactor(open_store)? else { return Ok(()) };
         match reactor.run() {
             End::Shutdown => Ok(()),
             End::Failed(why) => Err(ServerError::Failed(why)),
@@ -242,6 +242,11 @@ impl Living {
             Admission::Alone | Admission::MemberOnly => self.permit_alone()?,
         };
         let Some(member) = permit.member_of(self.volume.id()) else { return Ok(false) };
+        if let Some(joining) = permit.joining(self.volume.id()) {
+            self.volume.join(member, &joining.founding, self.wal_config())?;
+            tracing::info!(%member, cluster = %permit.cluster_id.0, "joins");
+            return Ok(true);
+        }
         let token = self.config.token_file.as_deref().and_then(read_token);
         let founding = permit.founding(token.as_deref())?;
         let founding_now = Identity { state: Life::Founding, ..self.identity() };
@@ -265,7 +270,7 @@ impl Living {
     /// Looks for a permit that names the volume, until it appears or the server is to end.
     fn wait_for_permit(&self) -> Option<Permit> {
         let Admission::PermitFile(file) = &self.config.admission else { return None };
-        tracing::info!(volume = %self.volume.id(), file = %file.display(), "blank: waiting for a permit");
+        tracing::info!(volume = %self.volume.id(), file = %file.display(), "waiting for a permit");
         let mut last_text = Vec::new();
         loop {
             if let Ok(text) = std::fs::read(file)
@@ -296,7 +301,8 @@ impl Living {
         }
     }
 
-    fn into_reactor<S: StateStore>(self, open_store: OpenStore<S>) -> Result<Reactor, ServerError> {
+    /// None when the server is to end before it runs.
+    fn into_reactor<S: StateStore>(self, open_store: OpenStore<S>) -> Result<Option<Reactor>, ServerError> {
         let home = self.volume.home().expect("a member has a home");
         let started = Instant::now();
         let mut disk = self.volume.log_disk()?;
@@ -310,9 +316,17 @@ impl Living {
         let loaded = store.load()?;
         let clock = Clock::start();
         let boot_nonce = u64::from_le_bytes(os::random().map_err(system("read randomness"))?);
-        let boot = Boot { log, state: loaded.state, own: loaded.own, applied: loaded.applied };
+        let mut boot =
+            Boot { log, state: loaded.state, own: loaded.own, applied: loaded.applied, joins: None };
+        let mut joining = None;
+        if !boot.is_founded() {
+            publish_identity(&self.board, Identity { state: Life::Joining, ..self.identity() });
+            let Some(permit) = self.wait_for_permit() else { return Ok(None) };
+            joining = permit.joining(self.volume.id());
+            boot.joins = joining.as_ref().map(|joining| joining.founding.clone());
+        }
         let replica = Replica::start(self.replica_config(home.member, boot_nonce), boot, clock.now())?;
-        let founding = replica.founding().clone();
+        let founding = replica.founding();
         if founding.cluster != home.cluster {
             return Err(ServerError::Mismatch {
                 superblock: home.member,
@@ -324,20 +338,32 @@ impl Living {
             member = %home.member, cluster = %Id128(home.cluster), stored = %loaded.applied,
             log_bytes = replayed.bytes, ?tail, elapsed_ms = started.elapsed().as_millis() as u64, "started"
         );
-        let others = founding.members.iter().map(|member| member.id).filter(|id| *id != home.member);
-        let view = View::new(Arc::clone(&self.context), self.identity(), others);
+        let mut view = View::new(Arc::clone(&self.context), self.identity());
         let worker = system("start a thread");
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;
         let spares = disks::spare_worker(spare_disk, self.commands.clone());
         let persister = disks::persister(store, self.commands.clone());
-        let roster = roster(&founding, home.member, self.volume.id(), boot_nonce);
-        let diallers = self.diallers(&founding, home.member)?;
+        let telephone =
+            Telephone { peers_file: self.config.peers_file.clone(), commands: self.commands.clone() };
+        let digest = joining.as_ref().map_or_else(|| founding_digest(founding), |joining| joining.digest);
+        let hello = hello(&replica, digest, self.volume.id(), boot_nonce);
         let (clients, peers) = self.sockets.listen()?;
         let peers = register(&self.poll, peers, PEER_LISTENER)?;
-        let links = Links::new(roster, peers, diallers, clock.us() / 1000);
+        let mut links = Links::new(hello, peers, telephone, clock.us() / 1000);
+        match &joining {
+            Some(joining) => {
+                view.joins();
+                links.meet(&joining.members, MemberId(0))
+            }
+            None => {
+                view.meet(&replica, |_| false);
+                links.meet(&replica.peers(), replica.registry().next_id())
+            }
+        }
+        .map_err(system("start a thread"))?;
         let clients = Clients::new(register(&self.poll, clients, CLIENT_LISTENER)?, limits(&self.config));
-        Ok(Reactor {
+        Ok(Some(Reactor {
             clock,
             replica,
             clients,
@@ -350,7 +376,7 @@ impl Living {
             commands: self.received,
             board: self.board,
             _volume: self.volume,
-        })
+        }))
     }
 
     fn replica_config(&self, me: MemberId, boot: u64) -> ReplicaConfig {
@@ -368,26 +394,6 @@ impl Living {
             output_bytes: OUTPUT_BYTES,
             plant: Plant::None,
         }
-    }
-
-    /// Of two members, the one with the higher id dials.
-    fn diallers(
-        &self,
-        founding: &Founding,
-        me: MemberId,
-    ) -> Result<BTreeMap<MemberId, Dialler>, ServerError> {
-        let mut diallers = BTreeMap::new();
-        for (ordinal, member) in founding.members.iter().enumerate().filter(|(_, member)| member.id < me) {
-            let whereabouts = Whereabouts {
-                host: member.host.clone(),
-                port: member.peer_port,
-                peers_file: self.config.peers_file.clone(),
-                ordinal,
-            };
-            let dialler = Dialler::start(member.id, whereabouts, self.commands.clone());
-            diallers.insert(member.id, dialler.map_err(system("start a thread"))?);
-        }
-        Ok(diallers)
     }
 }
 
@@ -410,19 +416,18 @@ fn limits(config: &ServerConfig) -> Limits {
     }
 }
 
-fn roster(founding: &Founding, me: MemberId, volume: Id128, boot: u64) -> Roster {
-    let own = Hello {
+/// What the member says of itself on every connection.
+fn hello(replica: &Replica, founding: Id128, volume: Id128, boot: u64) -> Hello {
+    Hello {
         versions: VERSIONS,
-        cluster: Id128(founding.cluster),
-        generation: founding.generation,
-        founding: founding_digest(founding),
-        config: ConfigNo(1),
-        member: me,
+        cluster: Id128(replica.founding().cluster),
+        generation: replica.founding().generation,
+        founding,
+        config: replica.registry().membership().config,
+        member: replica.me(),
         volume,
         boot,
         link: 0,
         lane: Lane::Control,
-    };
-    let volumes = founding.members.iter().map(|member| (member.id, Id128(member.volume))).collect();
-    Roster { own, volumes }
+    }
 }

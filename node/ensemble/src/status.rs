@@ -27,6 +27,8 @@ pub enum Life {
     Blank,
     /// A permit names it; the founding entry is being written.
     Founding,
+    /// A permit names it; the state of the ensemble that it joins has not come yet.
+    Joining,
     /// It belongs to an ensemble.
     Member,
 }
@@ -70,12 +72,18 @@ pub enum RoleName {
     Blank,
     /// Writes the founding entry, or reads its log.
     Founding,
+    /// Waits for the state of the ensemble that it joins.
+    Joining,
     /// Looks for a leader.
     Candidate,
+    /// Follows, and has no vote.
+    Learner,
     /// Follows.
     Follower,
     /// Leads.
     Leader,
+    /// It belonged to the ensemble, and does not any more.
+    Removed,
 }
 
 impl RoleName {
@@ -85,9 +93,12 @@ impl RoleName {
         match self {
             Self::Blank => "blank",
             Self::Founding => "founding",
+            Self::Joining => "joining",
             Self::Candidate => "candidate",
+            Self::Learner => "learner",
             Self::Follower => "follower",
             Self::Leader => "leader",
+            Self::Removed => "removed",
         }
     }
 }
@@ -100,8 +111,42 @@ pub struct PeerStatus {
     pub member_id: u32,
     /// Up to where its log is known to be durable and the same as ours.
     pub matched: u64,
+    /// It has all but what was proposed last: it can be made a voter.
+    pub caught_up: bool,
     /// Both lanes to it are there.
     pub connected: bool,
+}
+
+/// Who belongs to the ensemble, as of the last slot applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MembershipStatus {
+    /// The number of the configuration.
+    pub config: u32,
+    /// The id that the next volume gets.
+    pub next_member_id: u32,
+    /// What members compare to find out that they were founded alike.
+    pub founding_digest: HexText,
+    /// Voters and learners.
+    pub members: Vec<RegisteredMember>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisteredMember {
+    /// Its id, never used again.
+    pub member_id: u32,
+    /// Its volume.
+    pub volume: HexText,
+    /// The name or address that its peers dial.
+    pub host: String,
+    /// The port that its peers dial.
+    pub peer_port: u16,
+    /// The port that its clients dial.
+    pub client_port: u16,
+    /// Whether it votes.
+    pub voter: bool,
 }
 
 /// How the member does: `/v1/status`.
@@ -134,6 +179,9 @@ pub struct Status {
     pub version: &'static str,
     /// The others.
     pub peers: Vec<PeerStatus>,
+    /// Who belongs to the ensemble, once this member knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<MembershipStatus>,
 }
 
 /// Numbers for metrics and four-letter words only.
@@ -207,7 +255,7 @@ pub struct Counters {
 }
 
 /// The kinds of [`pharos_replica::CloseReason`].
-pub(crate) const CLOSE_REASONS: usize = 9;
+pub(crate) const CLOSE_REASONS: usize = 10;
 
 /// From a request read to its connection's next bytes written: one sample at a time per connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

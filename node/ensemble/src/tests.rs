@@ -1,5 +1,7 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
+mod members;
+
 use crate::config::{Admission, ServerConfig, ServerError, Tuning};
 use crate::permit::{Permit, PermitFounder};
 use crate::server::{ServerHandle, start_with};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(20);
+const TOKEN: &str = "token";
 /// An election timeout that a busy machine survives.
 const QUICK: Duration = Duration::from_millis(300);
 
@@ -429,10 +432,12 @@ fn a_blank_member_ends_when_it_is_told() {
 fn ensemble(count: u32, election: Duration) -> (TempDir, Vec<ServerHandle>) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("permit.json");
+    std::fs::write(dir.path().join("token"), TOKEN).unwrap();
     let member = |id: u32| {
         let mut config = config(&dir.path().join(id.to_string()));
         config.admission = Admission::PermitFile(file.clone());
         config.tuning.election = election;
+        config.token_file = Some(dir.path().join("token"));
         start(config).unwrap()
     };
     let members: Vec<ServerHandle> = (1..=count).map(member).collect();

@@ -3,10 +3,15 @@
 //! Owns the translation. Must not know who reads it.
 
 use crate::admin::Context;
-use crate::status::{Counters, Gauges, Identity, PeerStatus, RoleName, Snapshot, Status, VERSION};
+use crate::hello::Id128;
+use crate::permit::founding_digest;
+use crate::status::{
+    Counters, Gauges, HexText, Identity, Life, MembershipStatus, PeerStatus, RegisteredMember,
+};
+use crate::status::{RoleName, Snapshot, Status, VERSION};
 use crate::words::Settings;
 use pharos_paxos::MemberId;
-use pharos_replica::{MemberRole, Replica, ReplicaStatus};
+use pharos_replica::{Member, MemberRole, Replica, ReplicaStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,19 +22,46 @@ pub(crate) struct View {
     identity: Identity,
     /// The other members, and whether there is a link to each.
     peers: BTreeMap<MemberId, bool>,
+    /// None until this member knows who belongs to the ensemble.
+    membership: Option<MembershipStatus>,
 }
 
 impl View {
-    pub(crate) fn new(
-        context: Arc<Context>,
-        identity: Identity,
-        peers: impl IntoIterator<Item = MemberId>,
-    ) -> Self {
-        Self { context, identity, peers: peers.into_iter().map(|peer| (peer, false)).collect() }
+    pub(crate) fn new(context: Arc<Context>, identity: Identity) -> Self {
+        Self { context, identity, peers: BTreeMap::new(), membership: None }
     }
 
     pub(crate) fn connected(&mut self, peer: MemberId, connected: bool) {
-        self.peers.insert(peer, connected);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            *known = connected;
+        }
+    }
+
+    /// This member does not know the list of members yet.
+    pub(crate) fn joins(&mut self) {
+        self.identity.state = Life::Joining;
+    }
+
+    /// The list of members is the ensemble's own.
+    pub(crate) fn meet(&mut self, replica: &Replica, is_up: impl Fn(MemberId) -> bool) {
+        let registry = replica.registry();
+        let others = registry.members().iter().map(|member| member.id).filter(|id| *id != replica.me());
+        self.peers = others.map(|id| (id, is_up(id))).collect();
+        let member = |member: &Member| RegisteredMember {
+            member_id: member.id.0,
+            volume: HexText(Id128(member.volume)),
+            host: member.host.clone(),
+            peer_port: member.peer_port,
+            client_port: member.client_port,
+            voter: registry.membership().has(member.id),
+        };
+        self.identity.state = Life::Member;
+        self.membership = Some(MembershipStatus {
+            config: registry.membership().config.0,
+            next_member_id: registry.next_id().0,
+            founding_digest: HexText(founding_digest(replica.founding())),
+            members: registry.members().iter().map(member).collect(),
+        });
     }
 
     /// The settings that four-letter words show.
@@ -48,11 +80,11 @@ impl View {
     }
 
     fn status(&self, status: &ReplicaStatus) -> Status {
-        let matched = |peer| status.peers.iter().find(|p| p.member == peer).map_or(0, |p| p.matched.0);
-        let peer = |(&member, &connected): (&MemberId, &bool)| PeerStatus {
-            member_id: member.0,
-            matched: matched(member),
-            connected,
+        let peer = |(&member, &connected): (&MemberId, &bool)| {
+            let seen = status.peers.iter().find(|peer| peer.member == member);
+            let matched = seen.map_or(0, |peer| peer.matched.0);
+            let caught_up = seen.is_some_and(|peer| peer.keeps_up);
+            PeerStatus { member_id: member.0, matched, caught_up, connected }
         };
         Status {
             member_id: status.me.0,
@@ -68,6 +100,7 @@ impl View {
             serving: status.serving,
             version: VERSION,
             peers: self.peers.iter().map(peer).collect(),
+            membership: self.membership.clone(),
         }
     }
 
@@ -78,7 +111,8 @@ impl View {
             data_bytes: status.data_bytes,
             watches: status.watches as u64,
             outstanding: status.outstanding as u64,
-            voters: self.peers.len() as u64 + 1,
+            voters: self.membership.iter().flat_map(|all| &all.members).filter(|one| one.voter).count()
+                as u64,
             connections: connections as u64,
             log_bytes: status.log_bytes,
             log_segments: status.log_segments as u64,
@@ -92,6 +126,9 @@ impl View {
 
 fn role(role: MemberRole) -> RoleName {
     match role {
+        MemberRole::Joining => RoleName::Joining,
+        MemberRole::Learner => RoleName::Learner,
+        MemberRole::Removed => RoleName::Removed,
         MemberRole::Leader => RoleName::Leader,
         MemberRole::Follower => RoleName::Follower,
         MemberRole::Candidate => RoleName::Candidate,

@@ -107,7 +107,8 @@ pub(crate) fn answer(word: Word, now: &Snapshot, settings: &Settings<'_>, client
 #[must_use]
 pub(crate) fn mode(now: &Snapshot) -> &'static str {
     match now.status.role {
-        _ if now.gauges.voters == 1 => "standalone",
+        RoleName::Learner => "observer",
+        RoleName::Leader if now.gauges.voters == 1 => "standalone",
         RoleName::Leader => "leader",
         RoleName::Follower => "follower",
         _ => "looking",
@@ -154,7 +155,8 @@ fn monitor(now: &Snapshot, settings: &Settings<'_>) -> String {
     put("version", format_args!("{}", full_version()));
     put("server_state", format_args!("{}", mode(now)));
     match now.status.role {
-        _ if now.gauges.voters == 1 => {}
+        RoleName::Leader if now.gauges.voters == 1 => {}
+        RoleName::Learner => put("peer_state", format_args!("observing - broadcast")),
         RoleName::Leader => put("peer_state", format_args!("leading - broadcast")),
         RoleName::Follower => put("peer_state", format_args!("following - broadcast")),
         _ => put("peer_state", format_args!("looking")),
@@ -193,11 +195,16 @@ pub(crate) fn numbers(now: &Snapshot, settings: &Settings<'_>) -> Vec<(&'static 
         out.push(("max_file_descriptor_count", max.to_string()));
     }
     if now.status.role == RoleName::Leader && gauges.voters > 1 {
-        let connected = now.status.peers.iter().filter(|peer| peer.connected).count();
+        let votes = |id: u32| {
+            let mut members = now.status.membership.iter().flat_map(|all| &all.members);
+            members.any(|member| member.member_id == id && member.voter)
+        };
+        let connected = now.status.peers.iter().filter(|peer| peer.connected);
+        let (followers, observers): (Vec<_>, Vec<_>) = connected.partition(|peer| votes(peer.member_id));
         out.push(("quorum_size", gauges.voters.to_string()));
-        out.push(("learners", connected.to_string()));
-        out.push(("synced_followers", connected.to_string()));
-        out.push(("synced_observers", "0".to_owned()));
+        out.push(("learners", (followers.len() + observers.len()).to_string()));
+        out.push(("synced_followers", followers.len().to_string()));
+        out.push(("synced_observers", observers.len().to_string()));
     }
     out
 }

@@ -78,12 +78,14 @@ impl Recovered {
     ///
     /// An empty log never votes: what it once promised or accepted is forgotten, so its vote could elect a
     /// leader without a committed entry. Founders write the founding entry before they start the core; others
-    /// come without a vote, and their log begins with a state that they are sent.
+    /// come without a vote, and their log begins with a state that they are sent. Such a one may have promised
+    /// the ballot that the state came in, and no more.
     pub(crate) fn refusal(&self, votes: bool) -> Option<&'static str> {
         let founded =
             self.entries.first().is_some_and(|e| e.slot == Slot(1) && e.kind == EntryKind::Founding);
         let founded = founded && self.hard.accepted > Ballot::ZERO;
-        let empty = self.trimmed == Slot::ZERO && self.entries.is_empty() && self.hard == HardState::EMPTY;
+        let nothing = self.hard.accepted == Ballot::ZERO && self.hard.committed == Slot::ZERO;
+        let empty = self.trimmed == Slot::ZERO && self.entries.is_empty() && nothing;
         if !(founded || self.trimmed > Slot::ZERO || (empty && !votes)) {
             return Some("the log is empty: a member without the founding entry never votes");
         }

@@ -73,6 +73,11 @@ impl Disk {
         self.issued.len()
     }
 
+    /// Whether there is nothing that is not durable.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ops.is_empty() && self.issued.is_empty()
+    }
+
     /// Since when the oldest write is under way.
     pub(crate) fn oldest(&self) -> Option<Millis> {
         self.issued.front().map(|w| w.at)

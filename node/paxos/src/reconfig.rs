@@ -108,8 +108,14 @@ impl Paxos {
         }
     }
 
+    /// Whether all that this member was told, promised or accepted is durable.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.disk.is_idle()
+    }
+
     /// Whether a learner has all but what was proposed last, and answers.
-    fn keeps_up(&self, peer: &Peer) -> bool {
+    pub(crate) fn keeps_up(&self, peer: &Peer) -> bool {
         peer.phase == Phase::Streaming
             && peer.matched.0 + self.cfg.window_slots as u64 >= self.log.end().0
             && self.now.0 - peer.acked_at.0 < self.cfg.election.0

@@ -63,6 +63,8 @@ pub struct PeerStatus {
     pub phase: PeerPhase,
     /// Since when it has not answered a heartbeat.
     pub silent_for: Millis,
+    /// It has all but what was proposed last, and answers: the next configuration may count on it.
+    pub keeps_up: bool,
 }
 
 /// How far a follower has come into the leader's ballot.
@@ -114,6 +116,7 @@ impl Paxos {
                 Phase::Behind => PeerPhase::Behind,
             },
             silent_for: Millis(self.now.0 - p.acked_at.0),
+            keeps_up: self.keeps_up(p),
         };
         l.peers.iter().map(status).collect()
     }

@@ -66,13 +66,15 @@ pub enum EntryKind {
     Founding = 3,
     /// The last entry of a configuration, which names the voters of the next: see [`Entry::seals`].
     Seal = 4,
+    /// A change of the list of members that leaves the voters as they are, opaque to the core.
+    Members = 5,
 }
 
 impl EntryKind {
     /// The kind of that number.
     #[must_use]
     pub fn from_u8(number: u8) -> Option<Self> {
-        [Self::EpochStart, Self::Commands, Self::Founding, Self::Seal]
+        [Self::EpochStart, Self::Commands, Self::Founding, Self::Seal, Self::Members]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }

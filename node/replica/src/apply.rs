@@ -94,11 +94,15 @@ impl Replica {
     fn apply_entry(&mut self, entry: Entry) {
         match entry.kind {
             EntryKind::Founding => {}
-            // No member asks for another configuration yet; the core could.
             EntryKind::Seal => {
-                let reason =
-                    format!("slot {} ends the configuration, which this program cannot do", entry.slot);
-                self.outputs.push_back(Output::Fatal { reason });
+                let (next, _) = entry.seals().expect("the core takes no seal that it cannot read");
+                self.enter_configuration(next);
+            }
+            EntryKind::Members => {
+                if let Err(error) = self.apply_change(entry.payload) {
+                    let reason = format!("slot {} holds what no member wrote: {error}", entry.slot);
+                    self.outputs.push_back(Output::Fatal { reason });
+                }
             }
             EntryKind::EpochStart => self.state.epoch_start(),
             EntryKind::Commands => {

@@ -4,26 +4,12 @@
 //! permit reaches a member. Invariant: a founder writes it once, on a disk that has never voted; an
 //! empty disk that holds no permit never does (DESIGN 3.1, bootstrap).
 
-use crate::wire::{Reader, WireError, put_bytes};
+use crate::registry::Member;
+use crate::wire::{Reader, WireError};
 use bytes::Bytes;
-use pharos_paxos::{Ballot, Entry, EntryKind, LogOp, MemberId, Membership, Slot};
+use pharos_paxos::{Ballot, Entry, EntryKind, LogOp, Membership, Slot};
 
 const VERSION: u8 = 1;
-
-/// One founding voter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Founder {
-    /// Its id, never used again for another disk.
-    pub id: MemberId,
-    /// The id its volume was given when it was formatted.
-    pub volume: [u8; 16],
-    /// The name or address its peers dial.
-    pub host: String,
-    /// The port its peers dial.
-    pub peer_port: u16,
-    /// The port its clients dial.
-    pub client_port: u16,
-}
 
 /// An ensemble's identity and first configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +21,7 @@ pub struct Founding {
     /// The key of session passwords.
     pub secret: [u8; 16],
     /// The voters of configuration 1, sorted by id.
-    pub members: Vec<Founder>,
+    pub members: Vec<Member>,
 }
 
 impl Founding {
@@ -61,12 +47,6 @@ impl Founding {
         Membership::founding(self.members.iter().map(|m| m.id).collect())
     }
 
-    /// The founder with this id.
-    #[must_use]
-    pub fn member(&self, id: MemberId) -> Option<&Founder> {
-        self.members.iter().find(|m| m.id == id)
-    }
-
     /// The entry's payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -75,13 +55,7 @@ impl Founding {
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.secret);
         out.extend_from_slice(&(self.members.len() as u32).to_le_bytes());
-        for member in &self.members {
-            out.extend_from_slice(&member.id.0.to_le_bytes());
-            out.extend_from_slice(&member.volume);
-            put_bytes(&mut out, member.host.as_bytes());
-            out.extend_from_slice(&member.peer_port.to_le_bytes());
-            out.extend_from_slice(&member.client_port.to_le_bytes());
-        }
+        self.members.iter().for_each(|member| member.put(&mut out));
         out
     }
 
@@ -96,32 +70,19 @@ impl Founding {
             return Err(WireError::Invalid { field: "founding version", value: u64::from(version) });
         }
         let (cluster, generation, secret) = (r.array("cluster")?, r.u32("generation")?, r.array("secret")?);
-        let count = r.count("founders", 28)?;
-        let members = (0..count).map(|_| read_founder(&mut r)).collect::<Result<Vec<_>, _>>()?;
+        let members = Member::get_all(&mut r)?;
         r.end()?;
-        if members.is_empty() || !members.is_sorted_by(|a, b| a.id < b.id) {
-            return Err(WireError::Invalid { field: "founders", value: count as u64 });
-        }
         Ok(Self { cluster, generation, secret, members })
     }
-}
-
-fn read_founder(r: &mut Reader) -> Result<Founder, WireError> {
-    Ok(Founder {
-        id: MemberId(r.u32("member id")?),
-        volume: r.array("volume")?,
-        host: r.string("host")?,
-        peer_port: r.u16("peer port")?,
-        client_port: r.u16("client port")?,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pharos_paxos::MemberId;
 
     fn founding() -> Founding {
-        let member = |id: u32| Founder {
+        let member = |id: u32| Member {
             id: MemberId(id),
             volume: [id as u8; 16],
             host: format!("main-{id}"),

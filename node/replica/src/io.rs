@@ -76,6 +76,9 @@ pub enum Output {
         /// What still has to be written before the close.
         last_words: Bytes,
     },
+    /// The list of members has changed: connect to whom it names now. What a removed member was sent before
+    /// still has to reach it.
+    Members,
     /// The member cannot go on. The driver says so and ends the process.
     Fatal {
         /// What was found.
@@ -124,6 +127,8 @@ pub enum CloseReason {
     Refused,
     /// This member is not serving yet.
     NotServing,
+    /// This member was removed from the ensemble.
+    Removed,
 }
 
 impl CloseReason {
@@ -140,6 +145,7 @@ impl CloseReason {
             Self::Malformed => "malformed",
             Self::Refused => "refused",
             Self::NotServing => "not_serving",
+            Self::Removed => "removed",
         }
     }
 }

@@ -5,7 +5,7 @@
 //! answered earlier (DESIGN 3.1, trap d); apply never waits for the store.
 
 use crate::io::{Output, PersistBatch, PersistRows};
-use crate::replica::{FOUNDING_KEY, Replica};
+use crate::replica::{FOUNDING_KEY, REGISTRY_KEY, Replica};
 use bytes::Bytes;
 use pharos_paxos::{Millis, Slot};
 use std::collections::VecDeque;
@@ -92,7 +92,10 @@ impl Replica {
             return;
         }
         if self.snapshots.waits() {
-            if let Some(batch) = self.take_install() {
+            // What was promised for the sake of the state has to be durable before the state is.
+            if self.paxos.is_durable()
+                && let Some(batch) = self.take_install()
+            {
                 self.persist.held = None;
                 self.persist.in_flight = Some(batch.applied);
                 self.outputs.push_back(Output::Persist { batch });
@@ -102,15 +105,20 @@ impl Replica {
         let applied = self.applier.applied();
         if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
             self.persist.last_cut = (applied, self.now.mono);
-            let founding = (Bytes::from_static(FOUNDING_KEY), Bytes::from(self.founding.encode()));
             let rows = PersistRows::Changed(self.state.take_dirty());
-            self.persist.held = Some(PersistBatch { rows, own: vec![founding], applied });
+            self.persist.held = Some(PersistBatch { rows, own: self.own_rows(), applied });
         }
         let durable = self.paxos.durable();
         if let Some(batch) = self.persist.held.take_if(|batch| batch.applied <= durable) {
             self.persist.in_flight = Some(batch.applied);
             self.outputs.push_back(Output::Persist { batch });
         }
+    }
+
+    /// What every member's store holds beside the state.
+    fn own_rows(&self) -> Vec<(Bytes, Bytes)> {
+        let row = |key, value: Vec<u8>| (Bytes::from_static(key), Bytes::from(value));
+        vec![row(FOUNDING_KEY, self.founding.encode()), row(REGISTRY_KEY, self.registry.encode())]
     }
 
     /// Forgets entries that the store holds, but for a tail for members that were away briefly.

@@ -16,11 +16,12 @@ use crate::io::{Now, Output};
 use crate::peer_msg::PeerMsg;
 use crate::persist::Persist;
 use crate::reads::ReadIndexes;
+use crate::registry::Registry;
 use crate::snapshot::{self, Snapshots};
 use crate::watches::Watches;
 use crate::wire::WireError;
 use bytes::Bytes;
-use pharos_paxos::{Ballot, EntryKind, IoId, MemberId, Millis, Paxos, Role, Slot};
+use pharos_paxos::{Ballot, EntryKind, IoId, MemberId, Membership, Millis, Paxos, Role, Slot};
 use pharos_znode::State;
 use std::collections::{BTreeMap, VecDeque};
 use thiserror::Error;
@@ -28,6 +29,8 @@ use thiserror::Error;
 /// Keys of the replica's own rows in the store begin with this byte; the state's never do.
 pub const OWN_PREFIX: u8 = 0xff;
 pub(crate) const FOUNDING_KEY: &[u8] = b"\xfffounding";
+/// The own row of the list of members, as of the store's applied slot.
+pub(crate) const REGISTRY_KEY: &[u8] = b"\xffregistry";
 
 /// What a member is told by whoever drives it.
 #[derive(Clone, Debug)]
@@ -67,6 +70,17 @@ pub struct Boot {
     pub own: Vec<(Bytes, Bytes)>,
     /// What the store has flushed.
     pub applied: Slot,
+    /// As what a disk that holds nothing else joins an ensemble: its founding, with a secret that is not known yet.
+    pub joins: Option<Founding>,
+}
+
+impl Boot {
+    /// Whether the disk says which ensemble it is of: otherwise only [`Boot::joins`] can.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        let first = self.log.entries.first().filter(|e| e.kind == EntryKind::Founding);
+        first.is_some() || self.own.iter().any(|(key, _)| key == FOUNDING_KEY)
+    }
 }
 
 /// Why a member cannot start.
@@ -86,15 +100,16 @@ pub enum StartError {
         /// The store's last slot.
         applied: Slot,
     },
-    /// The founding entry does not name this member.
-    #[error("member {0} is not a founder of this ensemble")]
-    NotAMember(MemberId),
+    /// The list of members cannot be read.
+    #[error("list of members: {0}")]
+    Registry(WireError),
 }
 
 /// A whole member without I/O. See ARCHITECTURE.md for the life of a request.
 pub struct Replica {
     pub(crate) cfg: ReplicaConfig,
     pub(crate) founding: Founding,
+    pub(crate) registry: Registry,
     pub(crate) now: Now,
     pub(crate) paxos: Paxos,
     pub(crate) group: GroupCommit,
@@ -138,10 +153,8 @@ impl Replica {
     /// When the disk does not hold a member that can go on; see [`StartError`].
     pub fn start(cfg: ReplicaConfig, boot: Boot, now: Now) -> Result<Self, StartError> {
         let founding = find_founding(&boot)?;
-        if founding.member(cfg.me).is_none() {
-            return Err(StartError::NotAMember(cfg.me));
-        }
-        let Boot { log, state, own, applied } = boot;
+        let registry = find_registry(&boot, &founding)?;
+        let Boot { log, state, own, applied, .. } = boot;
         if log.trimmed > applied {
             return Err(StartError::Gap { trimmed: log.trimmed, applied });
         }
@@ -159,6 +172,9 @@ impl Replica {
         if !unlogged {
             hard.committed = hard.committed.max(applied);
         }
+        // A log that holds nothing votes nowhere, whatever the state says that was installed.
+        let blank = trimmed == Slot::ZERO && entries.is_empty();
+        let membership = if blank { founding.membership() } else { registry.membership().clone() };
         let recovered = pharos_paxos::Recovered { hard, trimmed, entries };
         let mut persist = Persist::new(applied, now.mono);
         recovered
@@ -166,7 +182,7 @@ impl Replica {
             .iter()
             .take_while(|e| e.slot <= applied)
             .for_each(|e| persist.applied(e.slot, e.payload.len()));
-        let paxos = Paxos::new(paxos_config(&cfg, &founding), recovered, now.mono);
+        let paxos = Paxos::new(paxos_config(&cfg, membership), recovered, now.mono);
         let mut replica = Self {
             clients: Clients::new(cfg.me, now.wall_ms),
             group: GroupCommit::new(log.wal),
@@ -187,13 +203,15 @@ impl Replica {
             outputs: VecDeque::new(),
             cfg,
             founding,
+            registry,
             now,
             paxos,
             state,
         };
         if unlogged {
-            replica.paxos.install(installed, None, &replica.founding.membership());
+            replica.paxos.install(installed, None, replica.registry.membership());
         }
+        replica.paxos.set_learners(replica.registry.learners());
         replica.take_core_outputs();
         Ok(replica)
     }
@@ -202,6 +220,24 @@ impl Replica {
     #[must_use]
     pub fn founding(&self) -> &Founding {
         &self.founding
+    }
+
+    /// This member.
+    #[must_use]
+    pub fn me(&self) -> MemberId {
+        self.cfg.me
+    }
+
+    /// Whether this member waits for the state of the ensemble that it joins.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        self.registry.member(self.cfg.me).is_none() && !self.was_removed()
+    }
+
+    /// Who belongs to the ensemble, as of the last slot applied.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Tells the time. First in every turn, so that a process that was paused notices before it
@@ -297,7 +333,7 @@ impl Replica {
         if !matches!(self.leadership, Leadership::Leads { .. }) {
             return Err(TransferError::NotLeader);
         }
-        if self.founding.member(to).is_none() {
+        if !self.registry.membership().has(to) {
             return Err(TransferError::NotAVoter(to));
         }
         self.paxos.transfer(to);
@@ -396,7 +432,7 @@ impl Replica {
         self.leadership = leadership;
         self.proposals.clear();
         self.incoming.clear();
-        self.snapshots.leader_changed();
+        self.snapshots.leader_changed(self.paxos.ballot());
         self.expiry.clear();
         if self.leads() {
             self.grant_full_timeouts();
@@ -468,21 +504,32 @@ pub enum TransferError {
     NotAVoter(MemberId),
 }
 
-fn paxos_config(cfg: &ReplicaConfig, founding: &Founding) -> pharos_paxos::Config {
+fn paxos_config(cfg: &ReplicaConfig, membership: Membership) -> pharos_paxos::Config {
     pharos_paxos::Config {
         heartbeat: cfg.heartbeat,
         election: cfg.election,
         chunk_bytes: cfg.chunk_bytes,
         plant: cfg.plant.core(),
-        ..pharos_paxos::Config::new(cfg.me, founding.membership(), cfg.seed)
+        ..pharos_paxos::Config::new(cfg.me, membership, cfg.seed)
     }
 }
 
-/// From the store once it has been flushed, from the log's first entry before.
+fn own_row<'a>(boot: &'a Boot, wanted: &[u8]) -> Option<&'a Bytes> {
+    boot.own.iter().find(|(key, _)| key == wanted).map(|(_, value)| value)
+}
+
+/// From the store once it has been flushed, from the log's first entry before, or else from the permit to join.
 fn find_founding(boot: &Boot) -> Result<Founding, StartError> {
-    if let Some((_, value)) = boot.own.iter().find(|(key, _)| key == FOUNDING_KEY) {
-        return Ok(Founding::decode(value.clone())?);
-    }
     let first = boot.log.entries.first().filter(|e| e.kind == EntryKind::Founding);
-    Ok(Founding::decode(first.ok_or(StartError::NotFounded)?.payload.clone())?)
+    match own_row(boot, FOUNDING_KEY).or(first.map(|first| &first.payload)) {
+        Some(bytes) => Ok(Founding::decode(bytes.clone())?),
+        None => boot.joins.clone().ok_or(StartError::NotFounded),
+    }
+}
+
+fn find_registry(boot: &Boot, founding: &Founding) -> Result<Registry, StartError> {
+    match own_row(boot, REGISTRY_KEY) {
+        Some(bytes) => Registry::decode(bytes.clone()).map_err(StartError::Registry),
+        None => Ok(Registry::founding(founding)),
+    }
 }

@@ -5,9 +5,11 @@
 //! nothing is applied in between; no client of the state before is answered from the state after; what a
 //! member is being sent, the log of the sender goes on from.
 
+use crate::founding::Founding;
 use crate::io::{CloseReason, Output, PersistBatch, PersistRows};
 use crate::peer_msg::{PeerError, PeerMsg};
-use crate::replica::{FOUNDING_KEY, Leadership, OWN_PREFIX, Replica};
+use crate::registry::Registry;
+use crate::replica::{FOUNDING_KEY, Leadership, OWN_PREFIX, REGISTRY_KEY, Replica};
 use crate::wire::{Reader, WireError, put_bytes};
 use bytes::Bytes;
 use pharos_paxos::{Ballot, MemberId, Millis, Slot};
@@ -23,6 +25,9 @@ const WINDOW: usize = 4;
 /// Milliseconds without an answer after which a transfer is given up, to begin anew.
 const PATIENCE_MS: u64 = 10_000;
 
+/// Own rows that are part of a state.
+const SHARED: [&[u8]; 2] = [FOUNDING_KEY, REGISTRY_KEY];
+
 type Rows = Vec<(Bytes, Bytes)>;
 
 /// The rows of a store as they are sent. Made by the driver, from the store, in the order of the keys.
@@ -33,9 +38,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Adds a row; the replica's own are left out, for each member has its own.
+    /// Adds a row; of the replica's own only those that are the same on every member.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
-        if key.first() == Some(&OWN_PREFIX) {
+        if key.first() == Some(&OWN_PREFIX) && !SHARED.contains(&key) {
             return;
         }
         put_bytes(&mut self.part, key);
@@ -108,8 +113,26 @@ struct Install {
     /// The leader's ballot, if its own first entry is in the state.
     complete: Option<Ballot>,
     state: State,
+    founding: Founding,
+    registry: Registry,
     /// None once they are with the driver.
     rows: Option<Rows>,
+}
+
+impl Install {
+    /// Of all rows that came; those of the replica are sorted out.
+    fn new(upto: Slot, complete: Option<Ballot>, rows: Rows) -> Result<Self, PeerError> {
+        let (own, rows): (Rows, Rows) =
+            rows.into_iter().partition(|(key, _)| key.first() == Some(&OWN_PREFIX));
+        let find = |wanted: &[u8], field| {
+            let row = own.iter().find(|(key, _)| key == wanted);
+            row.map(|(_, value)| value.clone()).ok_or(WireError::Truncated { field })
+        };
+        let founding = Founding::decode(find(FOUNDING_KEY, "founding")?)?;
+        let registry = Registry::decode(find(REGISTRY_KEY, "registry")?)?;
+        let state = State::from_rows(rows.iter().cloned()).map_err(PeerError::Rows)?;
+        Ok(Self { upto, complete, state, founding, registry, rows: Some(rows) })
+    }
 }
 
 impl std::fmt::Debug for Install {
@@ -145,8 +168,8 @@ impl Snapshots {
     }
 
     /// The leader has changed: what the old one sends, or was sent by this member as leader, ends here.
-    pub(crate) fn leader_changed(&mut self) {
-        self.incoming = None;
+    pub(crate) fn leader_changed(&mut self, ballot: Ballot) {
+        self.incoming.take_if(|incoming| incoming.ballot != ballot);
         self.outgoing = None;
     }
 
@@ -240,13 +263,12 @@ impl Replica {
         (part, parts): (u32, u32),
         rows: Bytes,
     ) -> Result<(), PeerError> {
-        let ours = matches!(self.leadership, Leadership::Follows { leader, ballot: b } if (leader, b) == (from, ballot));
-        if !ours || self.snapshots.install.is_some() || upto <= self.applier.applied() {
+        if self.snapshots.install.is_some() || upto <= self.applier.applied() || !self.expects(from, ballot) {
             return Ok(());
         }
         if part == 0 {
             self.snapshots.incoming = Some(Incoming { ballot, upto, next: 0, rows: Vec::new() });
-            self.close_all();
+            self.close_all(CloseReason::NotServing);
         }
         let Some(incoming) = &mut self.snapshots.incoming else { return Ok(()) };
         if (incoming.ballot, incoming.upto, incoming.next) != (ballot, upto, part) {
@@ -258,45 +280,51 @@ impl Replica {
         if next == parts
             && let Some(Incoming { rows, .. }) = self.snapshots.incoming.take()
         {
-            let state = State::from_rows(rows.iter().cloned()).map_err(PeerError::Rows)?;
-            let complete = complete.then_some(ballot);
-            self.snapshots.install = Some(Install { upto, complete, state, rows: Some(rows) });
+            self.snapshots.install = Some(Install::new(upto, complete.then_some(ballot), rows)?);
         }
         self.send(from, &PeerMsg::SnapshotAck { upto, next });
         Ok(())
     }
 
-    fn close_all(&mut self) {
-        for conn in self.clients.select(|_| true) {
-            self.close(conn, CloseReason::NotServing);
-        }
+    /// Whether a state may come from there: from the leader of the ballot promised, or of a higher one, whose
+    /// Prepare this member could not answer since it lacks the seal before it.
+    fn expects(&mut self, from: MemberId, ballot: Ballot) -> bool {
+        self.paxos.await_state(ballot);
+        self.take_core_outputs();
+        ballot.member == from && ballot == self.paxos.ballot() && !self.leads()
     }
 
     /// What the store has to hold instead of everything it holds, once a state has come whole.
     pub(crate) fn take_install(&mut self) -> Option<PersistBatch> {
         let install = self.snapshots.install.as_mut()?;
         let rows = install.rows.take()?;
-        let founding = (Bytes::from_static(FOUNDING_KEY), Bytes::from(self.founding.encode()));
-        let installed = Bytes::copy_from_slice(&install.upto.0.to_le_bytes());
-        let own = vec![founding, (Bytes::from_static(INSTALLED_KEY), installed)];
+        let row = |key, value: Vec<u8>| (Bytes::from_static(key), Bytes::from(value));
+        let own = vec![
+            row(FOUNDING_KEY, install.founding.encode()),
+            row(INSTALLED_KEY, install.upto.0.to_le_bytes().to_vec()),
+            row(REGISTRY_KEY, install.registry.encode()),
+        ];
         Some(PersistBatch { rows: PersistRows::All(rows), own, applied: install.upto })
     }
 
     /// The store holds it: from here on it is this member's state.
     pub(crate) fn finish_install(&mut self, applied: Slot) -> bool {
-        let Some(Install { upto, complete, state, .. }) =
+        let Some(Install { upto, complete, state, founding, registry, .. }) =
             self.snapshots.install.take_if(|install| install.rows.is_none())
         else {
             return false;
         };
         assert_eq!(upto, applied, "the store says what it was given");
-        self.close_all();
+        self.close_all(CloseReason::NotServing);
         self.snapshots.installed += 1;
         self.snapshots.installed_upto = upto;
         self.state = state;
         self.applier.jump(upto);
         self.persist.installed(upto, self.now.mono);
-        self.paxos.install(upto, complete, &self.founding.membership());
+        self.founding = founding;
+        self.paxos.install(upto, complete, registry.membership());
+        self.registry = registry;
+        self.members_changed();
         if self.leads() {
             self.grant_full_timeouts();
         }

@@ -16,6 +16,12 @@ pub enum MemberRole {
     Follower,
     /// It knows no leader.
     Candidate,
+    /// It follows a leader and has no vote.
+    Learner,
+    /// It waits for the state, of which the list of members is a part.
+    Joining,
+    /// It belonged to the ensemble and does not any more.
+    Removed,
 }
 
 /// A peer, as the leader sees it.
@@ -25,6 +31,8 @@ pub struct PeerStatus {
     pub member: MemberId,
     /// Durable there up to here.
     pub matched: Slot,
+    /// It has all but what was proposed last, and answers.
+    pub keeps_up: bool,
 }
 
 /// A member at one moment.
@@ -76,7 +84,7 @@ pub struct ReplicaStatus {
     pub outstanding: usize,
     /// Elections this member has stood in since its start.
     pub elections: u64,
-    /// The other voters, as seen by a leader.
+    /// The others, learners included, as seen by a leader.
     pub peers: Vec<PeerStatus>,
 }
 
@@ -85,14 +93,14 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let core = self.paxos.status();
-        let peers = core.peers.iter().map(|p| PeerStatus { member: p.member, matched: p.matched });
+        let peers = core.peers.iter().map(|p| PeerStatus {
+            member: p.member,
+            matched: p.matched,
+            keeps_up: p.keeps_up,
+        });
         ReplicaStatus {
             me: self.cfg.me,
-            role: match self.leadership {
-                Leadership::Leads { .. } => MemberRole::Leader,
-                Leadership::Follows { .. } => MemberRole::Follower,
-                Leadership::None => MemberRole::Candidate,
-            },
+            role: self.role(),
             leader: core.leader,
             ballot: core.promised,
             applied: self.applier.applied(),
@@ -115,6 +123,18 @@ impl Replica {
             outstanding: self.clients.outstanding(),
             elections: core.elections,
             peers: peers.collect(),
+        }
+    }
+
+    fn role(&self) -> MemberRole {
+        let me = self.cfg.me;
+        match self.leadership {
+            _ if self.was_removed() => MemberRole::Removed,
+            _ if self.registry.member(me).is_none() => MemberRole::Joining,
+            Leadership::Leads { .. } => MemberRole::Leader,
+            Leadership::Follows { .. } if !self.registry.membership().has(me) => MemberRole::Learner,
+            Leadership::Follows { .. } => MemberRole::Follower,
+            Leadership::None => MemberRole::Candidate,
         }
     }
 

@@ -167,7 +167,7 @@ impl Member {
             output_bytes: pace.output_bytes,
             plant,
         };
-        let boot_from = Boot { log, state, own, applied: self.flushed };
+        let boot_from = Boot { log, state, own, applied: self.flushed, joins: None };
         let replica = match Replica::start(config, boot_from, now) {
             Err(StartError::NotFounded) if self.lost => return Ok(Started::Blank),
             started => started.map_err(|e| e.to_string())?,

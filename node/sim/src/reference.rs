@@ -91,7 +91,7 @@ impl Reference {
 
     fn choose(&mut self, entry: Entry) -> Result<(), Violation> {
         match entry.kind {
-            EntryKind::Founding | EntryKind::Seal => {}
+            EntryKind::Founding | EntryKind::Seal | EntryKind::Members => {}
             EntryKind::EpochStart => {
                 self.state.epoch_start();
                 self.epochs += 1;

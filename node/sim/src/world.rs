@@ -16,7 +16,7 @@ use crate::sessions::SessionClock;
 use crate::violation::Violation;
 use bytes::Bytes;
 use pharos_paxos::{MemberId, Millis, Slot};
-use pharos_replica::{ConnId, Founder, Founding, Now, Output, Plant, Replica};
+use pharos_replica::{ConnId, Founding, Now, Output, Plant, Replica};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
@@ -187,7 +187,7 @@ impl World {
     fn new(seed: u64, bounds: Bounds) -> Self {
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[1, 3, 3, 3, 3, 5]);
-        let founder = |id: u32| Founder {
+        let founder = |id: u32| pharos_replica::Member {
             id: MemberId(id),
             volume: [id as u8; 16],
             host: format!("m{id}"),
@@ -435,6 +435,7 @@ impl World {
                 self.say(member, conn, &last_words);
                 self.closed_by_member(conn);
             }
+            Output::Members => {}
             Output::Fatal { reason } => return Err(Violation::new(format!("a member gave up: {reason}"))),
         }
         Ok(())
