@@ -12,6 +12,7 @@ pub mod image;
 pub mod install;
 pub mod kubebox;
 pub mod local;
+mod local_members;
 pub mod objects;
 pub mod real_zookeeper;
 mod rng;

@@ -14,21 +14,28 @@ use crate::command::{Running, output, wait_until};
 use crate::environment::our_binaries;
 
 /// How long a member may take to serve again after it was started.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An Ensemble; its processes end and its data is removed when this is dropped.
 pub struct LocalEnsemble {
-    members: Vec<Member>,
-    directory: TempDir,
-    program: PathBuf,
+    pub(crate) members: Vec<Member>,
+    pub(crate) directory: TempDir,
+    pub(crate) program: PathBuf,
 }
 
-struct Member {
+pub(crate) struct Member {
     client: u16,
     peer: u16,
-    admin: u16,
+    pub(crate) admin: u16,
     metrics: u16,
     process: Option<Running>,
+}
+
+impl Member {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let [client, peer, admin, metrics] = free_ports()?;
+        Ok(Self { client, peer, admin, metrics, process: None })
+    }
 }
 
 impl LocalEnsemble {
@@ -41,8 +48,7 @@ impl LocalEnsemble {
         let program = our_binaries()?.join("pharos-node");
         let mut members = Vec::new();
         for _ in 0..size {
-            let [client, peer, admin, metrics] = free_ports()?;
-            members.push(Member { client, peer, admin, metrics, process: None });
+            members.push(Member::new()?);
         }
         let mut this = Self { members, directory, program };
         std::fs::write(this.directory.path().join("token"), "a token for tests")

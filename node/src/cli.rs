@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Ensemble(EnsembleArgs),
     /// Write the permit that founds an Ensemble of blank members (the operator does this in Kubernetes)
     Permit(PermitArgs),
+    /// Show or change who belongs to an Ensemble (the operator does this in Kubernetes)
+    Members(MembersArgs),
     /// Run the Ensembles and Pipelines of manifests, or a Beam YAML file, in this process: the very YAML
     /// that `kubectl apply` takes. Ends when all Pipelines have completed, or with Ctrl-C
     Local(LocalArgs),
@@ -80,22 +82,22 @@ pub(crate) struct EnsembleArgs {
     /// Address for the other members
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2888")]
     pub(crate) peer_addr: SocketAddr,
-    /// Address of /livez, /readyz, /metrics, /v1/identity, /v1/status and /v1/transfer
+    /// Address of /livez, /readyz, /metrics, /v1/identity, /v1/status, /v1/transfer, /v1/members and /v1/voters
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub(crate) admin_addr: SocketAddr,
     /// Address of /metrics alone
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7000")]
     pub(crate) metrics_addr: SocketAddr,
-    /// JSON file with further addresses of members by ordinal, read again at each attempt to reach one
+    /// JSON file with further addresses of members, by the first part of the name; read again at each attempt to reach one
     /// [default: none]
     #[arg(long, value_name = "FILE")]
     pub(crate) peers_file: Option<PathBuf>,
-    /// JSON file that may appear later and, if it names this member's volume, makes it a founder
+    /// JSON file that may appear later and, if it names this member's volume, makes it a founder or a learner
     /// [default: none; a blank data directory is then an error]
     #[arg(long, value_name = "FILE")]
     pub(crate) permit_file: Option<PathBuf>,
-    /// File with the token that POST /v1/transfer needs, and from which founders derive the key of session
-    /// passwords; the same on all members [default: none; transfer is then refused]
+    /// File with the token that commands to the admin address need, and from which founders derive the key of session
+    /// passwords; the same on all members [default: none; commands are then refused]
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
     #[command(flatten)]
@@ -134,6 +136,49 @@ pub(crate) struct PermitArgs {
     /// Where to write the permit; each founder reads it as its --permit-file
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MembersArgs {
+    /// Admin address of a member, such as `http://127.0.0.1:8080`; once for each: the leader is asked
+    #[arg(long, value_name = "URL", required = true, num_args = 1)]
+    pub(crate) ensemble: Vec<String>,
+    /// File with the admin token of the members; changes need it [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// How long to try, in s
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub(crate) timeout_s: u32,
+    #[command(subcommand)]
+    pub(crate) command: MembersCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersCommand {
+    /// Show the members
+    List,
+    /// Register a blank member as a learner, and write the permit by which it joins. It has no vote until `switch`
+    Add {
+        /// Admin address of the blank member. Its host is where the others will dial it
+        #[arg(long, value_name = "URL")]
+        joiner: String,
+        /// Where to write the permit; the member reads it as its --permit-file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Begin the next configuration with these voters, once all of them have caught up. Voters that are not named are
+    /// removed for good: their data is of no more use
+    Switch {
+        /// Ids of the members that are to vote
+        #[arg(value_name = "ID", required = true)]
+        voters: Vec<u32>,
+    },
+    /// Remove a learner for good
+    Remove {
+        /// Its id
+        #[arg(value_name = "ID")]
+        member: u32,
+    },
 }
 
 #[derive(Args, Debug)]

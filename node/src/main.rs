@@ -5,8 +5,10 @@
 //! Invariant: exit code 2 for what the user can put right, 1 for what is ours, 0 for the rest; messages go
 //! to standard error, results to standard output.
 
+mod admin_client;
 mod cli;
 mod ensemble;
+mod ensemble_members;
 mod ensemble_permit;
 mod failure;
 mod local;
@@ -34,6 +36,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Ensemble(args) => ensemble::run(args)?,
         Command::Permit(args) => ensemble_permit::run(&args)?,
+        Command::Members(args) => ensemble_members::run(&args)?,
         Command::Local(args) => local::run(&args)?,
         Command::Worker(args) => pipeline_worker::run(&args)?,
         Command::Check(args) => return Ok(pipeline::check(&args.file)),

@@ -29,6 +29,8 @@ pub enum Fault {
     PauseLeader,
     /// One member after the other is killed and started again.
     RollingRestart,
+    /// A member is killed and loses its volume; a new member takes its place and its vote.
+    Replace,
 }
 
 impl fmt::Display for Fault {
@@ -40,6 +42,7 @@ impl fmt::Display for Fault {
             Self::Pause => "SIGSTOP of a member",
             Self::PauseLeader => "SIGSTOP of the leader",
             Self::RollingRestart => "rolling restart",
+            Self::Replace => "a volume lost",
         })
     }
 }
@@ -58,6 +61,7 @@ pub const ANY: Chances = &[
     (3, Fault::Pause),
     (4, Fault::PauseLeader),
     (1, Fault::RollingRestart),
+    (2, Fault::Replace),
 ];
 
 /// Those that leave a quorum, so that few answers are lost and little is left to inference.
@@ -67,6 +71,7 @@ pub const ONE_MEMBER: Chances = &[
     (3, Fault::Pause),
     (4, Fault::PauseLeader),
     (1, Fault::RollingRestart),
+    (2, Fault::Replace),
 ];
 
 /// Injects faults until each kind was met and the time is over; all members serve when this returns.
@@ -107,6 +112,11 @@ fn one(ensemble: &mut LocalEnsemble, fault: Fault, rng: &mut Rng) -> anyhow::Res
         Fault::PauseLeader => {
             let leader = ensemble.leader()?;
             stop(ensemble, leader, rng)
+        }
+        Fault::Replace => {
+            // The others have to be a quorum with all that was acknowledged.
+            (0..ensemble.size()).try_for_each(|member| ensemble.wait_serving(member))?;
+            ensemble.replace(any)
         }
         Fault::RollingRestart => (0..ensemble.size()).try_for_each(|member| {
             restart(ensemble, &[member], rng)?;

@@ -6,4 +6,5 @@ mod chaos;
 mod differential;
 mod kazoo;
 mod kubernetes;
+mod members;
 mod restart;

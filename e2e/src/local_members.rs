@@ -1,0 +1,111 @@
+//! Members of a local Ensemble that come and go, as a user makes them without Kubernetes.
+//!
+//! Must not know how members agree on it: all goes through `pharos-node members`.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::command::{output, wait_until};
+use crate::local::{LocalEnsemble, Member, PATIENCE};
+
+impl LocalEnsemble {
+    /// A new member, which has no vote yet; it serves when this returns.
+    ///
+    /// # Errors
+    /// If it does not get that far.
+    pub fn add(&mut self) -> anyhow::Result<usize> {
+        let index = self.size();
+        self.members.push(Member::new()?);
+        self.start(index)?;
+        self.admit(index)?;
+        Ok(index)
+    }
+
+    /// A member loses its volume and is replaced by a new one at its place; it serves when this returns.
+    ///
+    /// # Errors
+    /// If the others do not serve, or do not take it in.
+    pub fn replace(&mut self, index: usize) -> anyhow::Result<()> {
+        let lost = self.id(index)?;
+        self.kill(index)?;
+        let volume = self.directory.path().join(index.to_string());
+        std::fs::remove_dir_all(&volume).with_context(|| format!("cannot remove {}", volume.display()))?;
+        self.start(index)?;
+        self.admit(index)?;
+        let mut voters = self.voters()?;
+        voters.retain(|voter| *voter != lost);
+        voters.push(self.id(index)?);
+        self.members_command("switch", |command| command.args(voters.iter().map(ToString::to_string)))?;
+        self.wait_serving(index)
+    }
+
+    /// From here on these members vote, and no others.
+    ///
+    /// # Errors
+    /// If the members do not get that far.
+    pub fn switch(&self, voters: &[usize]) -> anyhow::Result<()> {
+        let ids = voters.iter().map(|index| self.id(*index)).collect::<anyhow::Result<Vec<_>>>()?;
+        self.members_command("switch", |command| command.args(ids.iter().map(ToString::to_string)))?;
+        voters.iter().try_for_each(|index| self.wait_serving(*index))
+    }
+
+    /// Ends the process of a member for good.
+    ///
+    /// # Errors
+    /// If it is not the last one, or does not run.
+    pub fn retire(&mut self, index: usize) -> anyhow::Result<()> {
+        ensure!(index + 1 == self.size(), "members retire from the end");
+        self.kill(index)?;
+        self.members.truncate(index);
+        Ok(())
+    }
+
+    /// What a member says that it does: `leader`, `learner`, `removed` and so on.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn role(&self, index: usize) -> anyhow::Result<String> {
+        let status: Value = serde_json::from_str(&self.get(index, "/v1/status")?)?;
+        status["role"].as_str().map(str::to_owned).context("a status has a role")
+    }
+
+    fn admit(&self, index: usize) -> anyhow::Result<()> {
+        let member = self.members.get(index).context("there is no such member")?;
+        let joiner = format!("http://127.0.0.1:{}", member.admin);
+        let permit = self.directory.path().join("permit.json");
+        self.members_command("add", |command| command.args(["--joiner", &joiner, "--out"]).arg(&permit))?;
+        self.wait_serving(index)
+    }
+
+    /// A member's id, once it has one.
+    fn id(&self, index: usize) -> anyhow::Result<u64> {
+        wait_until("a member's id", PATIENCE, || {
+            let identity = self.get(index, "/v1/identity").ok();
+            let identity: Option<Value> = identity.and_then(|text| serde_json::from_str(&text).ok());
+            Ok(identity.and_then(|identity| identity["memberId"].as_u64()))
+        })
+    }
+
+    fn voters(&self) -> anyhow::Result<Vec<u64>> {
+        let status: Value = serde_json::from_str(&self.get(self.leader()?, "/v1/status")?)?;
+        let members = status["membership"]["members"].as_array().context("a leader knows the members")?;
+        let voters = members.iter().filter(|member| member["voter"] == true);
+        Ok(voters.filter_map(|member| member["memberId"].as_u64()).collect())
+    }
+
+    fn members_command(
+        &self,
+        name: &str,
+        with: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(["--log", "warn", "members"]);
+        for member in &self.members {
+            command.arg("--ensemble").arg(format!("http://127.0.0.1:{}", member.admin));
+        }
+        command.arg("--admin-token-file").arg(self.directory.path().join("token")).arg(name);
+        output(with(&mut command))
+    }
+}
