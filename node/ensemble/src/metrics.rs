@@ -154,6 +154,8 @@ impl Page {
         );
         let installed = "States taken over from a leader because the log did not reach back far enough.";
         self.counter("pharos_installed_states_total", installed, now.gauges.installed_states);
+        let repaired = "Those among them that were taken since this member's own differed from a majority's.";
+        self.counter("pharos_repaired_states_total", repaired, now.gauges.repaired_states);
         self.gauge("pharos_log_segments", "Segments of the log.", &now.gauges.log_segments);
         self.counter("pharos_elections_total", "Elections this member has stood in.", now.gauges.elections);
     }

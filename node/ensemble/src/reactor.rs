@@ -265,6 +265,11 @@ impl Reactor {
                     self.clients.close(&mut turn, conn, last_words);
                 }
                 Output::Members => self.meet(state),
+                Output::Diverged { slot } => tracing::error!(
+                    %slot,
+                    "this member's state differs from that of the others: a disk or the memory has changed it; it \
+                     serves nobody until it has taken theirs"
+                ),
                 Output::Fatal { reason } => state.end = Some(End::Failed(reason)),
             }
         }

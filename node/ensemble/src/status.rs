@@ -209,6 +209,8 @@ pub struct Gauges {
     pub replayed_slots: u64,
     /// States taken over from a leader, because the log did not reach far enough.
     pub installed_states: u64,
+    /// Those among them that were taken since this member's own was not that of the others.
+    pub repaired_states: u64,
     /// Elections this member has stood in.
     pub elections: u64,
     /// What the server has counted since its start.

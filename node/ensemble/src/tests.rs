@@ -1,6 +1,7 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
 mod members;
+mod repair;
 
 use crate::config::{Admission, ServerConfig, ServerError, Tuning};
 use crate::permit::{Permit, PermitFounder};
@@ -430,6 +431,14 @@ fn a_blank_member_ends_when_it_is_told() {
 
 /// Members whose permit has been written.
 fn ensemble(count: u32, election: Duration) -> (TempDir, Vec<ServerHandle>) {
+    ensemble_with(count, election, start)
+}
+
+fn ensemble_with(
+    count: u32,
+    election: Duration,
+    start: fn(ServerConfig) -> Result<ServerHandle, ServerError>,
+) -> (TempDir, Vec<ServerHandle>) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("permit.json");
     std::fs::write(dir.path().join("token"), TOKEN).unwrap();

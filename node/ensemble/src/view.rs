@@ -118,6 +118,7 @@ impl View {
             log_segments: status.log_segments as u64,
             replayed_slots: status.replayed,
             installed_states: status.installed,
+            repaired_states: status.repaired,
             elections: status.elections,
             counters: *counters,
         }

@@ -45,7 +45,7 @@ impl Applier {
 
     /// A state that came from the leader has taken the place of what was applied.
     pub(crate) fn jump(&mut self, upto: Slot) {
-        assert!(upto > self.applied, "a state is installed when it is newer");
+        assert!(upto >= self.applied, "a state is installed when it is not older");
         self.applied = upto;
         self.committed = self.committed.max(upto);
         self.started = (upto, upto);
@@ -69,7 +69,7 @@ impl Applier {
 impl Replica {
     /// Applies chosen slots, at most about [`TURN_BYTES`]; true when some are left.
     pub(crate) fn apply_some(&mut self) -> bool {
-        if self.snapshots.waits() {
+        if self.snapshots.waits() || self.digests.is_wrong() {
             return false;
         }
         let mut budget = TURN_BYTES;
@@ -84,6 +84,7 @@ impl Replica {
             self.apply_entry(entry);
             self.applier.applied = slot;
             self.snapshots.reached(slot);
+            self.tell_digest(slot);
             for conn in self.reads.take_reached(slot) {
                 self.drive(conn);
             }

@@ -79,6 +79,11 @@ pub enum Output {
     /// The list of members has changed: connect to whom it names now. What a removed member was sent before
     /// still has to reach it.
     Members,
+    /// This member's state is not that of a majority. It serves nobody until it has taken theirs.
+    Diverged {
+        /// As of this slot.
+        slot: Slot,
+    },
     /// The member cannot go on. The driver says so and ends the process.
     Fatal {
         /// What was found.

@@ -9,6 +9,7 @@ mod apply;
 mod batch;
 mod clients;
 mod contact;
+mod digests;
 mod expiry;
 mod forward;
 mod founding;

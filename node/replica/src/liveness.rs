@@ -24,6 +24,7 @@ impl Replica {
     pub(crate) fn serves(&self, timeout_ms: i32) -> bool {
         !self.snapshots.comes()
             && !self.was_removed()
+            && !self.digests.is_wrong()
             && (self.contact.serves(timeout_ms.max(0) as u64, self.now.mono)
                 || self.cfg.plant.answers_when_cut_off())
     }

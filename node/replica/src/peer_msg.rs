@@ -45,6 +45,12 @@ pub(crate) enum PeerMsg {
     Snapshot { ballot: Ballot, upto: Slot, complete: bool, part: u32, parts: u32, rows: Bytes },
     /// The parts below `next` have come.
     SnapshotAck { upto: Slot, next: u32 },
+    /// The digest of the sender's state after the slot, for the leader.
+    Digest { slot: Slot, version: u8, digest: u64 },
+    /// The leader says that the receiver's digest of that slot was not that of a majority.
+    Diverged { slot: Slot },
+    /// The sender's state is wrong: it needs that of the leader, not older than what it has applied.
+    NeedState { applied: Slot },
 }
 
 impl PeerMsg {
@@ -86,6 +92,13 @@ impl PeerMsg {
                 put_u64s(&mut out, &[upto.0]);
                 out.extend_from_slice(&next.to_le_bytes());
             }
+            Self::Digest { slot, version, digest } => {
+                put_u64s(&mut out, &[slot.0]);
+                out.push(*version);
+                put_u64s(&mut out, &[*digest]);
+            }
+            Self::Diverged { slot } => put_u64s(&mut out, &[slot.0]),
+            Self::NeedState { applied } => put_u64s(&mut out, &[applied.0]),
         }
         out.into()
     }
@@ -116,6 +129,13 @@ impl PeerMsg {
                 rows: r.rest(),
             },
             7 => Self::SnapshotAck { upto: Slot(r.u64("slot")?), next: r.u32("part")? },
+            8 => Self::Digest {
+                slot: Slot(r.u64("slot")?),
+                version: r.u8("digest version")?,
+                digest: r.u64("digest")?,
+            },
+            9 => Self::Diverged { slot: Slot(r.u64("slot")?) },
+            10 => Self::NeedState { applied: Slot(r.u64("slot")?) },
             _ => return Err(WireError::Invalid { field: "peer frame kind", value: u64::from(tag) }.into()),
         };
         r.end()?;
@@ -131,6 +151,9 @@ impl PeerMsg {
             Self::TouchAck { .. } => 5,
             Self::Snapshot { .. } => 6,
             Self::SnapshotAck { .. } => 7,
+            Self::Digest { .. } => 8,
+            Self::Diverged { .. } => 9,
+            Self::NeedState { .. } => 10,
         }
     }
 }

@@ -102,6 +102,9 @@ impl Replica {
             }
             return;
         }
+        if self.digests.is_wrong() {
+            return;
+        }
         let applied = self.applier.applied();
         if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
             self.persist.last_cut = (applied, self.now.mono);

@@ -8,6 +8,7 @@ use crate::apply::Applier;
 use crate::batch::Queue;
 use crate::clients::Clients;
 use crate::contact::Contact;
+use crate::digests::Digests;
 use crate::expiry::Expiry;
 use crate::forward::{Incoming, Outgoing};
 use crate::founding::Founding;
@@ -128,6 +129,7 @@ pub struct Replica {
     /// Commands for the log, while this member leads.
     pub(crate) proposals: Queue,
     pub(crate) snapshots: Snapshots,
+    pub(crate) digests: Digests,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
     pub(crate) peers: BTreeMap<MemberId, u64>,
@@ -196,6 +198,7 @@ impl Replica {
             unsent: Queue::default(),
             proposals: Queue::default(),
             snapshots: Snapshots::default(),
+            digests: Digests::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             peers: BTreeMap::new(),
@@ -257,6 +260,7 @@ impl Replica {
         if self.outgoing.stalled(now.mono, Millis(2 * self.cfg.election.0)) {
             self.break_off();
         }
+        self.go_on_with_repair();
         if self.contact.due(now.mono) {
             self.report_contact();
         }
@@ -308,6 +312,9 @@ impl Replica {
             PeerMsg::SnapshotAck { upto, next } => {
                 self.snapshots.acknowledged(peer, upto, next, self.now.mono);
             }
+            PeerMsg::Digest { slot, version, digest } => self.take_digest(peer, slot, version, digest),
+            PeerMsg::Diverged { slot } => self.take_diverged(peer, slot),
+            PeerMsg::NeedState { applied } => self.take_need(peer, applied),
         }
         self.take_core_outputs();
         Ok(())
@@ -433,6 +440,7 @@ impl Replica {
         self.proposals.clear();
         self.incoming.clear();
         self.snapshots.leader_changed(self.paxos.ballot());
+        self.digests.leader_changed();
         self.expiry.clear();
         if self.leads() {
             self.grant_full_timeouts();

@@ -220,8 +220,12 @@ impl Replica {
     pub(crate) fn send_snapshots(&mut self) {
         let now = self.now.mono;
         let given_up = |o: &Outgoing| o.parts.is_some() && now.0 - o.progress_at.0 >= PATIENCE_MS;
-        if self.snapshots.outgoing.as_ref().is_some_and(|o| given_up(o) || self.paxos.feeds(o.to)) {
-            self.snapshots.outgoing = None;
+        let done = |o: &Outgoing| {
+            let sent = o.parts.as_ref().is_some_and(|parts| o.acknowledged == parts.len());
+            if self.digests.is_asking(o.to) { sent } else { self.paxos.feeds(o.to) }
+        };
+        if let Some(over) = self.snapshots.outgoing.take_if(|o| given_up(o) || done(o)) {
+            self.digests.answered(over.to);
         }
         if self.snapshots.outgoing.is_none() && !self.snapshots.asked {
             self.begin_transfer();
@@ -244,7 +248,8 @@ impl Replica {
     fn begin_transfer(&mut self) {
         let Leadership::Leads { ballot } = self.leadership else { return };
         let upto = self.persist.flushed();
-        let reachable = || self.paxos.behind().filter(|member| self.snapshots.connected.contains(member));
+        let needy = || self.paxos.behind().chain(self.digests.asking(upto));
+        let reachable = || needy().filter(|member| self.snapshots.connected.contains(member));
         let next = reachable().find(|member| Some(*member) > self.snapshots.last);
         let Some(to) = next.or_else(|| reachable().next()) else { return };
         self.snapshots.last = Some(to);
@@ -263,7 +268,9 @@ impl Replica {
         (part, parts): (u32, u32),
         rows: Bytes,
     ) -> Result<(), PeerError> {
-        if self.snapshots.install.is_some() || upto <= self.applier.applied() || !self.expects(from, ballot) {
+        let applied = self.applier.applied();
+        let of_use = upto > applied || (upto == applied && self.digests.is_wrong());
+        if self.snapshots.install.is_some() || !of_use || !self.expects(from, ballot) {
             return Ok(());
         }
         if part == 0 {
@@ -316,6 +323,7 @@ impl Replica {
         };
         assert_eq!(upto, applied, "the store says what it was given");
         self.close_all(CloseReason::NotServing);
+        self.digests.installed();
         self.snapshots.installed += 1;
         self.snapshots.installed_upto = upto;
         self.state = state;

@@ -68,6 +68,8 @@ pub struct ReplicaStatus {
     pub serving: bool,
     /// States that were taken over from a leader, because the log did not reach far enough.
     pub installed: u64,
+    /// Those among them that were taken since this member's own was not that of the others.
+    pub repaired: u64,
     /// Sessions of the ensemble.
     pub sessions: usize,
     /// Connections to this member.
@@ -110,6 +112,7 @@ impl Replica {
             trimmed: core.trimmed,
             replayed: self.applier.replayed(),
             installed: self.snapshots.installed(),
+            repaired: self.digests.repaired(),
             log_bytes: self.group.wal().bytes(),
             log_segments: self.group.wal().segments(),
             zxid: self.state.zxid(),

@@ -435,7 +435,7 @@ impl World {
                 self.say(member, conn, &last_words);
                 self.closed_by_member(conn);
             }
-            Output::Members => {}
+            Output::Members | Output::Diverged { .. } => {}
             Output::Fatal { reason } => return Err(Violation::new(format!("a member gave up: {reason}"))),
         }
         Ok(())
