@@ -7,8 +7,9 @@ use pharos_history::{
     Session, View, WatchEvent,
 };
 
+use super::link::Message;
 use super::load::{self, Load, ROOT, look};
-use super::world::{LinkId, Message, World};
+use super::world::{LinkId, World};
 use crate::rng::Rng;
 
 const TIMEOUTS_MS: [i32; 3] = [4_000, 6_000, 10_000];
@@ -219,13 +220,13 @@ impl Client {
     }
 
     fn work(&mut self, link: LinkId, world: &mut World) {
-        let chance = self.rng.below(400);
-        let leaves = self.stops && matches!(self.role, Role::Worker(..)) && self.rng.one_in(2);
-        if leaves || chance == 0 && matches!(self.role, Role::Worker(..)) {
+        let is_worker = matches!(self.role, Role::Worker(..));
+        let chance = if is_worker { self.rng.below(if self.stops { 2 } else { 200 }) } else { 2 };
+        if chance == 0 {
             world.cut(link);
             return self.forget();
         }
-        if self.stops || matches!(self.role, Role::Script(_) | Role::Witness) || chance == 1 {
+        if chance == 1 || self.stops || matches!(self.role, Role::Script(_) | Role::Witness) {
             self.ask(link, world, vec![Request::Close]);
             self.stage = Stage::Closing;
             return;
