@@ -2,7 +2,9 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod crowds;
 mod linearizability;
+mod rng;
 mod script;
 mod sessions;
 mod sessions_order;
