@@ -1,12 +1,11 @@
-//! What was seen of zxids that no acknowledged write has.
+//! What was seen of each zxid.
 //!
 //! Owns the facts that Stats and watch events tell. Must not know who is suspected. Invariant: nothing is told that was
 //! not received.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::{Body, History, Incoming, Stat};
-use crate::timeline::Timeline;
+use crate::record::{Answer, Body, History, Incoming, Stat};
 use crate::tree::{Applied, Tree};
 
 /// One fact about a zxid.
@@ -14,8 +13,8 @@ use crate::tree::{Applied, Tree};
 pub(crate) enum Fact {
     /// The znode was created, by or for this owner.
     Created(String, i64),
-    /// The znode's data was written, and had this version then; with the data, where a read gave it.
-    Written(String, i32, Option<Vec<u8>>),
+    /// The znode's data was written, and had this version and length then; with the data, where a read gave it.
+    Written(String, (i32, i32), Option<Vec<u8>>),
     /// The znode's list of children was changed, and had this cversion and length then; with the names, where a read
     /// gave them.
     Children(String, (i32, i32), Option<Vec<String>>),
@@ -33,6 +32,16 @@ impl Fact {
         }
     }
 
+    /// What the data was.
+    pub(crate) fn value(&self) -> Option<(&str, &[u8])> {
+        if let Self::Written(path, _, Some(data)) = self { Some((path, data)) } else { None }
+    }
+
+    /// Whether it tells how many changes there were before.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self, Self::Written(..) | Self::Children(..))
+    }
+
     /// Whether it is so after a transaction at `zxid` was applied.
     pub(crate) fn holds(&self, zxid: i64, tree: &Tree, applied: &Applied) -> bool {
         let stat = |path: &str| tree.stat(path).unwrap_or_default();
@@ -41,10 +50,10 @@ impl Fact {
                 let stat = stat(path);
                 (stat.czxid, stat.ephemeral_owner) == (zxid, *owner)
             }
-            Self::Written(path, version, data) => {
+            Self::Written(path, counts, data) => {
                 let same = data.as_ref().is_none_or(|data| tree.data(path) == Some(data));
                 let stat = stat(path);
-                stat.mzxid == zxid && stat.version == *version && same
+                stat.mzxid == zxid && (stat.version, stat.data_length) == *counts && same
             }
             Self::Children(path, counts, names) => {
                 let same = names.as_ref().is_none_or(|names| tree.children(path) == *names);
@@ -84,11 +93,11 @@ pub(crate) struct Facts {
 /// By zxid.
 pub(crate) type Evidence = BTreeMap<i64, Facts>;
 
-/// Collects what was seen of free zxids.
-pub(crate) fn collect(history: &History, timeline: &Timeline) -> Evidence {
+/// Collects it.
+pub(crate) fn collect(history: &History) -> Evidence {
     let mut evidence = Evidence::new();
     let mut tell = |zxid: i64, fact: Fact, by: &dyn Fn() -> String| {
-        if zxid <= 0 || timeline.writes.contains_key(&zxid) {
+        if zxid <= 0 {
             return;
         }
         let known = evidence.entry(zxid).or_default();
@@ -100,10 +109,15 @@ pub(crate) fn collect(history: &History, timeline: &Timeline) -> Evidence {
         }
     };
     for (at, op) in history.operations() {
-        let Some(Ok(body)) = op.answer().map(|answer| &answer.result) else { continue };
+        let Some(Answer { zxid: own, result: Ok(body), .. }) = op.answer() else { continue };
         for (path, stat, data) in body.stats(&op.request) {
             let names = if let Body::Children(names, _) = body { Some(names) } else { None };
-            of_stat(path, stat, (data, names), |zxid, fact| tell(zxid, fact, &|| history.tell(at)));
+            of_stat(path, stat, (data, names), |zxid, fact| {
+                // What a write answers is checked with it; in a multi it is not the end of it.
+                if zxid != *own || !op.request.is_write() {
+                    tell(zxid, fact, &|| history.tell(at));
+                }
+            });
         }
     }
     for (session, connection, link) in history.connections() {
@@ -127,7 +141,10 @@ fn of_stat(
         return;
     }
     tell(stat.czxid, Fact::Created(path.to_owned(), stat.ephemeral_owner));
-    tell(stat.mzxid, Fact::Written(path.to_owned(), stat.version, data.map(<[u8]>::to_vec)));
+    tell(
+        stat.mzxid,
+        Fact::Written(path.to_owned(), (stat.version, stat.data_length), data.map(<[u8]>::to_vec)),
+    );
     if stat.pzxid != stat.czxid {
         let counts = (stat.cversion, stat.num_children);
         tell(stat.pzxid, Fact::Children(path.to_owned(), counts, names.cloned()));

@@ -33,15 +33,19 @@ pub(crate) fn check(
 
 fn early(session: &Session, at: Micros, limits: Limits, what: &str) -> Option<Violation> {
     let contact = last_contact(session);
-    let lag = session.timeout.0.checked_div(limits.contact_lag).unwrap_or(0);
-    let earliest = contact.0 + session.timeout.0 - lag;
-    (at.0 < earliest).then(|| {
+    (at < earliest_end(session, limits)).then(|| {
         let text = format!(
             "session {:#x} had contact at {} µs and a timeout of {} µs, but {what}",
             session.id, contact.0, session.timeout.0
         );
         Violation::new(Rule::Sessions, text)
     })
+}
+
+/// When the session may end by its timeout.
+pub(crate) fn earliest_end(session: &Session, limits: Limits) -> Micros {
+    let lag = session.timeout.0.checked_div(limits.contact_lag).unwrap_or(0);
+    Micros(last_contact(session).0 + session.timeout.0 - lag)
 }
 
 /// When the last request that was answered was sent.

@@ -296,6 +296,21 @@ impl Request {
         matches!(self, Self::Write(_) | Self::Multi(_) | Self::Close)
     }
 
+    /// The data that it writes, each with the path that it names.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let writes = match self {
+            Self::Write(write) => std::slice::from_ref(write),
+            Self::Multi(writes) => writes,
+            _ => &[],
+        };
+        writes.iter().filter_map(|write| match write {
+            Write::Create { path, data, .. } | Write::SetData { path, data, .. } => {
+                Some((path.as_str(), data.as_slice()))
+            }
+            Write::Delete { .. } | Write::Check { .. } => None,
+        })
+    }
+
     /// The paths it names.
     pub(crate) fn paths(&self) -> Vec<&str> {
         match self {

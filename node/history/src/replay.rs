@@ -5,22 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::Report;
 use crate::evidence::{Evidence, Facts, collect, differing};
 use crate::record::{Body, ErrorCode, EventKind, History, Incoming, Micros, OpRef, Rearm, Request};
-use crate::record::{Stat, View, WatchEvent};
-use crate::search::{Before, End, Mark, World, concerned};
+use crate::record::{View, WatchEvent};
+use crate::search::{Before, End, Mark, Place, World, concerned};
+use crate::shown::Shown;
 use crate::suspects::Suspects;
 use crate::timeline::Timeline;
-use crate::tree::{Transaction, Tree};
+use crate::tree::{Applied, Transaction, Tree};
 use crate::violation::{Rule, Violation};
+use crate::{Limits, Report};
 
 /// How many writes of unknown outcome a violation names.
 const MOST_TOLD: usize = 4;
 /// After how many answers an explanation that was not contradicted is taken for true.
 const REACH: usize = 100_000;
 /// How often another explanation is tried before something is called a violation.
-const MOST_RETURNS: usize = 5_000;
+const MOST_RETURNS: usize = 1_000;
 
 /// What a `setWatches` left armed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +73,10 @@ struct Replay<'a> {
 pub(crate) fn replay(
     history: &History,
     timeline: &Timeline,
+    limits: Limits,
     report: &mut Report,
 ) -> Result<Replayed, Violation> {
-    let evidence = collect(history, timeline);
+    let evidence = collect(history);
     let free = timeline.free.iter().copied().filter(|zxid| !evidence.contains_key(zxid)).collect();
     let steps = steps(timeline, &evidence);
     report.writes = timeline.writes.len();
@@ -82,7 +84,9 @@ pub(crate) fn replay(
         .iter()
         .filter(|step| matches!(step, Step::Read(at) if matches!(history.operation(*at).request, Request::Read { .. })))
         .count();
-    let world = World::new(Suspects::of(history), free);
+    let mut suspects = Suspects::of(history, limits);
+    suspects.recognise(history, &evidence);
+    let world = World::new(suspects, free, Shown::of(history));
     let mut replay =
         Replay { history, timeline, evidence: &evidence, world, changes: Vec::new(), armed: BTreeMap::new() };
     replay.run(&steps)?;
@@ -156,13 +160,13 @@ impl<'a> Replay<'a> {
     fn finish(self, report: &mut Report) -> Replayed {
         let mut replayed = Replayed { changes: self.changes, armed: self.armed, ..Replayed::default() };
         for placed in &self.world.placed {
-            if placed.guessed {
+            let Place::Seen(zxid) = placed.place else {
                 report.assumed += 1;
                 continue;
-            }
+            };
             report.placed += 1;
             let operation = self.world.suspects.get(placed.suspect).operation;
-            replayed.placed.extend(operation.map(|at| (placed.zxid, at)));
+            replayed.placed.extend(operation.map(|at| (zxid, at)));
         }
         let lost = self.world.suspects.all().iter().filter(|one| one.operation.is_some());
         report.unseen = lost.filter(|one| one.placed.is_none()).count();
@@ -175,19 +179,39 @@ impl<'a> Replay<'a> {
     fn write(&mut self, at: OpRef, zxid: i64, skip: usize) -> Result<(), Violation> {
         let op = self.history.operation(at);
         let Some(answer) = op.answer() else { return Ok(()) };
-        let by = Transaction { request: &op.request, session: self.history.sessions[at.session].id, zxid };
+        let nothing = Facts::default();
+        let facts = self.evidence.get(&zxid).unwrap_or(&nothing);
+        let by = Transaction {
+            request: &op.request,
+            session: self.history.sessions[at.session].id,
+            zxid,
+            unseen: false,
+        };
         let seen = answer.result.as_ref().map(Body::timeless).map_err(|code| *code);
         let mut changes = Vec::new();
         let mut left = skip;
         let paths = concerned(&op.request);
-        let explained = self.world.explain(Before::transaction(zxid), &|_| paths.clone(), &mut |world| {
+        let focus = |tree: &Tree| {
+            let shown = facts.facts.iter().filter(|fact| fact.is_counted()).flat_map(|fact| fact.focus(tree));
+            paths.iter().cloned().chain(shown).collect::<Vec<_>>()
+        };
+        let mut answers = false;
+        let explained = self.world.explain(Before::transaction(zxid), &focus, &mut |world| {
             let applied = world.tree.apply(by);
+            let right = applied.result == seen;
+            answers |= right;
+            let fits = right && facts.facts.iter().all(|fact| fact.holds(zxid, &world.tree, &applied));
             changes = applied.changes;
-            applied.result == seen && pass(&mut left)
+            fits && pass(&mut left)
         });
         if explained {
             self.changes.extend(changes);
             return Ok(());
+        }
+        if answers && skip == 0 {
+            let (told_by, others) = (&facts.told_by, self.unplaced(&focus(&self.world.tree)));
+            let text = format!("{told_by} shows {:?} at {zxid:#x}; {others}", facts.facts);
+            return Err(Violation::new(Rule::Reads, text));
         }
         let others = self.unplaced(&paths);
         let mark = self.world.mark();
@@ -284,7 +308,7 @@ impl<'a> Replay<'a> {
 
     /// Who might have had to do with these paths, for the evidence of a violation.
     fn unplaced(&self, paths: &[String]) -> String {
-        let suspects = self.world.suspects.touching(paths, &self.world.tree);
+        let suspects = self.world.suspects.touching(paths, &self.world.tree, i64::MAX);
         let tell = |index: &usize| match self.world.suspects.get(*index).operation {
             Some(at) => format!("{} within {:x?}", self.history.tell(at), self.world.suspects.room(*index)),
             None => format!("[the end of session {:#x}]", self.world.suspects.get(*index).session),
@@ -309,15 +333,13 @@ fn culprit(
     world: &mut World<'_>,
     left: &mut usize,
 ) -> Option<Vec<WatchEvent>> {
-    for suspect in world.suspects.touching(paths, &world.tree) {
-        let mark = world.mark();
-        if let Some(applied) = world.carry_out(suspect, zxid, zxid)
-            && facts.facts.iter().all(|fact| fact.holds(zxid, &world.tree, &applied))
-            && pass(left)
-        {
+    for suspect in world.suspects.touching(paths, &world.tree, zxid) {
+        let fits = |world: &mut World<'_>, applied: &Applied| {
+            facts.facts.iter().all(|fact| fact.holds(zxid, &world.tree, applied)) && pass(left)
+        };
+        if let Some(applied) = world.convict(suspect, zxid, fits) {
             return Some(applied.changes);
         }
-        world.roll_back(&mark);
     }
     None
 }
@@ -340,12 +362,14 @@ fn caught_up(history: &History, at: OpRef) -> Vec<(EventKind, String)> {
 /// What `setWatches` tells at once, in the order of its lists, and what it arms.
 fn rearm(tree: &Tree, lists: &Rearm) -> (Vec<(EventKind, String)>, Armed) {
     let (mut events, mut armed) = (Vec::new(), Armed::default());
-    let changed = |stat: Option<Stat>, zxid: fn(&Stat) -> i64, kind: EventKind| match stat {
-        None => Some(EventKind::NodeDeleted),
-        Some(stat) => (zxid(&stat) > lists.since).then_some(kind),
+    let changed = |(data, children): (i64, i64), of: EventKind| {
+        let last = if of == EventKind::NodeDataChanged { data } else { children };
+        (last > lists.since).then_some(of)
     };
+    let told =
+        |path: &String, of| tree.changes(path).map_or(Some(EventKind::NodeDeleted), |last| changed(last, of));
     for path in &lists.data {
-        match changed(tree.stat(path), |stat| stat.mzxid, EventKind::NodeDataChanged) {
+        match told(path, EventKind::NodeDataChanged) {
             Some(kind) => events.push((kind, path.clone())),
             None => armed.data.push(path.clone()),
         }
@@ -357,7 +381,7 @@ fn rearm(tree: &Tree, lists: &Rearm) -> (Vec<(EventKind, String)>, Armed) {
         }
     }
     for path in &lists.child {
-        match changed(tree.stat(path), |stat| stat.pzxid, EventKind::NodeChildrenChanged) {
+        match told(path, EventKind::NodeChildrenChanged) {
             Some(kind) => events.push((kind, path.clone())),
             None => armed.child.push(path.clone()),
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::record::{Request, Write};
+use crate::shown::Shown;
 use crate::suspects::Suspects;
 use crate::tree::{self, Applied, Transaction, Tree, parent_of};
 
@@ -14,8 +15,12 @@ use crate::tree::{self, Applied, Transaction, Tree, parent_of};
 pub const MOST_ASSUMED: usize = 12;
 /// How many combinations are tried for one answer.
 const MOST_TRIED: usize = 20_000;
+/// Of how many that were placed last it is seen to that each can have a zxid of its own.
+const MOST_CROWDED: usize = 1_000;
+/// How many that may have failed are singled out.
+const MOST_SINGLED_OUT: usize = 6;
 /// How many are tried in all.
-const MOST_TRIED_IN_ALL: usize = 4_000_000;
+const MOST_TRIED_IN_ALL: usize = 200_000;
 
 /// The end of a session that nobody acknowledged.
 #[derive(Clone, Copy)]
@@ -47,13 +52,29 @@ impl Before {
     }
 }
 
+/// When something happened that nobody acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At this zxid, as something shows.
+    Seen(i64),
+    /// At a zxid from the first to the last, both included, that nothing is known of.
+    Within(i64, i64),
+}
+
+impl Place {
+    pub(crate) fn first(self) -> i64 {
+        match self {
+            Self::Seen(zxid) => zxid,
+            Self::Within(first, _) => first,
+        }
+    }
+}
+
 /// What was placed, in the order in which it was.
 #[derive(Clone, Copy)]
 pub(crate) struct Placed {
     pub(crate) suspect: usize,
-    pub(crate) zxid: i64,
-    /// The zxid is a guess, since nobody has seen it.
-    pub(crate) guessed: bool,
+    pub(crate) place: Place,
 }
 
 /// A moment to go back to.
@@ -78,6 +99,7 @@ pub(crate) struct World<'a> {
     pub(crate) ends: Vec<End>,
     /// Zxids of which nothing is known.
     free: BTreeSet<i64>,
+    shown: Shown,
     tried: usize,
     tried_in_all: usize,
 }
@@ -86,9 +108,9 @@ pub(crate) struct World<'a> {
 pub(crate) type Goal<'g, 'a> = dyn FnMut(&mut World<'a>) -> bool + 'g;
 
 impl<'a> World<'a> {
-    pub(crate) fn new(suspects: Suspects<'a>, free: BTreeSet<i64>) -> Self {
+    pub(crate) fn new(suspects: Suspects<'a>, free: BTreeSet<i64>, shown: Shown) -> Self {
         let (placed, ends) = (Vec::new(), Vec::new());
-        Self { tree: Tree::new(), suspects, placed, ends, free, tried: 0, tried_in_all: 0 }
+        Self { tree: Tree::new(), suspects, placed, ends, free, shown, tried: 0, tried_in_all: 0 }
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -98,11 +120,8 @@ impl<'a> World<'a> {
     pub(crate) fn roll_back(&mut self, mark: &Mark) {
         self.tree.roll_back(mark.tree);
         self.ends.truncate(mark.ends);
-        for Placed { suspect, zxid, guessed } in self.placed.drain(mark.placed..) {
+        for Placed { suspect, .. } in self.placed.drain(mark.placed..) {
             self.suspects.place(suspect, None);
-            if guessed {
-                self.free.insert(zxid);
-            }
         }
     }
 
@@ -124,7 +143,9 @@ impl<'a> World<'a> {
             if self.search(before, focus, depth, goal) {
                 return true;
             }
-            if self.tried > MOST_TRIED || self.suspects.touching(&focus(&self.tree), &self.tree).is_empty() {
+            if self.tried > MOST_TRIED
+                || self.suspects.touching(&focus(&self.tree), &self.tree, before.zxid).is_empty()
+            {
                 return false;
             }
         }
@@ -148,12 +169,15 @@ impl<'a> World<'a> {
             }
             return met;
         }
-        for suspect in self.suspects.touching(&focus(&self.tree), &self.tree) {
-            for zxid in self.guesses(suspect, before.zxid) {
+        for suspect in self.suspects.touching(&focus(&self.tree), &self.tree, before.zxid) {
+            let first = *self.suspects.room(suspect).start();
+            let lasts = [before.zxid - 1, self.known(suspect, before.zxid) - 1];
+            let ways = self.ways(suspect);
+            for (last, idle) in lasts.iter().flat_map(|last| ways.iter().map(move |idle| (*last, idle))) {
                 if self.tried > MOST_TRIED || self.is_exhausted() {
                     return false;
                 }
-                let applied = self.carry_out(suspect, zxid, before.shown_at);
+                let applied = self.carry_out(suspect, Place::Within(first, last), idle, before.shown_at);
                 let changed = applied.is_some_and(|applied| !applied.changes.is_empty());
                 if changed && self.search(before, focus, depth - 1, goal) {
                     return true;
@@ -164,54 +188,120 @@ impl<'a> World<'a> {
         false
     }
 
-    /// Carries a suspect out at a zxid, and before it what its connection lost earlier; `None`, with nothing done, if
-    /// there is no room for that.
-    pub(crate) fn carry_out(&mut self, suspect: usize, zxid: i64, shown_at: i64) -> Option<Applied> {
-        if !self.suspects.room(suspect).contains(&zxid) {
-            return None;
-        }
-        let earlier = self.suspects.unplaced_before(suspect);
-        let mut zxids = Vec::with_capacity(earlier.len());
-        let mut next = zxid;
-        for sibling in earlier.iter().rev() {
-            next = self.free.range(..next).next_back().copied()?;
-            if !self.suspects.room(*sibling).contains(&next) {
-                return None;
+    /// All ways to carry a suspect out at a zxid; `found` takes one, and it stays.
+    pub(crate) fn convict(
+        &mut self,
+        suspect: usize,
+        zxid: i64,
+        mut found: impl FnMut(&mut Self, &Applied) -> bool,
+    ) -> Option<Applied> {
+        let mark = self.mark();
+        for idle in self.ways(suspect) {
+            if let Some(applied) = self.carry_out(suspect, Place::Seen(zxid), &idle, zxid)
+                && found(self, &applied)
+            {
+                return Some(applied);
             }
-            zxids.push(next);
+            self.roll_back(&mark);
         }
-        for (sibling, zxid) in earlier.into_iter().zip(zxids.into_iter().rev()) {
-            self.place(sibling, zxid, shown_at);
-        }
-        Some(self.place(suspect, zxid, shown_at))
+        None
     }
 
-    fn place(&mut self, suspect: usize, zxid: i64, shown_at: i64) -> Applied {
-        self.suspects.place(suspect, Some(zxid));
-        let guessed = self.free.remove(&zxid);
-        self.placed.push(Placed { suspect, zxid, guessed });
+    /// Of what a connection lost before a suspect, what may have failed when it was carried out, although it would not
+    /// now: none of it, all, or one.
+    fn ways(&self, suspect: usize) -> Vec<Vec<usize>> {
+        let mut earlier = self.suspects.unplaced_before(suspect);
+        earlier.retain(|sibling| self.suspects.may_have_failed(*sibling));
+        let mut ways = vec![Vec::new()];
+        if earlier.len() > 1 {
+            ways.push(earlier.clone());
+        }
+        ways.extend(earlier.into_iter().take(MOST_SINGLED_OUT).map(|sibling| vec![sibling]));
+        ways
+    }
+
+    /// Carries a suspect out, and before it what its connection lost earlier; `None` if there is no room for that, or
+    /// later reads contradict it.
+    fn carry_out(&mut self, suspect: usize, place: Place, idle: &[usize], shown_at: i64) -> Option<Applied> {
+        let (first, last) = self.suspects.room(suspect).into_inner();
+        let (place, limit) = match place {
+            Place::Seen(zxid) if (first..=last).contains(&zxid) => (place, zxid),
+            Place::Within(_, end) if first <= end.min(last) => {
+                (Place::Within(first, end.min(last)), end.min(last))
+            }
+            _ => return None,
+        };
+        for sibling in self.suspects.unplaced_before(suspect) {
+            let first = *self.suspects.room(sibling).start();
+            let place = Place::Within(first, (limit - 1).max(first));
+            let mark = self.mark();
+            if idle.contains(&sibling) || self.place(sibling, place, shown_at).is_none() {
+                if !self.suspects.may_have_failed(sibling) {
+                    return None;
+                }
+                self.roll_back(&mark);
+                self.note(sibling, place);
+            }
+        }
+        let applied = self.place(suspect, place, shown_at)?;
+        self.has_room(first).then_some(applied)
+    }
+
+    fn note(&mut self, suspect: usize, place: Place) {
+        self.suspects.place(suspect, Some(place));
+        self.placed.push(Placed { suspect, place });
+    }
+
+    /// `None` if the next read contradicts it.
+    fn place(&mut self, suspect: usize, place: Place, shown_at: i64) -> Option<Applied> {
+        self.note(suspect, place);
         let one = self.suspects.get(suspect);
         let (session, asked) = (one.session, one.operation.is_some());
         if *one.request == Request::Close {
             self.ends.push(End { session, shown_at, asked });
         }
-        self.tree.apply(Transaction { request: one.request, session, zxid })
+        let (zxid, unseen) = match place {
+            Place::Seen(zxid) => (zxid, false),
+            Place::Within(_, zxid) => (zxid, true),
+        };
+        let applied = self.tree.apply(Transaction { request: one.request, session, zxid, unseen });
+        let contradicted =
+            unseen && applied.changes.iter().any(|change| self.shown.contradicts(change, zxid));
+        (!contradicted).then_some(applied)
     }
 
-    /// Zxids that it may have had without anyone having seen it: after all that is known of its paths, and before.
-    fn guesses(&self, suspect: usize, zxid: i64) -> Vec<i64> {
+    /// Whether all that is placed somewhere from there on can have a zxid of its own: of those that may have one, it is
+    /// given to the one that has to have it first.
+    fn has_room(&self, from: i64) -> bool {
+        let mut places: Vec<(i64, i64)> = self
+            .placed
+            .iter()
+            .rev()
+            .take(MOST_CROWDED)
+            .filter_map(|placed| match placed.place {
+                Place::Within(first, last) if last >= from => Some((last, first)),
+                _ => None,
+            })
+            .collect();
+        places.sort_unstable();
+        let mut taken = BTreeSet::new();
+        places.into_iter().all(|(last, first)| {
+            first <= last
+                && self
+                    .free
+                    .range(first..=last)
+                    .copied()
+                    .find(|zxid| !taken.contains(zxid))
+                    .is_some_and(|zxid| taken.insert(zxid))
+        })
+    }
+
+    /// The last zxid before the limit at which one of its paths is known to have changed.
+    fn known(&self, suspect: usize, limit: i64) -> i64 {
         let paths = concerned(self.suspects.get(suspect).request);
         let known =
             paths.iter().map(|path| self.tree.changed_at(path).max(self.tree.changed_at(parent_of(path))));
-        let known = known.max().unwrap_or(0);
-        let (first, last) = self.suspects.room(suspect).into_inner();
-        let last = |limit: i64| {
-            let end = limit.min(last.saturating_add(1));
-            if first < end { self.free.range(first..end).next_back().copied() } else { None }
-        };
-        let mut guesses: Vec<i64> = last(zxid).into_iter().chain(last(known.min(zxid))).collect();
-        guesses.dedup();
-        guesses
+        known.max().unwrap_or(0).min(limit)
     }
 }
 

@@ -6,7 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use crate::record::{History, Micros, OpRef, Outcome, Request};
+use crate::Limits;
+use crate::evidence::{Evidence, Fact};
+use crate::expiry;
+use crate::record::{History, Micros, OpRef, Outcome, Request, Write};
+use crate::search::Place;
 use crate::tree::{Tree, parent_of};
 
 static END: Request = Request::Close;
@@ -22,7 +26,11 @@ pub(crate) struct Suspect<'a> {
     /// and not after this one.
     upto: i64,
     invoked: Micros,
-    pub(crate) placed: Option<i64>,
+    /// The zxid at which a value was seen that it alone wrote.
+    known: Option<i64>,
+    /// The end of a session by its timeout comes after this zxid.
+    due: i64,
+    pub(crate) placed: Option<Place>,
 }
 
 pub(crate) struct Suspects<'a> {
@@ -34,7 +42,7 @@ pub(crate) struct Suspects<'a> {
 }
 
 impl<'a> Suspects<'a> {
-    pub(crate) fn of(history: &'a History) -> Self {
+    pub(crate) fn of(history: &'a History, limits: Limits) -> Self {
         let mut this = Self {
             all: Vec::new(),
             by_path: BTreeMap::new(),
@@ -44,12 +52,12 @@ impl<'a> Suspects<'a> {
         };
         let floors = Floors::of(history);
         for session in 0..history.sessions.len() {
-            this.add_session(history, session, &floors);
+            this.add_session(history, session, &floors, limits);
         }
         this
     }
 
-    fn add_session(&mut self, history: &'a History, index: usize, floors: &Floors) {
+    fn add_session(&mut self, history: &'a History, index: usize, floors: &Floors, limits: Limits) {
         let session = &history.sessions[index];
         let mut last_seen = 0;
         let mut closing = false;
@@ -73,6 +81,8 @@ impl<'a> Suspects<'a> {
                         after: last_seen.max(floors.at(op.invoked)),
                         upto,
                         invoked: op.invoked,
+                        known: None,
+                        due: 0,
                         placed: None,
                     }),
                     Outcome::Unknown => {}
@@ -82,8 +92,19 @@ impl<'a> Suspects<'a> {
         if !closing {
             let invoked = session.connections.last().map_or(Micros(0), |link| link.opened);
             let operation = None;
+            let ends = session;
             let (session, after, upto) = (session.id, last_seen, i64::MAX);
-            self.add(Suspect { request: &END, session, operation, after, upto, invoked, placed: None });
+            self.add(Suspect {
+                request: &END,
+                session,
+                operation,
+                after,
+                upto,
+                invoked,
+                known: None,
+                due: floors.at(expiry::earliest_end(ends, limits)),
+                placed: None,
+            });
         }
     }
 
@@ -102,6 +123,29 @@ impl<'a> Suspects<'a> {
         self.all.push(suspect);
     }
 
+    /// Finds out who wrote what was seen, where only one can have.
+    pub(crate) fn recognise(&mut self, history: &History, evidence: &Evidence) {
+        let mut writers: BTreeMap<&[u8], Vec<Option<usize>>> = BTreeMap::new();
+        for (index, suspect) in self.all.iter().enumerate() {
+            suspect
+                .request
+                .values()
+                .for_each(|(_, value)| writers.entry(value).or_default().push(Some(index)));
+        }
+        for (_, op) in history.operations().filter(|(_, op)| op.answer().is_some()) {
+            op.request.values().for_each(|(_, value)| writers.entry(value).or_default().push(None));
+        }
+        for (zxid, facts) in evidence {
+            for (path, value) in facts.facts.iter().filter_map(Fact::value) {
+                let Some([Some(index)]) = writers.get(value).map(Vec::as_slice) else { continue };
+                let suspect = &mut self.all[*index];
+                if suspect.request.values().any(|(own, _)| path.starts_with(own)) {
+                    suspect.known = Some(*zxid);
+                }
+            }
+        }
+    }
+
     pub(crate) fn get(&self, index: usize) -> &Suspect<'a> {
         &self.all[index]
     }
@@ -110,12 +154,12 @@ impl<'a> Suspects<'a> {
         &self.all
     }
 
-    pub(crate) fn place(&mut self, index: usize, zxid: Option<i64>) {
-        self.all[index].placed = zxid;
+    pub(crate) fn place(&mut self, index: usize, place: Option<Place>) {
+        self.all[index].placed = place;
     }
 
-    /// Those that may have touched one of the paths, its children or its siblings, the likeliest first.
-    pub(crate) fn touching(&self, paths: &[String], tree: &Tree) -> Vec<usize> {
+    /// Those that may have touched one of the paths, its children or its siblings before the zxid, the likeliest first.
+    pub(crate) fn touching(&self, paths: &[String], tree: &Tree, before: i64) -> Vec<usize> {
         let mut found = BTreeSet::new();
         for path in paths {
             let unnumbered = path.char_indices().nth_back(9).map_or("", |(at, _)| &path[..at]);
@@ -129,20 +173,44 @@ impl<'a> Suspects<'a> {
         }
         let mut found: Vec<usize> =
             found.into_iter().filter(|index| self.all[*index].placed.is_none()).collect();
-        found.sort_by_key(|index| self.doubt(*index));
+        found.sort_by_key(|index| self.doubt(*index, before));
         found
     }
 
     /// Orders suspects: those that nothing has to come before; single writes, multis, what nobody asked for; the
-    /// earliest asked.
-    fn doubt(&self, index: usize) -> (usize, u8, Micros, usize) {
+    /// earliest asked; last of all ends of sessions before their time.
+    fn doubt(&self, index: usize, before: i64) -> (bool, usize, u8, Micros, usize) {
         let suspect = &self.all[index];
         let rank = match (suspect.operation, suspect.request) {
             (None, _) => 2,
             (Some(_), Request::Multi(_)) => 1,
             _ => 0,
         };
-        (self.unplaced_before(index).len(), rank, suspect.invoked, index)
+        (suspect.due >= before, self.unplaced_before(index).len(), rank, suspect.invoked, index)
+    }
+
+    /// Whether what others lost may have been in its way.
+    pub(crate) fn may_have_failed(&self, index: usize) -> bool {
+        let others =
+            |path: &str| self.by_path.get(path).into_iter().flatten().filter(move |other| **other != index);
+        let comes_or_goes = |path: &str| {
+            let plain =
+                |other: &&usize| matches!(self.all[**other].request, Request::Write(Write::SetData { .. }));
+            !others(path).all(|other| plain(&other))
+        };
+        let one = |write: &Write| match write {
+            Write::Create { path, sequential: true, .. } => comes_or_goes(parent_of(path)),
+            Write::Create { path, .. } => comes_or_goes(path) || comes_or_goes(parent_of(path)),
+            Write::SetData { path, version: -1, .. } => comes_or_goes(path),
+            Write::Delete { path, .. } | Write::SetData { path, .. } | Write::Check { path, .. } => {
+                others(path).next().is_some() || self.by_parent.contains_key(path)
+            }
+        };
+        match self.all[index].request {
+            Request::Write(write) => one(write),
+            Request::Multi(writes) => writes.iter().any(one),
+            _ => false,
+        }
     }
 
     /// What its connection lost earlier and is not placed, in its order.
@@ -151,17 +219,28 @@ impl<'a> Suspects<'a> {
     }
 
     fn earlier(&self, index: usize) -> impl Iterator<Item = usize> {
-        let key = self.all[index].operation.map(|at| (at.session, at.connection));
-        let siblings = key.and_then(|key| self.by_connection.get(&key)).into_iter().flatten().copied();
-        siblings.take_while(move |other| *other < index)
+        self.siblings(index).take_while(move |other| *other < index)
     }
 
-    /// The zxids that it may have had: after what it was asked after and what came before it on its connection, and not
-    /// after its session had moved on.
+    fn siblings(&self, index: usize) -> impl DoubleEndedIterator<Item = usize> {
+        let key = self.all[index].operation.map(|at| (at.session, at.connection));
+        key.and_then(|key| self.by_connection.get(&key)).into_iter().flatten().copied()
+    }
+
+    /// The zxids that it may have had: after what it was asked after, not after its session had moved on, and between
+    /// what is known of its connection.
     pub(crate) fn room(&self, index: usize) -> RangeInclusive<i64> {
         let suspect = &self.all[index];
-        let placed = self.earlier(index).filter_map(|other| self.all[other].placed).max();
-        suspect.after.max(placed.unwrap_or(0)) + 1..=suspect.upto
+        let placed = self.earlier(index).filter_map(|other| self.all[other].placed.map(Place::first));
+        let known = self.earlier(index).filter_map(|other| self.all[other].known);
+        let next = self.siblings(index).rev().take_while(|other| *other > index);
+        let next = next.filter_map(|other| self.all[other].known).min();
+        let first = placed.chain(known).chain([suspect.after]).max().unwrap_or(0) + 1;
+        let last = next.map_or(suspect.upto, |next| suspect.upto.min(next - 1));
+        match suspect.known {
+            Some(zxid) => first.max(zxid)..=last.min(zxid),
+            None => first..=last,
+        }
     }
 }
 

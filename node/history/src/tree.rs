@@ -15,6 +15,8 @@ struct Node {
     czxid: i64,
     mzxid: i64,
     pzxid: i64,
+    /// What nobody has seen may have changed the data, or the list of children, until here.
+    unseen: (i64, i64),
     version: i32,
     /// Children ever created: the next sequential number.
     creates: i32,
@@ -38,12 +40,25 @@ impl Node {
     }
 }
 
+impl Node {
+    fn with_children_changed(mut self, by: Transaction<'_>) -> Self {
+        if by.unseen {
+            self.unseen.1 = self.unseen.1.max(by.zxid);
+        } else {
+            self.pzxid = by.zxid;
+        }
+        self
+    }
+}
+
 /// What was asked for, by whom, at which zxid.
 #[derive(Clone, Copy)]
 pub(crate) struct Transaction<'a> {
     pub(crate) request: &'a Request,
     pub(crate) session: i64,
     pub(crate) zxid: i64,
+    /// Nobody has seen it: whatever is the last change of something is seen with it, so this one was not the last.
+    pub(crate) unseen: bool,
 }
 
 /// What a transaction answered, and what it changed, in the order in which watches fire.
@@ -72,6 +87,7 @@ impl Tree {
             czxid: 0,
             mzxid: 0,
             pzxid: 0,
+            unseen: (0, 0),
             version: 0,
             creates: 0,
             children: 1,
@@ -99,7 +115,7 @@ impl Tree {
         self.forgotten = mark.0;
     }
 
-    /// Carries out a write, a multi or the end of a session. One that is found out late leaves what is newer as it is.
+    /// Carries out a write, a multi or the end of a session.
     pub(crate) fn apply(&mut self, transaction: Transaction<'_>) -> Applied {
         let mut changes = Vec::new();
         let result = match transaction.request {
@@ -124,6 +140,12 @@ impl Tree {
 
     pub(crate) fn stat(&self, path: &str) -> Option<Stat> {
         self.nodes.get(path).map(Node::stat)
+    }
+
+    /// The last zxids at which its data and its list of children may have changed.
+    pub(crate) fn changes(&self, path: &str) -> Option<(i64, i64)> {
+        let node = self.nodes.get(path)?;
+        Some((node.mzxid.max(node.unseen.0), node.pzxid.max(node.unseen.1)))
     }
 
     /// The last zxid at which the znode, or its list of children, changed.
@@ -159,20 +181,22 @@ impl Tree {
         match write {
             Write::Create { path, data, ephemeral, sequential } => {
                 let owner = if *ephemeral { by.session } else { 0 };
-                self.create(path, data, owner, *sequential, by.zxid, changes)
+                self.create((path, data, owner, *sequential), by, changes)
             }
             Write::Delete { path, version } => {
-                let node = self.expect(path, *version)?;
+                let node = self.expect(path, *version, by.zxid)?;
                 if node.children > 0 {
                     return Err(ErrorCode::NOT_EMPTY);
                 }
-                self.remove(path, by.zxid, changes);
+                self.remove(path, by, changes);
                 Ok(Body::Empty)
             }
             Write::SetData { path, data, version } => {
-                let node = self.expect(path, *version)?;
+                let node = self.expect(path, *version, by.zxid)?;
                 let mut node = Node { version: node.version + 1, ..node.clone() };
-                if by.zxid >= node.mzxid {
+                if by.unseen {
+                    node.unseen.0 = node.unseen.0.max(by.zxid);
+                } else {
                     node = Node { data: data.clone(), mzxid: by.zxid, ..node };
                 }
                 let stat = node.stat();
@@ -184,19 +208,17 @@ impl Tree {
                 });
                 Ok(Body::Stat(stat))
             }
-            Write::Check { path, version } => self.expect(path, *version).map(|_| Body::Empty),
+            Write::Check { path, version } => self.expect(path, *version, by.zxid).map(|_| Body::Empty),
         }
     }
 
     fn create(
         &mut self,
-        path: &str,
-        data: &[u8],
-        owner: i64,
-        sequential: bool,
-        zxid: i64,
+        (path, data, owner, sequential): (&str, &[u8], i64, bool),
+        by: Transaction<'_>,
         changes: &mut Vec<WatchEvent>,
     ) -> Result<Body> {
+        let zxid = by.zxid;
         let parent = self.nodes.get(parent_of(path)).ok_or(ErrorCode::NO_NODE)?.clone();
         let path = if sequential { format!("{path}{:010}", parent.creates) } else { path.to_owned() };
         if self.nodes.contains_key(&path) {
@@ -210,6 +232,7 @@ impl Tree {
             czxid: zxid,
             mzxid: zxid,
             pzxid: zxid,
+            unseen: (0, 0),
             version: 0,
             creates: 0,
             children: 0,
@@ -220,22 +243,20 @@ impl Tree {
         let parent = Node {
             creates: parent.creates + 1,
             children: parent.children + 1,
-            pzxid: zxid.max(parent.pzxid),
-            ..parent
+            ..parent.with_children_changed(by)
         };
         self.put(parent_of(&path), Some(parent));
         changes.extend(node_and_parent(zxid, EventKind::NodeCreated, &path));
         Ok(Body::Created(path, stat))
     }
 
-    fn remove(&mut self, path: &str, zxid: i64, changes: &mut Vec<WatchEvent>) {
+    fn remove(&mut self, path: &str, by: Transaction<'_>, changes: &mut Vec<WatchEvent>) {
         self.put(path, None);
         if let Some(parent) = self.nodes.get(parent_of(path)) {
-            let parent =
-                Node { children: parent.children - 1, pzxid: zxid.max(parent.pzxid), ..parent.clone() };
+            let parent = Node { children: parent.children - 1, ..parent.clone().with_children_changed(by) };
             self.put(parent_of(path), Some(parent));
         }
-        changes.extend(node_and_parent(zxid, EventKind::NodeDeleted, path));
+        changes.extend(node_and_parent(by.zxid, EventKind::NodeDeleted, path));
     }
 
     /// All or none; each sees what those before it did.
@@ -260,12 +281,13 @@ impl Tree {
 
     fn end_session(&mut self, by: Transaction<'_>, changes: &mut Vec<WatchEvent>) {
         for path in self.owned.get(&by.session).cloned().unwrap_or_default() {
-            self.remove(&path, by.zxid, changes);
+            self.remove(&path, by, changes);
         }
     }
 
-    fn expect(&self, path: &str, version: i32) -> Result<&Node> {
-        let node = self.nodes.get(path).ok_or(ErrorCode::NO_NODE)?;
+    /// The znode, unless it was created later.
+    fn expect(&self, path: &str, version: i32, zxid: i64) -> Result<&Node> {
+        let node = self.nodes.get(path).filter(|node| node.czxid <= zxid).ok_or(ErrorCode::NO_NODE)?;
         if version == -1 || version == node.version { Ok(node) } else { Err(ErrorCode::BAD_VERSION) }
     }
 
