@@ -28,7 +28,7 @@ use crate::common::{ImageSpec, PodSettings, Retention};
         name = "Ready",
         type_ = "string",
         json_path = ".status.ready",
-        description = "Members that serve, of those wanted."
+        description = "Voters that serve, of those there are or are to be."
     ),
     printcolumn(
         name = "Status",
@@ -73,7 +73,9 @@ use crate::common::{ImageSpec, PodSettings, Retention};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnsembleSpec {
-    /// Number of voters: 1, 3, 5 or 7. Default: 3. It cannot be changed yet.
+    /// Number of voters: 1, 3, 5 or 7. Default: 3. When it is changed, members join with empty volumes and vote once
+    /// they have caught up, all at once; those on the highest ordinals stop voting before their pods go. Clients are
+    /// served meanwhile.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 7))]
     pub replicas: i32,
@@ -106,7 +108,8 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// What becomes of the volumes. Default: they stay.
+    /// What becomes of the volumes. Default: they stay when the Ensemble is deleted, and go with their members when it
+    /// is made smaller.
     #[serde(default)]
     pub retention: RetentionSpec,
 }
@@ -122,15 +125,27 @@ impl Default for StorageSpec {
 }
 
 /// What becomes of the volumes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetentionSpec {
     /// When the Ensemble is deleted: `Retain` or `Delete`. Default: `Retain`.
     #[serde(default)]
     pub when_deleted: Retention,
-    /// When the Ensemble is made smaller: `Retain` or `Delete`. Default: `Retain`.
-    #[serde(default)]
+    /// When the Ensemble is made smaller: `Retain` or `Delete`. Default: `Delete`, for the members that go can never
+    /// come back. With `Retain` their volumes stay to be looked at until the Ensemble is made as large again: new
+    /// members then need volumes of these names, and the old ones are deleted.
+    #[serde(default = "deleted")]
     pub when_scaled: Retention,
+}
+
+fn deleted() -> Retention {
+    Retention::Delete
+}
+
+impl Default for RetentionSpec {
+    fn default() -> Self {
+        Self { when_deleted: Retention::default(), when_scaled: deleted() }
+    }
 }
 
 /// What the operator has seen of an Ensemble.
@@ -150,13 +165,13 @@ pub struct EnsembleStatus {
     /// Identity of the cluster, as on its disks: 32 hexadecimal digits, made once when it was founded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// Members that serve, of those wanted, for people: `3/3`.
+    /// Voters that serve, of those there are or are to be, for people: `3/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
     /// Pods there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// Members that serve.
+    /// Voters that serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
     /// Pods at the latest revision.
@@ -171,6 +186,9 @@ pub struct EnsembleStatus {
     /// Image that all members ran when they were last seen whole: what they keep while `spec.image` is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Number of the configuration, from 1: it rises each time when other members become the voters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<i64>,
     /// Members, by pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"]))]
@@ -186,8 +204,11 @@ pub struct MemberStatus {
     /// Identity of the member, never reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
-    /// `leader`, `follower`, `candidate`, `founding`, `blank`, or `unreachable`.
+    /// `leader`, `follower`, `candidate`, `founding`, `blank`, `joining`, `learner`, `removed`, or `unreachable`.
     pub role: String,
+    /// Whether it votes. Unset if no member says who does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voter: Option<bool>,
     /// Whether it serves clients.
     pub serving: bool,
     /// Version of its software.

@@ -40,6 +40,8 @@ pub const LABEL_REVISION: &str = "controller-revision-hash";
 pub const ANNOTATION_PERMIT: &str = "pharos.dev/permit";
 /// StatefulSet annotation: which member was replaced last and the commit index noted then, as JSON.
 pub const ANNOTATION_ROLL: &str = "pharos.dev/roll";
+/// StatefulSet annotation: the change of voters that was asked for last, as JSON.
+pub const ANNOTATION_SWITCH: &str = "pharos.dev/switch";
 /// Pod template annotation: hash of the pipeline document the pod runs.
 pub const ANNOTATION_DOCUMENT_HASH: &str = "pharos.dev/document-hash";
 
@@ -59,6 +61,8 @@ pub const ZNODE_ROOT: &str = "/pharos";
 /// Root under which each pipeline has its znode, keyed by UID.
 pub const ZNODE_PIPELINES: &str = "/pharos/pipelines";
 
+/// Name of a member's volume claim in its pod.
+pub const CLAIM: &str = "data";
 /// Where a member keeps its data.
 pub const DATA_DIR: &str = "/data";
 /// Directory of the peers file.
@@ -126,6 +130,16 @@ pub mod ensemble {
     #[must_use]
     pub fn host(name: &str, namespace: &str, ordinal: u32) -> String {
         format!("{}.{}.{namespace}.svc", pod(name, ordinal), peers(name))
+    }
+    /// Ordinal of a pod, from its name or its stable DNS name.
+    #[must_use]
+    pub fn ordinal(host: &str) -> Option<usize> {
+        host.split('.').next()?.rsplit_once('-')?.1.parse().ok()
+    }
+    /// Volume claim of a pod.
+    #[must_use]
+    pub fn claim(pod: &str) -> String {
+        format!("{}-{pod}", super::CLAIM)
     }
     /// What clients connect to.
     #[must_use]
@@ -205,6 +219,12 @@ pub mod reason {
     pub const FOUNDING: &str = "Founding";
     /// The cluster exists.
     pub const FOUNDED: &str = "Founded";
+    /// Members come.
+    pub const SCALING_UP: &str = "ScalingUp";
+    /// Members go.
+    pub const SCALING_DOWN: &str = "ScalingDown";
+    /// A new member takes the place of one whose volume is lost.
+    pub const REPLACING_MEMBER: &str = "ReplacingMember";
     /// A roll-out is under way.
     pub const ROLLING_UPDATE: &str = "RollingUpdate";
     /// An object of our name belongs to someone else.
@@ -213,7 +233,7 @@ pub mod reason {
     pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
     /// The spec cannot be read or breaks a rule.
     pub const INVALID_SPEC: &str = "InvalidSpec";
-    /// A founder's volume is gone.
+    /// The volumes of more members are gone than the others can replace.
     pub const LOST_VOLUME: &str = "LostVolume";
     /// A volume that belongs to another cluster or member is mounted.
     pub const STALE_DISK: &str = "StaleDisk";

@@ -82,6 +82,7 @@ pub fn children(sandbox: &Sandbox<'_>, members: &[&Member], path: &str) -> anyho
 /// A client that creates znodes one after the other and notes which were acknowledged.
 pub struct Writer {
     child: Running,
+    path: String,
     log: tempfile::NamedTempFile,
 }
 
@@ -95,7 +96,7 @@ impl Writer {
         let file = log.reopen().context("cannot open a temporary file")?;
         let mut command = client(sandbox, members, &["write"], &[path, &count.to_string()]);
         let child = Running::start(command.stdin(Stdio::null()).stdout(file))?;
-        Ok(Self { child, log })
+        Ok(Self { child, path: path.to_owned(), log })
     }
 
     /// The paths acknowledged so far.
@@ -117,6 +118,20 @@ impl Writer {
         wait_until("more acknowledged writes", Duration::from_secs(60), || {
             Ok((self.acknowledged()?.len() >= goal).then_some(()))
         })
+    }
+
+    /// Tells it to end, by a znode beside its own, and gives what was acknowledged.
+    ///
+    /// # Errors
+    /// If it failed or takes longer than `limit`.
+    pub fn end(
+        self,
+        sandbox: &Sandbox<'_>,
+        members: &[&Member],
+        limit: Duration,
+    ) -> anyhow::Result<Vec<String>> {
+        put(sandbox, members, &format!("{}-end", self.path), "")?;
+        self.finish(limit)
     }
 
     /// Waits for its end and gives what was acknowledged.

@@ -3,6 +3,8 @@
 //!
 //! Invariant: a call never takes longer than its timeout, whatever the node does, and never reads more than 64 KiB.
 
+mod member;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,89 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-/// What a member says about its disk.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Identity {
-    /// State of the disk.
-    pub state: DiskState,
-    /// Identity of the volume, made when it was first seen empty.
-    pub volume: String,
-    /// Identity of the member, once it is one.
-    #[serde(default)]
-    pub member_id: Option<i64>,
-    /// Identity of the cluster, once it is a member of one.
-    #[serde(default)]
-    pub cluster_id: Option<String>,
-}
-
-/// State of a member's disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskState {
-    /// Empty: it has no vote.
-    Blank,
-    /// It has read its permit.
-    Founding,
-    /// It belongs to a cluster.
-    Member,
-}
-
-/// What a member says about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeStatus {
-    /// Identity of the member, once it is one.
-    #[serde(default)]
-    pub member_id: Option<i64>,
-    /// Its part.
-    pub role: Role,
-    /// The leader it follows.
-    #[serde(default)]
-    pub leader: Option<i64>,
-    /// Last slot applied.
-    #[serde(default)]
-    pub applied: u64,
-    /// Last slot known committed.
-    #[serde(default)]
-    pub committed: u64,
-    /// Whether it serves clients.
-    #[serde(default)]
-    pub serving: bool,
-    /// Version of its software.
-    #[serde(default)]
-    pub version: Option<String>,
-}
-
-/// The part a member plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// It leads.
-    Leader,
-    /// It follows.
-    Follower,
-    /// It has no leader.
-    Candidate,
-    /// Its disk is empty.
-    Blank,
-    /// It founds a cluster.
-    Founding,
-}
-
-impl Role {
-    /// The word of the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Follower => "follower",
-            Self::Candidate => "candidate",
-            Self::Blank => "blank",
-            Self::Founding => "founding",
-        }
-    }
-}
+pub use member::{DiskState, Identity, Membership, NodeStatus, PeerStatus, Registered, Role};
 
 /// What a worker says about its pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -156,6 +76,20 @@ impl WorkerState {
     }
 }
 
+/// A volume that is to become a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Joiner<'a> {
+    /// The volume, as its member reported it.
+    pub volume: &'a str,
+    /// Its stable name.
+    pub host: &'a str,
+    /// Its port for peers.
+    pub peer_port: u16,
+    /// Its port for clients.
+    pub client_port: u16,
+}
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -193,6 +127,17 @@ pub enum AdminError {
         /// Beginning of the answer.
         body: String,
     },
+}
+
+impl AdminError {
+    /// What the node said, if it understood the call and cannot do it now.
+    #[must_use]
+    pub fn conflict(&self) -> Option<&str> {
+        match self {
+            Self::Refused { status: 409, body, .. } => Some(body.trim_end()),
+            _ => None,
+        }
+    }
 }
 
 /// Calls the admin port of nodes.
@@ -240,6 +185,39 @@ impl AdminClient {
     pub async fn transfer(&self, host: &str, to: i64, token: &str) -> Result<(), AdminError> {
         let body = serde_json::json!({"to": to}).to_string();
         self.call(host, "/v1/transfer", Method::POST, Some(token), body).await.map(|_| ())
+    }
+
+    /// Asks the leader to register a volume as a learner. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn register(&self, host: &str, joiner: &Joiner<'_>, token: &str) -> Result<(), AdminError> {
+        let body = serde_json::to_string(joiner).expect("a joiner is plain data");
+        self.call(host, "/v1/members", Method::POST, Some(token), body).await.map(|_| ())
+    }
+
+    /// Asks the leader to strike a learner off its list.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn deregister(&self, host: &str, id: i64, token: &str) -> Result<(), AdminError> {
+        let path = format!("/v1/members/{id}");
+        self.call(host, &path, Method::DELETE, Some(token), String::new()).await.map(|_| ())
+    }
+
+    /// Asks the leader to end the configuration `config`; the next one has these voters.
+    ///
+    /// # Errors
+    /// When the node does not answer as it should.
+    pub async fn switch(
+        &self,
+        host: &str,
+        config: u64,
+        voters: &[i64],
+        token: &str,
+    ) -> Result<(), AdminError> {
+        let body = serde_json::json!({"voters": voters, "config": config}).to_string();
+        self.call(host, "/v1/voters", Method::POST, Some(token), body).await.map(|_| ())
     }
 
     /// Asks any process of ours whether it is ready.
@@ -329,6 +307,28 @@ mod tests {
         let port = listener.local_addr().expect("a bound port").port();
         tokio::spawn(async move { axum::serve(listener, router).await });
         AdminClient::new(port, Duration::from_secs(5))
+    }
+
+    #[tokio::test]
+    async fn a_leader_is_asked_for_other_members_and_says_why_not() {
+        let asked = |path: &'static str, expected: &'static str| {
+            move |method: Method, body: String| async move {
+                assert_eq!(format!("{method} {body}"), expected, "{path}");
+                axum::http::StatusCode::ACCEPTED
+            }
+        };
+        let join = r#"POST {"volume":"aa","host":"h","peerPort":2888,"clientPort":2181}"#;
+        let behind = (axum::http::StatusCode::CONFLICT, "{\"error\":\"member 4 is behind\"}\n");
+        let router = Router::new()
+            .route("/v1/members", post(asked("members", join)))
+            .route("/v1/members/4", axum::routing::delete(asked("members/4", "DELETE ")))
+            .route("/v1/voters", post(async move || behind));
+        let client = serve(router).await;
+        let joiner = Joiner { volume: "aa", host: "h", peer_port: 2888, client_port: 2181 };
+        client.register("127.0.0.1", &joiner, "t").await.expect("it is registered");
+        client.deregister("127.0.0.1", 4, "t").await.expect("it is struck off");
+        let refused = client.switch("127.0.0.1", 1, &[1, 4], "t").await.expect_err("not yet");
+        assert_eq!(refused.conflict(), Some(r#"{"error":"member 4 is behind"}"#));
     }
 
     #[tokio::test]

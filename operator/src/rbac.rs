@@ -73,8 +73,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         group: "",
         resources: &["persistentvolumeclaims"],
-        verbs: &["patch"],
-        why: "larger volumes, where the storage class allows it",
+        verbs: &["delete", "get", "patch"],
+        why: "larger volumes, where the storage class allows it; volumes of members that were removed",
     },
     Rule {
         group: "networking.k8s.io",

@@ -48,18 +48,6 @@ pub const RULES: &[Rule<Ensemble>] = &[
         ),
     },
     Rule {
-        name: "ensemble-replicas-fixed",
-        path: "spec",
-        cel: "self.replicas == oldSelf.replicas",
-        message: "replicas cannot be changed until membership can change, which this version does not support",
-        holds: |new, old| old.is_none_or(|old| new.spec.replicas == old.spec.replicas),
-        accepts: Example::update(PLAIN, PLAIN),
-        refuses: Example::update(
-            PLAIN,
-            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, spec: {replicas: 5}}",
-        ),
-    },
-    Rule {
         name: "ensemble-storage-size-format",
         path: "spec.storage",
         cel: "self.size.matches('^[0-9]+(Mi|Gi|Ti)$') && quantity(self.size).compareTo(quantity('64Mi')) >= 0",

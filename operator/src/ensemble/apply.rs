@@ -1,24 +1,27 @@
 //! Owns the order in which the objects of an Ensemble are written, and the carrying out of a step. Must not know why.
 //!
 //! Invariant: a new kind of object does not compile until someone decides its place here; nothing is taken down by a
-//! process that no longer leads; and never a pod other than the one that was looked at (UID precondition).
+//! process that no longer leads; and never a pod other than the one that was looked at (UID precondition), nor a volume
+//! other than the one that this pod has.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use pharos_crds::names;
 use serde_json::json;
 
 use super::build::{self, Desired};
-use super::plan::{Predicate, RollNote, Step, Wait};
+use super::dereference::PermitFound;
+use super::permit::Permit;
+use super::plan::{Predicate, RollNote, Step, Switch, Wait};
 use super::validate::Validated;
-use crate::admin::{AdminClient, AdminError};
+use crate::admin::{AdminClient, AdminError, Joiner};
 use crate::apply::{Applier, ApplyError};
 use crate::election::Leadership;
 
-/// Field manager of the note of a roll-out, so that writing the StatefulSet does not take it away.
-const ROLL_MANAGER: &str = "pharos-operator-roll";
+/// Field manager of notes, so that writing the StatefulSet does not take it away.
+const NOTE_MANAGER: &str = "pharos-operator-roll";
 
 /// Fails if a name is taken, before anything is written.
 ///
@@ -76,14 +79,14 @@ pub async fn apply(applier: &Applier, desired: &Desired) -> Result<StatefulSet, 
 ///
 /// # Errors
 /// What the API server says: most often, that the storage class does not allow it.
-pub async fn grow_volumes(client: &Client, ensemble: &Validated) -> Result<(), ApplyError> {
+pub async fn grow_volumes(client: &Client, ensemble: &Validated, pods: u32) -> Result<(), ApplyError> {
     let size = &ensemble.spec.storage.size;
     if *size == ensemble.template_size {
         return Ok(());
     }
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &ensemble.namespace);
-    for ordinal in 0..ensemble.replicas {
-        let name = format!("data-{}", names::ensemble::pod(&ensemble.name, ordinal));
+    for ordinal in 0..pods {
+        let name = names::ensemble::claim(&names::ensemble::pod(&ensemble.name, ordinal));
         let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
         let params =
             PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
@@ -116,9 +119,17 @@ pub enum StepError {
         /// Why.
         source: Box<kube::Error>,
     },
-    /// The leader did not hand over.
-    #[error("the leader did not hand over: {0}")]
-    Transfer(#[from] AdminError),
+    /// The leader did not do as asked.
+    #[error("the leader did not do as asked: {0}")]
+    Leader(#[from] AdminError),
+    /// The volume of a pod was not deleted.
+    #[error("PersistentVolumeClaim {claim}: {source}")]
+    Claim {
+        /// The claim.
+        claim: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
     /// There is no token for the call.
     #[error("there is no token for admin calls yet")]
     NoToken,
@@ -140,47 +151,151 @@ pub struct Hands<'a> {
     pub pods: &'a [Pod],
     /// Its token.
     pub token: Option<&'a str>,
+    /// Its permit, as it was read.
+    pub permit: Option<&'a PermitFound>,
 }
 
-/// Carries a step out. An eviction that the budget does not allow becomes a wait.
+/// Carries a step out. What the budget or the leader does not allow now becomes a wait.
 ///
 /// # Errors
 /// When it cannot be carried out; the next visit plans again.
 pub async fn carry_out(hands: &Hands<'_>, step: Step) -> Result<Step, StepError> {
+    if !matches!(step, Step::Done | Step::Wait(_) | Step::Stall { .. }) {
+        leads(hands)?;
+    }
     match &step {
-        Step::Done | Step::Wait(_) | Step::Stall { .. } => Ok(step),
+        Step::Done | Step::Wait(_) | Step::Stall { .. } => {}
         Step::WritePermit(permit) => {
-            leads(hands)?;
             hands.applier.create_once(&build::permit(hands.ensemble, permit)).await?;
-            Ok(step)
         }
-        Step::Delete { pod, uid, .. } => {
-            leads(hands)?;
-            delete(hands, pod, uid).await?;
-            Ok(step)
+        Step::AmendPermit(permit) => amend(hands, permit).await?,
+        Step::Delete { pod, uid, .. } => delete(hands, pod, uid).await?,
+        Step::Discard { pod, uid, .. } => discard(hands, pod, uid).await?,
+        Step::Transfer { leader, to, .. } => {
+            let (ip, token) = leader_of(hands, leader)?;
+            hands.nodes.transfer(&ip, *to, token).await?;
         }
-        Step::Transfer { leader, to } => {
-            leads(hands)?;
-            let ip = hands
-                .pods
-                .iter()
-                .find(|pod| pod.name_any() == *leader)
-                .and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
-            let token = hands.token.ok_or(StepError::NoToken)?;
-            hands.nodes.transfer(&ip.unwrap_or_default(), *to, token).await?;
-            Ok(step)
+        Step::Scale { pods, .. } => {
+            let pods = u32::try_from(*pods).expect("a StatefulSet has few pods");
+            hands.applier.apply(&build::stateful_set(hands.ensemble, pods)).await?;
+        }
+        Step::Register { leader, joiners } => {
+            if let Some(refused) = register(hands, leader, joiners).await? {
+                return Ok(wait(Predicate::MembersRegistered, refused));
+            }
+        }
+        Step::Deregister { leader, id } => {
+            let (ip, token) = leader_of(hands, leader)?;
+            if let Some(refused) = unless_refused(hands.nodes.deregister(&ip, *id, token).await)? {
+                return Ok(wait(Predicate::MembersRegistered, refused));
+            }
+        }
+        Step::Switch(switch) => {
+            if let Some(refused) = ask_for_voters(hands, switch).await? {
+                return Ok(wait(Predicate::SwitchCommitted, refused));
+            }
         }
         Step::Evict(note) => {
-            leads(hands)?;
             // Noted first: if this process ends in between, the note asks for less than what is committed.
-            write_note(hands, note).await?;
-            if evict(hands, note).await? {
-                return Ok(step);
+            write_note(hands, names::ANNOTATION_ROLL, Some(json!(note))).await?;
+            if !evict(hands, note).await? {
+                let detail = format!("eviction of {} was refused", note.pod);
+                return Ok(wait(Predicate::BudgetAllows, detail));
             }
-            let predicate = Predicate::BudgetAllows;
-            Ok(Step::Wait(Wait { predicate, detail: format!("eviction of {} was refused", note.pod) }))
         }
     }
+    Ok(step)
+}
+
+fn wait(predicate: Predicate, detail: String) -> Step {
+    Step::Wait(Wait { predicate, detail })
+}
+
+/// Address of the leader, and the token for it.
+fn leader_of<'a>(hands: &Hands<'a>, leader: &str) -> Result<(String, &'a str), StepError> {
+    let pod = hands.pods.iter().find(|pod| pod.name_any() == leader);
+    let ip = pod.and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
+    Ok((ip.unwrap_or_default(), hands.token.ok_or(StepError::NoToken)?))
+}
+
+/// What the leader said if it cannot do as asked now.
+fn unless_refused(answer: Result<(), AdminError>) -> Result<Option<String>, StepError> {
+    match answer {
+        Ok(()) => Ok(None),
+        Err(error) => match error.conflict() {
+            Some(why) => Ok(Some(format!("the leader refuses: {why}"))),
+            None => Err(error.into()),
+        },
+    }
+}
+
+async fn register(
+    hands: &Hands<'_>,
+    leader: &str,
+    joiners: &[(usize, String)],
+) -> Result<Option<String>, StepError> {
+    let (ip, token) = leader_of(hands, leader)?;
+    for (ordinal, volume) in joiners {
+        let ordinal = u32::try_from(*ordinal).expect("a StatefulSet has few pods");
+        let host = names::ensemble::host(&hands.ensemble.name, &hands.ensemble.namespace, ordinal);
+        let (peer_port, client_port) = (names::PORT_PEER, names::PORT_CLIENT);
+        let joiner = Joiner { volume, host: &host, peer_port, client_port };
+        if let Some(refused) = unless_refused(hands.nodes.register(&ip, &joiner, token).await)? {
+            return Ok(Some(refused));
+        }
+    }
+    Ok(None)
+}
+
+/// Noted first: whatever becomes of this process or of the answer, the next visit knows that it may have been asked. A
+/// refusal of what was not asked before means that nothing is under way.
+async fn ask_for_voters(hands: &Hands<'_>, switch: &Switch) -> Result<Option<String>, StepError> {
+    let (ip, token) = leader_of(hands, &switch.leader)?;
+    if !switch.asked_before {
+        write_note(hands, names::ANNOTATION_SWITCH, Some(json!(switch.note))).await?;
+    }
+    let answer = hands.nodes.switch(&ip, switch.note.config, &switch.voters, token).await;
+    let refused = unless_refused(answer)?;
+    if refused.is_some() && !switch.asked_before {
+        write_note(hands, names::ANNOTATION_SWITCH, None).await?;
+    }
+    Ok(refused)
+}
+
+/// Nobody else may have written it since it was read: what it says of the founders must not get lost.
+async fn amend(hands: &Hands<'_>, permit: &Permit) -> Result<(), StepError> {
+    let map = build::permit(hands.ensemble, permit);
+    let Some(found) = hands.permit else { return Ok(hands.applier.create_once(&map).await?) };
+    let name = map.name_any();
+    let api: Api<ConfigMap> = Api::namespaced(hands.client.clone(), &hands.ensemble.namespace);
+    let patch = json!({"metadata": {"resourceVersion": found.version}, "data": map.data});
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    let patched = api.patch(&name, &params, &Patch::Merge(patch)).await;
+    let refused = |source| ApplyError::Api { kind: "ConfigMap".into(), name, source: Box::new(source) };
+    patched.map(drop).map_err(|source| refused(source).into())
+}
+
+/// While the pod is there, its claim is not replaced: so the claim of that name is the one that this pod has.
+async fn discard(hands: &Hands<'_>, pod: &str, uid: &str) -> Result<(), StepError> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(hands.client.clone(), &hands.ensemble.namespace);
+    let pods: Api<Pod> = Api::namespaced(hands.client.clone(), &hands.ensemble.namespace);
+    let claim = names::ensemble::claim(pod);
+    let failed = |source| StepError::Claim { claim: claim.clone(), source: Box::new(source) };
+    let found = claims.get_metadata_opt(&claim).await.map_err(failed)?;
+    let there = pods.get_metadata_opt(pod).await;
+    let there = there.map_err(|source| StepError::Pod { pod: pod.to_owned(), source: Box::new(source) })?;
+    if there.is_none_or(|there| there.metadata.uid.as_deref() != Some(uid)) {
+        return Ok(());
+    }
+    if let Some(claim_uid) = found.and_then(|found| found.metadata.uid) {
+        match claims.delete(&claim, &exactly(&claim_uid)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+    // It goes once its pod has.
+    delete(hands, pod, uid).await
 }
 
 /// Asks the kubelet to look at the permit again: it syncs a pod at once when an annotation changes, and a mounted
@@ -192,7 +307,7 @@ pub async fn nudge(client: &Client, namespace: &str, pods: &[String], mark: &str
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     for pod in pods {
         let patch = json!({"metadata": {"annotations": {names::ANNOTATION_PERMIT: mark}}});
-        let params = PatchParams { field_manager: Some(ROLL_MANAGER.into()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(NOTE_MANAGER.into()), ..PatchParams::default() };
         let patched = api.patch(pod, &params, &Patch::Merge(patch)).await;
         patched.map_err(|source| StepError::Pod { pod: pod.clone(), source: Box::new(source) })?;
     }
@@ -229,12 +344,11 @@ async fn evict(hands: &Hands<'_>, note: &RollNote) -> Result<bool, StepError> {
     }
 }
 
-async fn write_note(hands: &Hands<'_>, note: &RollNote) -> Result<(), StepError> {
+async fn write_note(hands: &Hands<'_>, key: &str, note: Option<serde_json::Value>) -> Result<(), StepError> {
     let name = names::ensemble::object(&hands.ensemble.name);
     let api: Api<StatefulSet> = Api::namespaced(hands.client.clone(), &hands.ensemble.namespace);
-    let text = serde_json::to_string(note).expect("a note is plain data");
-    let patch = json!({"metadata": {"annotations": {names::ANNOTATION_ROLL: text}}});
-    let params = PatchParams { field_manager: Some(ROLL_MANAGER.into()), ..PatchParams::default() };
+    let patch = json!({"metadata": {"annotations": {key: note.map(|note| note.to_string())}}});
+    let params = PatchParams { field_manager: Some(NOTE_MANAGER.into()), ..PatchParams::default() };
     match api.patch(&name, &params, &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(source) => {

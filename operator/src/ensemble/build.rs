@@ -53,32 +53,42 @@ pub struct Desired {
     pub stateful_set: StatefulSet,
 }
 
+/// How large the objects are: it follows who votes, and only in the end what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Pods.
+    pub pods: u32,
+    /// Ordinals that the peers file names.
+    pub places: u32,
+    /// The voters that the budget protects; `None` leaves it as it is, for nobody says who votes.
+    pub voters: Option<u32>,
+}
+
 /// Builds everything an Ensemble is made of.
 #[must_use]
-pub fn build(ensemble: &Validated) -> Desired {
+pub fn build(ensemble: &Validated, sizes: Sizes) -> Desired {
     Desired {
         service_account: ServiceAccount {
             metadata: metadata(ensemble, named::object(&ensemble.name)),
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
-        peers: peers(ensemble),
+        peers: peers(ensemble, sizes.places),
         peers_service: peers_service(ensemble),
         client_service: client_service(ensemble),
         network_policy: network_policy(ensemble),
-        budget: budget(ensemble),
-        stateful_set: stateful_set(ensemble),
+        budget: budget(ensemble, sizes),
+        stateful_set: stateful_set(ensemble, sizes.pods),
     }
 }
 
-/// The permit, written once.
+/// The permit. The kubelet watches what can change, so that joiners find it amended.
 #[must_use]
 pub fn permit(ensemble: &Validated, permit: &Permit) -> ConfigMap {
     let text = serde_json::to_string_pretty(permit).expect("a permit is plain data");
     ConfigMap {
         metadata: metadata(ensemble, named::permit(&ensemble.name)),
         data: Some([(names::KEY_PERMIT.to_owned(), text)].into()),
-        immutable: Some(true),
         ..ConfigMap::default()
     }
 }
@@ -112,8 +122,8 @@ fn label_selector(ensemble: &Validated) -> LabelSelector {
     LabelSelector { match_labels: Some(selector(ensemble)), ..LabelSelector::default() }
 }
 
-fn peers(ensemble: &Validated) -> ConfigMap {
-    let peers = Peers::new(&ensemble.name, &ensemble.namespace, ensemble.replicas);
+fn peers(ensemble: &Validated, places: u32) -> ConfigMap {
+    let peers = Peers::new(&ensemble.name, &ensemble.namespace, places);
     let text = serde_json::to_string_pretty(&peers).expect("the peers file is plain data");
     ConfigMap {
         metadata: metadata(ensemble, named::peers(&ensemble.name)),
@@ -191,12 +201,14 @@ fn network_policy(ensemble: &Validated) -> NetworkPolicy {
     }
 }
 
-fn budget(ensemble: &Validated) -> Option<PodDisruptionBudget> {
-    let spare = ensemble.replicas - (ensemble.replicas / 2 + 1);
-    (spare > 0).then(|| PodDisruptionBudget {
+/// As many may be away as leave a quorum. A single member may always be asked to go, or its node could never be drained.
+fn budget(ensemble: &Validated, sizes: Sizes) -> Option<PodDisruptionBudget> {
+    let voters = sizes.voters?;
+    let spare = voters - (voters / 2 + 1);
+    (spare > 0 || sizes.pods > 1).then(|| PodDisruptionBudget {
         metadata: metadata(ensemble, named::object(&ensemble.name)),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(i32::try_from(spare).expect("at most three"))),
+            max_unavailable: Some(IntOrString::Int(i32::try_from(spare.max(1)).expect("at most three"))),
             selector: Some(label_selector(ensemble)),
             // A pod that serves nobody must not keep a node from being drained.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
@@ -206,12 +218,14 @@ fn budget(ensemble: &Validated) -> Option<PodDisruptionBudget> {
     })
 }
 
-fn stateful_set(ensemble: &Validated) -> StatefulSet {
+/// The members, as this many pods.
+#[must_use]
+pub fn stateful_set(ensemble: &Validated, pods: u32) -> StatefulSet {
     let retention = ensemble.spec.storage.retention;
     StatefulSet {
         metadata: metadata(ensemble, named::object(&ensemble.name)),
         spec: Some(StatefulSetSpec {
-            replicas: Some(i32::try_from(ensemble.replicas).expect("at most seven")),
+            replicas: Some(i32::try_from(pods).expect("a StatefulSet has few pods")),
             service_name: Some(named::peers(&ensemble.name)),
             selector: label_selector(ensemble),
             // Ordered start deadlocks a quorum.
@@ -254,7 +268,7 @@ fn workload(ensemble: &Validated) -> Workload<'_> {
             },
         ],
         mounts: vec![
-            mount("data", names::DATA_DIR, Access::Write),
+            mount(names::CLAIM, names::DATA_DIR, Access::Write),
             mount("peers", names::PEERS_DIR, Access::Read),
             mount("permit", names::PERMIT_DIR, Access::Read),
             mount("token", names::TOKEN_DIR, Access::Read),
@@ -303,7 +317,7 @@ fn config_volume(name: &str, config_map: String, presence: Presence) -> Volume {
 fn claim(ensemble: &Validated) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: ObjectMeta {
-            name: Some("data".into()),
+            name: Some(names::CLAIM.into()),
             labels: Some(pods::labels(&ensemble.name, COMPONENT_ENSEMBLE)),
             ..ObjectMeta::default()
         },

@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Secret};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use pharos_crds::{Ensemble, names};
+use serde::de::DeserializeOwned;
 
 use super::permit::Permit;
-use super::plan::{Health, Member, Observed, RollNote};
+use super::plan::{Health, Member, Observed};
 use crate::admin::AdminClient;
 use crate::apply::is_controlled_by;
 use crate::pods;
@@ -24,9 +25,18 @@ pub struct Existing {
     /// Its pods, by name.
     pub pods: Vec<Pod>,
     /// Its permit, if it is ours.
-    pub permit: Option<Permit>,
+    pub permit: Option<PermitFound>,
     /// Its token, if it is ours.
     pub token: Option<String>,
+}
+
+/// A permit that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermitFound {
+    /// What it says.
+    pub permit: Permit,
+    /// Version of its ConfigMap.
+    pub version: Option<String>,
 }
 
 /// Why what exists could not be read.
@@ -86,9 +96,11 @@ fn read(kind: &str, name: &str) -> impl FnOnce(kube::Error) -> DereferenceError 
     move |source| DereferenceError::Read { what, source: Box::new(source) }
 }
 
-fn read_permit(map: &ConfigMap) -> Result<Permit, DereferenceError> {
+fn read_permit(map: &ConfigMap) -> Result<PermitFound, DereferenceError> {
     let text = map.data.as_ref().and_then(|data| data.get(names::KEY_PERMIT)).map_or("", String::as_str);
-    serde_json::from_str(text).map_err(|source| DereferenceError::Permit { name: map.name_any(), source })
+    let permit = serde_json::from_str(text)
+        .map_err(|source| DereferenceError::Permit { name: map.name_any(), source })?;
+    Ok(PermitFound { permit, version: map.resource_version() })
 }
 
 fn read_token(secret: &Secret) -> Option<String> {
@@ -96,44 +108,68 @@ fn read_token(secret: &Secret) -> Option<String> {
     String::from_utf8(bytes.clone()).ok()
 }
 
-/// Asks the members, and puts together what was seen.
-pub async fn observe(
-    nodes: &AdminClient,
-    ensemble: &Ensemble,
-    existing: &Existing,
-    replicas: u32,
-) -> Observed {
+/// Asks the members, and puts together what was seen. Before there is a StatefulSet, none of those wanted is there.
+pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existing) -> Observed {
     let name = ensemble.name_any();
+    let wanted = usize::try_from(ensemble.spec.replicas).unwrap_or_default();
     let set_uid = existing.stateful_set.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
-    let revision = latest_revision(existing.stateful_set.as_ref());
+    let replicas = existing.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+    let replicas = u32::try_from(replicas.unwrap_or(ensemble.spec.replicas)).unwrap_or_default();
     let members = (0..replicas).map(async |ordinal| {
         let pod_name = names::ensemble::pod(&name, ordinal);
         let ours = |pod: &&Pod| pod.name_any() == pod_name && is_controlled_by(&pod.metadata, &set_uid);
         let pod = existing.pods.iter().find(ours)?;
-        Some(ask(nodes, pod, revision.as_deref()).await)
+        Some(ask(nodes, pod).await)
     });
+    let observed = Observed {
+        revision_known: false,
+        members: join_all(members).await,
+        wanted,
+        permit: existing.permit.as_ref().map(|found| found.permit.clone()),
+        cluster_id: ensemble.status.as_ref().and_then(|status| status.cluster_id.clone()),
+        note: None,
+        switch: None,
+    };
+    match &existing.stateful_set {
+        Some(set) => compare(observed, set, &existing.pods),
+        None => observed,
+    }
+}
+
+/// The same, compared with this StatefulSet: what was applied is newer than what was read.
+#[must_use]
+pub fn compare(observed: Observed, set: &StatefulSet, pods: &[Pod]) -> Observed {
+    let revision = latest_revision(set);
+    let is_of = |member: &Member| {
+        let pod = pods.iter().find(|pod| pod.uid().as_ref() == Some(&member.uid));
+        let label = pod.and_then(|pod| pod.labels().get(names::LABEL_REVISION));
+        revision.is_some() && label == revision.as_ref()
+    };
+    let members = observed
+        .members
+        .into_iter()
+        .map(|member| member.map(|member| Member { up_to_date: is_of(&member), ..member }));
     Observed {
         revision_known: revision.is_some(),
-        members: join_all(members).await,
-        permit: existing.permit.clone(),
-        cluster_id: ensemble.status.as_ref().and_then(|status| status.cluster_id.clone()),
-        note: existing.stateful_set.as_ref().and_then(note),
+        members: members.collect(),
+        note: note(set, names::ANNOTATION_ROLL),
+        switch: note(set, names::ANNOTATION_SWITCH),
+        ..observed
     }
 }
 
 /// The revision that new pods are made from, once the StatefulSet controller has seen the latest template.
-fn latest_revision(set: Option<&StatefulSet>) -> Option<String> {
-    let set = set?;
+fn latest_revision(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref()?;
     let seen = status.observed_generation >= set.metadata.generation;
     status.update_revision.clone().filter(|_| seen)
 }
 
-fn note(set: &StatefulSet) -> Option<RollNote> {
-    serde_json::from_str(set.annotations().get(names::ANNOTATION_ROLL)?).ok()
+fn note<T: DeserializeOwned>(set: &StatefulSet, key: &str) -> Option<T> {
+    serde_json::from_str(set.annotations().get(key)?).ok()
 }
 
-async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Member {
+async fn ask(nodes: &AdminClient, pod: &Pod) -> Member {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
     let (identity, status) = match address.filter(|_| runs(pod)) {
         Some(ip) => {
@@ -145,9 +181,9 @@ async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Member {
     Member {
         pod: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-        up_to_date: revision.is_some()
-            && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
+        up_to_date: false,
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        running: runs(pod),
         ready: is_ready(pod),
         serving: is_ready(pod) && status.as_ref().is_some_and(|status| status.serving),
         health: health(pod),

@@ -1,4 +1,4 @@
-//! The controller of Ensembles: one visit is `dereference → validate → build → apply → plan → carry out → status`.
+//! The controller of Ensembles: one visit is `dereference → observe → validate → build → apply → plan → carry out → status`.
 //!
 //! Owns the order of these steps and what becomes of their errors. Must not know what any of them does.
 //!
@@ -99,27 +99,27 @@ pub async fn reconcile(
 async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Error> {
     let old = ensemble.status.clone().unwrap_or_default();
     let existing = dereference::dereference(&context.client, ensemble).await?;
+    let observed = dereference::observe(&context.nodes, ensemble, &existing).await;
+    // What is not there yet is not judged.
+    let seen = existing.stateful_set.is_some().then_some(&observed);
     let validated = match validate::validate(ensemble, existing.stateful_set.as_ref(), &context.default_image)
     {
         Ok(validated) => validated,
         Err(invalid) => {
             let blocked = stalled(reason::INVALID_SPEC, invalid.to_string());
-            let seen = look(ensemble, &existing, context).await;
-            return conclude_blocked(ensemble, &old, &blocked, seen.as_ref(), context).await;
+            return conclude_blocked(ensemble, &old, &blocked, seen, context).await;
         }
     };
     let owner = owner_reference::<Ensemble>(&validated.name, &validated.uid);
     let applier = Applier::new(context.client.clone(), &validated.namespace, owner);
-    let set = match write_objects(&applier, &validated, &existing).await {
+    let sizes = observed.sizes();
+    let set = match write_objects(&applier, &validated, sizes, &existing).await {
         Ok(set) => set,
         Err(error) => {
-            let seen = look(ensemble, &existing, context).await;
-            return conclude_blocked(ensemble, &old, &blocked_by(&error), seen.as_ref(), context).await;
+            return conclude_blocked(ensemble, &old, &blocked_by(&error), seen, context).await;
         }
     };
-    // What was applied is newer than what was read: revisions are compared with that.
-    let existing = dereference::Existing { stateful_set: Some(set.clone()), ..existing };
-    let observed = dereference::observe(&context.nodes, ensemble, &existing, validated.replicas).await;
+    let observed = dereference::compare(observed, &set, &existing.pods);
     let step = plan::plan(&observed, |disks| {
         Permit::new(&validated.name, &validated.namespace, crate::random::hex(16), disks)
     });
@@ -131,9 +131,10 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
         ensemble: &validated,
         pods: &existing.pods,
         token: existing.token.as_deref(),
+        permit: existing.permit.as_ref(),
     };
     // A volume that cannot grow is told, and keeps nobody from looking after the members.
-    let step = match (step, apply::grow_volumes(&context.client, &validated).await) {
+    let step = match (step, apply::grow_volumes(&context.client, &validated, sizes.pods).await) {
         (Step::Done, Err(error)) => Step::Stall { reason: reason::APPLY_FAILED, message: error.to_string() },
         (step, _) => step,
     };
@@ -157,23 +158,13 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
     }))
 }
 
-/// What is seen of members that run, when nothing can be done for them.
-async fn look(
-    ensemble: &Ensemble,
-    existing: &dereference::Existing,
-    context: &Context,
-) -> Option<plan::Observed> {
-    let replicas = existing.stateful_set.as_ref()?.spec.as_ref()?.replicas?;
-    let replicas = u32::try_from(replicas).ok()?;
-    Some(dereference::observe(&context.nodes, ensemble, existing, replicas).await)
-}
-
 async fn write_objects(
     applier: &Applier,
     validated: &validate::Validated,
+    sizes: build::Sizes,
     existing: &dereference::Existing,
 ) -> Result<StatefulSet, ApplyError> {
-    let desired = build::build(validated);
+    let desired = build::build(validated, sizes);
     apply::claim(applier, &desired).await?;
     if existing.token.is_none() {
         applier.create_once(&build::token(validated, crate::random::hex(32))).await?;
@@ -259,6 +250,12 @@ fn action(step: &Step) -> &'static str {
         Step::Delete { .. } => "Replace",
         Step::Transfer { .. } => "Transfer",
         Step::Evict(_) => "Evict",
+        Step::Scale { .. } => "Scale",
+        Step::Register { .. } => "Register",
+        Step::Deregister { .. } => "Deregister",
+        Step::AmendPermit(_) => "Permit",
+        Step::Switch(_) => "Switch",
+        Step::Discard { .. } => "Discard",
     }
 }
 

@@ -1,17 +1,18 @@
-//! Owns the founding permit and the peers file: the two files by which members learn who they are to be. Must not know
-//! how they reach a pod.
+//! Owns the permit and the peers file: the two files by which members learn who they are to be. Must not know how they
+//! reach a pod.
 //!
-//! Invariant: a permit names each founder's volume, so it is worth nothing on any other disk.
+//! Invariant: a permit names each volume that it admits, so it is worth nothing on any other disk; what it says of the
+//! founders never changes.
 
 use serde::{Deserialize, Serialize};
 
-use crate::admin::Identity;
+use crate::admin::{Identity, Membership, Registered};
 use pharos_crds::names;
 
 /// Version of the permit.
 const VERSION: u32 = 1;
 
-/// The one-time permit to found a cluster.
+/// The permit to found a cluster, once, and later to join it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Permit {
@@ -19,14 +20,26 @@ pub struct Permit {
     pub version: u32,
     /// Identity of the cluster: 32 hexadecimal digits.
     pub cluster_id: String,
+    /// Generation of the cluster. Unset: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// The founders.
-    pub founders: Vec<Founder>,
+    pub founders: Vec<PermitMember>,
+    /// What a joiner shows to be let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founding_digest: Option<String>,
+    /// All members, joiners among them: whom a joiner dials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<PermitMember>,
+    /// Learners whose volumes may still be empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joiners: Vec<PermitMember>,
 }
 
-/// A founder.
+/// A member that a permit names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Founder {
+pub struct PermitMember {
     /// Its identity, never reused.
     pub member_id: i64,
     /// Its volume.
@@ -39,24 +52,73 @@ pub struct Founder {
     pub client_port: u16,
 }
 
+impl From<&Registered> for PermitMember {
+    fn from(member: &Registered) -> Self {
+        Self {
+            member_id: member.member_id,
+            volume: member.volume.clone(),
+            host: member.host.clone(),
+            peer_port: member.peer_port,
+            client_port: member.client_port,
+        }
+    }
+}
+
 impl Permit {
-    /// The permit for these volumes, in the order of ordinals.
+    /// The permit for these volumes to found a cluster, in the order of ordinals.
     #[must_use]
     pub fn new(name: &str, namespace: &str, cluster_id: String, disks: &[Identity]) -> Self {
-        let founders = (0u32..).zip(disks).map(|(ordinal, disk)| Founder {
+        let founders = (0u32..).zip(disks).map(|(ordinal, disk)| PermitMember {
             member_id: i64::from(ordinal) + 1,
             volume: disk.volume.clone(),
             host: names::ensemble::host(name, namespace, ordinal),
             peer_port: names::PORT_PEER,
             client_port: names::PORT_CLIENT,
         });
-        Self { version: VERSION, cluster_id, founders: founders.collect() }
+        Self {
+            version: VERSION,
+            cluster_id,
+            generation: None,
+            founders: founders.collect(),
+            founding_digest: None,
+            members: Vec::new(),
+            joiners: Vec::new(),
+        }
+    }
+
+    /// The permit of a cluster whose own is gone, as after its Ensemble was deleted and applied again. Its voters stand
+    /// for the founders: their volumes are not empty, so it founds nothing.
+    #[must_use]
+    pub fn of_a_known_cluster(cluster_id: &str, generation: Option<u64>, membership: &Membership) -> Self {
+        Self {
+            version: VERSION,
+            cluster_id: cluster_id.to_owned(),
+            generation,
+            founders: membership.voters().map(PermitMember::from).collect(),
+            founding_digest: None,
+            members: Vec::new(),
+            joiners: Vec::new(),
+        }
+    }
+
+    /// The same with the members as they are now, if someone joins or has joined by it.
+    #[must_use]
+    pub fn amended(&self, membership: &Membership) -> Self {
+        if membership.learners().next().is_none() && self.members.is_empty() {
+            return self.clone();
+        }
+        Self {
+            founding_digest: Some(membership.founding_digest.clone()),
+            members: membership.members.iter().map(PermitMember::from).collect(),
+            joiners: membership.learners().map(PermitMember::from).collect(),
+            ..self.clone()
+        }
     }
 
     /// Whether it is good for a volume.
     #[must_use]
     pub fn names_volume(&self, volume: &str) -> bool {
-        self.founders.iter().any(|founder| founder.volume == volume)
+        self.founders.iter().chain(&self.joiners).any(|member| member.volume == volume)
     }
 }
 
@@ -91,5 +153,63 @@ impl Peers {
             peer_port: names::PORT_PEER,
         });
         Self { cluster: names::ensemble::cluster(name, namespace), members: members.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(volume: &str) -> Identity {
+        serde_json::from_str(&format!(r#"{{"state":"blank","volume":"{volume}"}}"#)).expect("an identity")
+    }
+
+    fn membership(voters: &[(i64, bool)]) -> Membership {
+        let members = voters.iter().map(|(id, voter)| Registered {
+            member_id: *id,
+            volume: format!("v{id}"),
+            host: format!("h{id}"),
+            peer_port: 2888,
+            client_port: 2181,
+            voter: *voter,
+        });
+        Membership { config: 1, next_member_id: 9, founding_digest: "dd".into(), members: members.collect() }
+    }
+
+    fn ids(members: &[PermitMember]) -> Vec<i64> {
+        members.iter().map(|member| member.member_id).collect()
+    }
+
+    #[test]
+    fn a_permit_that_nobody_joined_by_is_written_as_ever() {
+        let permit = Permit::new("main", "ns", "c1".into(), &[disk("v1")]);
+        let text = serde_json::to_string(&permit).expect("plain data");
+        assert_eq!(
+            text,
+            r#"{"version":1,"clusterId":"c1","founders":[{"memberId":1,"volume":"v1","host":"main-ensemble-0.main-ensemble-peers.ns.svc","peerPort":2888,"clientPort":2181}]}"#
+        );
+        assert_eq!(serde_json::from_str::<Permit>(&text).expect("a permit"), permit);
+        assert_eq!(permit.amended(&membership(&[(1, true)])), permit);
+    }
+
+    #[test]
+    fn who_joins_is_named_and_the_founders_stay_as_they_were() {
+        let permit = Permit::new("main", "ns", "c1".into(), &[disk("v1")]);
+        let joining = permit.amended(&membership(&[(1, true), (4, false)]));
+        assert_eq!(joining.founders, permit.founders);
+        assert_eq!((ids(&joining.members), ids(&joining.joiners)), (vec![1, 4], vec![4]));
+        assert!(joining.names_volume("v4") && !permit.names_volume("v4"));
+        // Once it votes it needs no permit, and one who left is not dialled.
+        let joined = joining.amended(&membership(&[(4, true)]));
+        assert_eq!((ids(&joined.members), ids(&joined.joiners)), (vec![4], vec![]));
+        assert_eq!(joined.founders, permit.founders);
+        assert_eq!(joined.founding_digest.as_deref(), Some("dd"));
+    }
+
+    #[test]
+    fn a_permit_that_was_lost_admits_no_empty_volume_but_the_learners() {
+        let known = membership(&[(1, true), (2, true), (4, false)]);
+        let permit = Permit::of_a_known_cluster("c1", Some(1), &known).amended(&known);
+        assert_eq!((ids(&permit.founders), ids(&permit.joiners)), (vec![1, 2], vec![4]));
     }
 }

@@ -98,7 +98,7 @@ pub fn status(
         conditions: merge(&old.conditions, verdicts, ensemble.generation, now),
         endpoint: Some(names::ensemble::endpoint(&ensemble.name, &ensemble.namespace)),
         cluster_id,
-        ready: Some(format!("{serving}/{}", ensemble.replicas)),
+        ready: Some(format!("{serving}/{}", observed.expected())),
         replicas: count(present),
         ready_replicas: count(serving),
         updated_replicas: count(updated),
@@ -107,7 +107,10 @@ pub fn status(
             .and_then(|member| member.status.as_ref()?.version.clone())
             .or_else(|| old.version.clone()),
         image: if *step == Step::Done { image(set) } else { ensemble.kept_image.clone() },
-        members: observed.present().map(member).collect(),
+        configuration: observed
+            .membership()
+            .map_or(old.configuration, |membership| i64::try_from(membership.config).ok()),
+        members: observed.present().map(|one| member(observed, one)).collect(),
     }
 }
 
@@ -119,12 +122,15 @@ fn image(set: &StatefulSet) -> Option<String> {
     set.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.clone()
 }
 
-fn member(member: &Member) -> MemberStatus {
+fn member(observed: &Observed, member: &Member) -> MemberStatus {
     let status = member.status.as_ref();
     MemberStatus {
         pod: member.pod.clone(),
         id: member.id(),
         role: status.map_or("unreachable", |status| status.role.as_str()).to_owned(),
+        voter: observed
+            .membership()
+            .map(|_| observed.registered(member).is_some_and(|registered| registered.voter)),
         serving: member.serving,
         version: status.and_then(|status| status.version.clone()),
     }
@@ -150,7 +156,7 @@ fn verdicts(
 
 /// At first all members must serve; from then on it is ready while a quorum serves.
 fn ready(old: &EnsembleStatus, observed: &Observed) -> Verdict {
-    let (serving, wanted) = (observed.serving(), observed.members.len());
+    let (serving, wanted) = (observed.serving(), observed.expected());
     let was_ready = is_true(&old.conditions, condition::READY);
     let has_quorum = serving >= observed.quorum();
     if serving == wanted || (was_ready && has_quorum) {
@@ -190,8 +196,32 @@ fn progress(step: &Step) -> (Verdict, Verdict) {
         Step::Delete { pod, why, .. } => {
             under_way(reason::ROLLING_UPDATE, format!("pod {pod} is replaced: {why}"))
         }
-        Step::Transfer { to, .. } => {
-            under_way(reason::ROLLING_UPDATE, format!("the leader hands over to member {to}"))
+        Step::Transfer { to, during, .. } => {
+            under_way(during, format!("the leader hands over to member {to}"))
+        }
+        Step::Scale { pods, reason } => under_way(reason, format!("there are to be {pods} pods")),
+        Step::Register { joiners, .. } => {
+            let ordinals: Vec<String> = joiners.iter().map(|(ordinal, _)| ordinal.to_string()).collect();
+            let what = format!("the leader registers learners on ordinals {}", ordinals.join(", "));
+            under_way(reason::SCALING_UP, what)
+        }
+        Step::Deregister { id, .. } => {
+            under_way(reason::SCALING_DOWN, format!("the leader strikes learner {id} off its list"))
+        }
+        Step::AmendPermit(permit) => {
+            let what = match permit.joiners.len() {
+                0 => "the permit is good for nobody any more".into(),
+                joiners => format!("the permit is written for {joiners} learners"),
+            };
+            under_way(reason::SCALING_UP, what)
+        }
+        Step::Switch(switch) => {
+            let voters: Vec<String> = switch.voters.iter().map(i64::to_string).collect();
+            under_way(switch.reason, format!("members {} become the voters", voters.join(", ")))
+        }
+        Step::Discard { pod, id, .. } => {
+            let what = format!("the volume of {pod} is of member {id}, which was removed: it is deleted");
+            under_way(reason::REPLACING_MEMBER, what)
         }
         Step::Evict(note) => under_way(reason::ROLLING_UPDATE, format!("pod {} is restarted", note.pod)),
     }
@@ -236,8 +266,9 @@ fn up_to_date(observed: &Observed, present: usize, updated: usize) -> Verdict {
             "the latest revision is not known yet",
         );
     }
-    let whole = present == observed.members.len() && updated == present;
+    let pods = observed.members.len().max(observed.wanted);
+    let whole = present == pods && updated == present;
     let reason = if whole { reason::AS_DESIRED } else { reason::ROLLING_UPDATE };
-    let detail = format!("{updated} of {} pods are of the latest revision", observed.members.len());
+    let detail = format!("{updated} of {pods} pods are of the latest revision");
     Verdict::new(condition::UP_TO_DATE, whole, reason, detail)
 }

@@ -8,10 +8,10 @@ use pharos_crds::names::{condition, reason};
 use pharos_crds::{Ensemble, EnsembleStatus};
 use serde_json::{Value, json};
 
-use super::build::{Desired, build};
+use super::build::{Desired, Sizes};
 use super::plan::{Health, Member, Observed, Predicate, Step, Wait};
 use super::status::{Blocked, blocked, status};
-use super::validate::{InvalidSpec, Validated, validate};
+use super::validate::{Validated, validate};
 use crate::conditions::kstatus;
 use crate::pods::Image;
 
@@ -28,6 +28,12 @@ fn default_image() -> Image {
 
 fn valid(manifest: &str) -> Validated {
     validate(&ensemble(manifest), None, &default_image()).expect("it is valid")
+}
+
+/// As it is built when as many members vote as are wanted.
+fn build(ensemble: &Validated) -> Desired {
+    let (pods, voters) = (ensemble.replicas, Some(ensemble.replicas));
+    super::build::build(ensemble, Sizes { pods, places: pods, voters })
 }
 
 fn objects(desired: &Desired) -> Vec<Value> {
@@ -118,12 +124,31 @@ fn a_larger_size_leaves_the_claim_template_as_it_is() {
 }
 
 #[test]
-fn members_cannot_come_or_go_even_where_the_api_server_has_no_rules() {
-    let first = build(&valid(SMALLEST));
-    let five = ensemble(&SMALLEST.replace("spec: {}", "spec: {replicas: 5}"));
-    let refused =
-        validate(&five, Some(&first.stateful_set), &default_image()).expect_err("membership is fixed");
-    assert_eq!(refused, InvalidSpec::Membership { running: 3, wanted: 5 });
+fn objects_are_as_large_as_what_runs_and_the_budget_protects_those_who_vote() {
+    let five = valid(&SMALLEST.replace("spec: {}", "spec: {replicas: 5}"));
+    let of = |pods, voters| super::build::build(&five, Sizes { pods, places: 5, voters });
+    let allows = |desired: &Desired| json!(desired.budget)["spec"]["maxUnavailable"].clone();
+    let growing = of(5, Some(3));
+    assert_eq!(
+        (json!(growing.stateful_set)["spec"]["replicas"].clone(), allows(&growing)),
+        (json!(5), json!(1))
+    );
+    // One of several pods may always go, or their nodes could never be drained.
+    assert_eq!(allows(&of(3, Some(1))), json!(1));
+    // Nobody says who votes: the budget stays as it is.
+    assert_eq!(of(5, None).budget, None);
+    let peers = &growing.peers.data.expect("a file")[pharos_crds::names::KEY_PEERS];
+    assert!(peers.contains("main-ensemble-4."), "{peers}");
+}
+
+#[test]
+fn volumes_go_with_the_members_that_leave_and_stay_with_a_deleted_ensemble() {
+    let policy = |manifest: &str| {
+        json!(build(&valid(manifest)).stateful_set)["spec"]["persistentVolumeClaimRetentionPolicy"].clone()
+    };
+    assert_eq!(policy(SMALLEST), json!({"whenDeleted": "Retain", "whenScaled": "Delete"}));
+    let kept = SMALLEST.replace("spec: {}", "spec: {storage: {retention: {whenScaled: Retain}}}");
+    assert_eq!(policy(&kept), json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
 }
 
 #[test]
@@ -148,6 +173,7 @@ fn serving(pod: &str) -> Option<Member> {
         uid: pod.into(),
         up_to_date: true,
         terminating: false,
+        running: true,
         ready: true,
         serving: true,
         health: Health::WasReady,
@@ -158,7 +184,8 @@ fn serving(pod: &str) -> Option<Member> {
 }
 
 fn observed(members: Vec<Option<Member>>) -> Observed {
-    Observed { revision_known: true, members, permit: None, cluster_id: Some("c1".into()), note: None }
+    let wanted = members.len();
+    Observed { revision_known: true, members, wanted, cluster_id: Some("c1".into()), ..Observed::default() }
 }
 
 fn at(second: i64) -> Timestamp {

@@ -19,7 +19,7 @@ pub struct Validated {
     pub uid: String,
     /// Its generation.
     pub generation: Option<i64>,
-    /// Number of voters.
+    /// Number of voters wanted.
     pub replicas: u32,
     /// Image of the members.
     pub image: Image,
@@ -40,14 +40,6 @@ pub enum InvalidSpec {
     /// The object is not as the API server makes it.
     #[error("metadata.{0} is missing")]
     Metadata(&'static str),
-    /// Members would come or go.
-    #[error("spec.replicas: {running} members run and {wanted} are wanted: membership cannot change yet")]
-    Membership {
-        /// Members that run.
-        running: i32,
-        /// Members wanted.
-        wanted: i32,
-    },
 }
 
 /// Checks an Ensemble with the status it has, given the StatefulSet that runs, if any, and the operator's default image.
@@ -64,11 +56,6 @@ pub fn validate(
     })?;
     let spec = ensemble.spec.clone();
     let running_spec = running.and_then(|one| one.spec.as_ref());
-    if let Some(replicas) = running_spec.and_then(|one| one.replicas)
-        && replicas != spec.replicas
-    {
-        return Err(InvalidSpec::Membership { running: replicas, wanted: spec.replicas });
-    }
     let running_pod = running_spec.and_then(|one| one.template.spec.as_ref());
     let status = ensemble.status.clone().unwrap_or_default();
     let kept_image = Image::kept(status.image.as_deref(), !status.conditions.is_empty(), running_pod);

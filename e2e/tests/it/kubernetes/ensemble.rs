@@ -1,6 +1,6 @@
 //! Ensembles, as their users and the people who run the cluster see them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pharos_e2e::sandbox::Sandbox;
@@ -239,6 +239,89 @@ fn a_roll_out_ends_right_although_the_operator_is_killed_in_the_middle() {
     let events = watch.so_far();
     assert_eq!(order_of_leaving(&events).last(), Some(&leader), "{events:?}");
     assert_eq!(most_down_at_once(&events, 3), 1, "{events:?}");
+}
+
+/// The pods of the members that vote, with their identities.
+fn voters(sandbox: &Sandbox<'_>, name: &str) -> anyhow::Result<BTreeMap<String, i64>> {
+    let ensemble = sandbox.get(&format!("ensemble/{name}"))?;
+    let members = ensemble["status"]["members"].as_array().cloned().unwrap_or_default();
+    let voter = |member: &serde_json::Value| {
+        Some((member["pod"].as_str()?.to_owned(), member["id"].as_i64()?))
+            .filter(|_| member["voter"] == serde_json::json!(true))
+    };
+    Ok(members.iter().filter_map(voter).collect())
+}
+
+fn lost(sandbox: &Sandbox<'_>, member: &Member, path: &str, acknowledged: &[String]) -> Vec<String> {
+    let there: BTreeSet<_> = zookeeper::children(sandbox, &[member], path).unwrap().into_iter().collect();
+    acknowledged.iter().filter(|path| !there.contains(*path)).cloned().collect()
+}
+
+#[test]
+fn an_ensemble_grows_and_shrinks_while_clients_write() {
+    let sandbox = Sandbox::new(&installed().cluster, "scale").unwrap();
+    sandbox.apply(&manifest("scale", 1, "")).unwrap();
+    sandbox.wait_for("ensemble/scale", "condition=Ready", READY).unwrap();
+    settled(&sandbox, "scale");
+    // The member that never leaves.
+    let first = zookeeper::members(&sandbox, "scale").unwrap();
+    let writer = Writer::start(&sandbox, &all(&first), "/log", u32::MAX).unwrap();
+    writer.goes_on(100).unwrap();
+    for (configuration, replicas) in [(2, 3), (3, 5), (4, 3), (5, 1)] {
+        patch(&sandbox, "scale", &json!({"spec": {"replicas": replicas}}));
+        settled(&sandbox, "scale");
+        writer.goes_on(100).unwrap();
+        let status = sandbox.get("ensemble/scale").unwrap()["status"].clone();
+        assert_eq!(status["ready"], json!(format!("{replicas}/{replicas}")));
+        // However many come or go: one change of voters.
+        assert_eq!(status["configuration"], json!(configuration));
+        let pods: Vec<String> = (0..replicas).map(|ordinal| format!("scale-ensemble-{ordinal}")).collect();
+        assert_eq!(voters(&sandbox, "scale").unwrap().into_keys().collect::<Vec<_>>(), pods);
+        let before = writer.acknowledged().unwrap();
+        for member in
+            zookeeper::members(&sandbox, "scale").unwrap().iter().filter(|one| pods.contains(&one.pod))
+        {
+            assert_eq!(lost(&sandbox, member, "/log", &before), [""; 0], "{} lacks them", member.pod);
+        }
+    }
+    let acknowledged = writer.end(&sandbox, &all(&first), Duration::from_secs(60)).unwrap();
+    assert_eq!(lost(&sandbox, &first[0], "/log", &acknowledged), [""; 0]);
+    let claims = sandbox.wait_until("the end of the volumes of those that went", READY, || {
+        let claims = sandbox.list("persistentvolumeclaims", &selector("scale"))?;
+        Ok((claims.len() == 1).then_some(claims))
+    });
+    assert_eq!(claims.unwrap()[0]["metadata"]["name"], "data-scale-ensemble-0");
+}
+
+#[test]
+fn a_lost_volume_is_replaced_without_a_human() {
+    let sandbox = ready_ensemble("lost");
+    settled(&sandbox, "lost");
+    let members = zookeeper::members(&sandbox, "lost").unwrap();
+    zookeeper::put(&sandbox, &all(&members), "/kept", "light").unwrap();
+    let leader = leader(&sandbox, "lost");
+    let follower = members.iter().map(|member| member.pod.clone()).find(|pod| *pod != leader).unwrap();
+    let before = voters(&sandbox, "lost").unwrap();
+    assert_eq!(before.values().copied().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));
+    sandbox
+        .kubectl(["delete", "persistentvolumeclaim", &format!("data-{follower}"), "--wait=false"])
+        .unwrap();
+    sandbox.kubectl(["delete", "pod", &follower, "--wait=false"]).unwrap();
+    let after = sandbox.wait_until("another member in its place", Duration::from_secs(300), || {
+        let voters = voters(&sandbox, "lost")?;
+        Ok((voters.len() == 3 && voters.get(&follower) != before.get(&follower)).then_some(voters))
+    });
+    // Identities are never given twice.
+    let expected = before.into_iter().map(|(pod, id)| if pod == follower { (pod, 4) } else { (pod, id) });
+    assert_eq!(after.unwrap(), expected.collect());
+    settled(&sandbox, "lost");
+    let members = zookeeper::members(&sandbox, "lost").unwrap();
+    let new: Vec<_> = members.iter().filter(|member| member.pod == follower).collect();
+    assert_eq!(zookeeper::get(&sandbox, &new, "/kept").unwrap(), "light");
+    zookeeper::put(&sandbox, &new, "/kept", "still").unwrap();
+    for member in &members {
+        assert_eq!(zookeeper::get(&sandbox, &[member], "/kept").unwrap(), "still");
+    }
 }
 
 #[test]

@@ -1,13 +1,21 @@
-//! Stories of single decisions, and random histories of a small world that the plan must bring to its end.
+//! Stories of single decisions of founding and of roll-outs, and what all stories begin with. Those of members that
+//! come and go, and random histories of small worlds that the plan must bring to its end, are below.
 
-use proptest::prelude::*;
+mod joining;
+mod replacing;
+mod rolling;
+mod world;
+
+use pharos_crds::names::reason;
 
 use super::*;
+use crate::admin::{Membership, PeerStatus, Registered};
 
 const CLUSTER: &str = "c1";
 
 fn disk(state: DiskState, volume: &str, cluster: Option<&str>) -> Identity {
-    Identity { state, volume: volume.into(), member_id: None, cluster_id: cluster.map(Into::into) }
+    let cluster_id = cluster.map(Into::into);
+    Identity { state, volume: volume.into(), member_id: None, cluster_id, generation: cluster.map(|_| 1) }
 }
 
 fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
@@ -20,7 +28,36 @@ fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
         committed: applied,
         serving,
         version: None,
+        ballot: String::new(),
+        zxid: "0x100000001".into(),
+        peers: Vec::new(),
+        membership: None,
     }
+}
+
+/// A member on record: its id, its volume, its ordinal, whether it votes.
+type Entry<'a> = (i64, &'a str, usize, bool);
+
+fn membership(config: u64, entries: &[Entry<'_>]) -> Membership {
+    let members = entries.iter().map(|(id, volume, ordinal, voter)| Registered {
+        member_id: *id,
+        volume: (*volume).into(),
+        host: format!("main-ensemble-{ordinal}.main-ensemble-peers.ns.svc"),
+        peer_port: 2888,
+        client_port: 2181,
+        voter: *voter,
+    });
+    let next_member_id = entries.iter().map(|entry| entry.0).max().unwrap_or(0).max(3) + 1;
+    Membership { config, next_member_id, founding_digest: "dd".into(), members: members.collect() }
+}
+
+/// All members that answer follow the leader and say the same of who belongs to the cluster.
+fn agreed(mut observed: Observed, membership: &Membership) -> Observed {
+    let leader = observed.leader().and_then(Member::id);
+    for status in observed.members.iter_mut().flatten().filter_map(|member| member.status.as_mut()) {
+        (status.leader, status.membership) = (leader, Some(membership.clone()));
+    }
+    observed
 }
 
 fn member(ordinal: usize, role: Role) -> Member {
@@ -30,6 +67,7 @@ fn member(ordinal: usize, role: Role) -> Member {
         uid: format!("uid-{ordinal}"),
         up_to_date: true,
         terminating: false,
+        running: true,
         ready: matches!(role, Role::Leader | Role::Follower),
         serving: matches!(role, Role::Leader | Role::Follower),
         health: Health::WasReady,
@@ -40,17 +78,29 @@ fn member(ordinal: usize, role: Role) -> Member {
 }
 
 fn three() -> Observed {
+    let members =
+        vec![Some(member(0, Role::Leader)), Some(member(1, Role::Follower)), Some(member(2, Role::Follower))];
+    agreed(of(members, 3), &membership(1, &THREE))
+}
+
+const THREE: [Entry<'static>; 3] = [(1, "v0", 0, true), (2, "v1", 1, true), (3, "v2", 2, true)];
+
+fn of(members: Vec<Option<Member>>, wanted: usize) -> Observed {
     Observed {
         revision_known: true,
-        members: vec![
-            Some(member(0, Role::Leader)),
-            Some(member(1, Role::Follower)),
-            Some(member(2, Role::Follower)),
-        ],
-        permit: None,
+        members,
+        wanted,
         cluster_id: Some(CLUSTER.into()),
-        note: None,
+        ..Observed::default()
     }
+}
+
+/// A member's own words, with what it said of the others before.
+fn says(member: &mut Member, role: Role, applied: u64) {
+    let before = member.status.clone().expect("it answered");
+    let id = before.member_id.expect("it is a member");
+    let now = node(id, role, applied);
+    member.status = Some(NodeStatus { leader: before.leader, membership: before.membership, ..now });
 }
 
 fn permit(disks: &[Identity]) -> Permit {
@@ -89,14 +139,15 @@ fn followers_go_first_and_the_commit_index_is_noted() {
 fn the_leader_hands_over_to_the_member_that_has_applied_most_before_it_goes() {
     let mut observed = three();
     at(&mut observed, 0).up_to_date = false;
-    at(&mut observed, 2).status = Some(node(3, Role::Follower, 101));
-    assert_eq!(next(&observed), Step::Transfer { leader: "main-ensemble-0".into(), to: 3 });
+    says(at(&mut observed, 2), Role::Follower, 101);
+    let during = reason::ROLLING_UPDATE;
+    assert_eq!(next(&observed), Step::Transfer { leader: "main-ensemble-0".into(), to: 3, during });
 }
 
 #[test]
 fn a_single_member_is_restarted_without_a_hand_over() {
-    let mut observed = three();
-    observed.members.truncate(1);
+    let alone = membership(1, &THREE[..1]);
+    let mut observed = agreed(of(vec![Some(member(0, Role::Leader))], 1), &alone);
     at(&mut observed, 0).up_to_date = false;
     assert!(matches!(next(&observed), Step::Evict(_)));
 }
@@ -140,7 +191,7 @@ fn a_voter_that_merely_lacks_a_leader_waits() {
     let mut observed = three();
     for member in observed.members.iter_mut().flatten() {
         (member.serving, member.up_to_date) = (false, false);
-        member.status = Some(node(1, Role::Candidate, 100));
+        says(member, Role::Candidate, 100);
     }
     assert_eq!(waits_for(&observed), Some(Predicate::MemberServes));
 }
@@ -188,17 +239,9 @@ fn a_permit_is_never_written_twice() {
     assert_eq!(waits_for(&observed), Some(Predicate::ClusterFounded));
     assert_eq!(observed.unread().len(), 3);
 
-    // The permit was taken away, but the status still names a cluster.
+    // The permit was taken away, but the status still names a cluster: it is not founded a second time.
     observed.permit = None;
     observed.cluster_id = Some(CLUSTER.into());
-    assert!(matches!(next(&observed), Step::Stall { reason: reason::LOST_VOLUME, .. }));
-}
-
-#[test]
-fn an_empty_volume_beside_members_is_a_lost_one() {
-    let mut observed = three();
-    observed.permit = Some(permit(&[disk(DiskState::Blank, "v0", None)]));
-    at(&mut observed, 1).identity = Some(disk(DiskState::Blank, "new", None));
     assert!(matches!(next(&observed), Step::Stall { reason: reason::LOST_VOLUME, .. }));
 }
 
@@ -212,259 +255,34 @@ fn a_volume_of_another_cluster_is_named() {
 }
 
 #[test]
+fn as_many_members_as_are_wanted_found_a_cluster_and_fewer_only_if_those_have_reported() {
+    let mut observed = blank();
+    observed.wanted = 5;
+    assert_eq!(next(&observed), Step::Scale { pods: 5, reason: reason::SCALING_UP });
+    observed.wanted = 1;
+    // The third pod finds no node; whoever wants one member must not wait for it.
+    at(&mut observed, 2).identity = None;
+    assert_eq!(next(&observed), Step::Scale { pods: 1, reason: reason::SCALING_DOWN });
+    at(&mut observed, 0).identity = None;
+    assert_eq!(waits_for(&observed), Some(Predicate::FoundersReport));
+}
+
+#[test]
+fn members_of_an_older_version_are_rolled_and_their_number_stays() {
+    let mut observed = three();
+    for status in observed.members.iter_mut().flatten().filter_map(|member| member.status.as_mut()) {
+        (status.membership, status.leader) = (None, None);
+    }
+    at(&mut observed, 1).up_to_date = false;
+    assert!(matches!(next(&observed), Step::Evict(note) if note.pod == "main-ensemble-1"));
+    observed.wanted = 5;
+    assert_eq!(waits_for(&observed), Some(Predicate::LeaderKnown));
+}
+
+#[test]
 fn an_ensemble_applied_again_finds_its_data_without_a_permit() {
     let mut observed = three();
     observed.cluster_id = None;
     assert_eq!(founding(&observed), Founding::Founded(CLUSTER.into()));
     assert_eq!(next(&observed), Step::Done);
-}
-
-/// A small world: pods that start, serve, crash and go; templates good and bad; a cluster that commits.
-#[derive(Clone, Debug)]
-struct World {
-    pods: Vec<Pod>,
-    template: usize,
-    good: Vec<bool>,
-    commit: u64,
-    leader: Option<usize>,
-    note: Option<RollNote>,
-    next_uid: u32,
-}
-
-#[derive(Clone, Debug)]
-struct Pod {
-    uid: u32,
-    template: usize,
-    /// Visits until it is gone, if it was asked to go.
-    leaving: Option<u8>,
-    /// Visits until it runs.
-    starting: u8,
-    was_ready: bool,
-    applied: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Fault {
-    None,
-    /// A new template, good or bad.
-    Template(bool),
-    /// A process ends and starts again.
-    Restart(usize),
-    /// A pod is deleted by someone else.
-    Deleted(usize),
-    /// A member does not answer the operator in this visit.
-    Silent(usize),
-}
-
-impl World {
-    fn new(size: usize) -> Self {
-        let pod = |uid| Pod { uid, template: 0, leaving: None, starting: 0, was_ready: true, applied: 10 };
-        Self {
-            pods: (0..u32::try_from(size).expect("small")).map(pod).collect(),
-            template: 0,
-            good: vec![true],
-            commit: 10,
-            leader: Some(0),
-            note: None,
-            next_uid: 100,
-        }
-    }
-
-    fn runs(&self, ordinal: usize) -> bool {
-        let pod = &self.pods[ordinal];
-        pod.leaving.is_none() && pod.starting == 0 && self.good[pod.template]
-    }
-
-    fn has_quorum(&self) -> bool {
-        (0..self.pods.len()).filter(|ordinal| self.runs(*ordinal)).count() > self.pods.len() / 2
-    }
-
-    fn serves(&self, ordinal: usize) -> bool {
-        self.runs(ordinal) && self.has_quorum()
-    }
-
-    fn serving(&self) -> usize {
-        (0..self.pods.len()).filter(|ordinal| self.serves(*ordinal)).count()
-    }
-
-    /// Time passes: pods go and come, a leader is found, entries are committed and applied.
-    fn pass(&mut self) {
-        for ordinal in 0..self.pods.len() {
-            let (template, uid) = (self.template, self.next_uid);
-            let pod = &mut self.pods[ordinal];
-            match pod.leaving {
-                Some(0) => {
-                    let applied = pod.applied;
-                    *pod = Pod { uid, template, leaving: None, starting: 2, was_ready: false, applied };
-                    self.next_uid += 1;
-                }
-                Some(left) => pod.leaving = Some(left - 1),
-                None => pod.starting = pod.starting.saturating_sub(1),
-            }
-        }
-        if !self.has_quorum() {
-            self.leader = None;
-            return;
-        }
-        self.commit += 1;
-        if !self.leader.is_some_and(|leader| self.runs(leader)) {
-            self.leader = (0..self.pods.len()).find(|ordinal| self.runs(*ordinal));
-        }
-        for ordinal in 0..self.pods.len() {
-            if self.serves(ordinal) {
-                let commit = self.commit;
-                let pod = &mut self.pods[ordinal];
-                pod.was_ready = true;
-                // A member that was away catches up over several visits.
-                pod.applied = commit.min(pod.applied + 3);
-            }
-        }
-    }
-
-    fn strike(&mut self, fault: &Fault) -> Option<usize> {
-        let size = self.pods.len();
-        match fault {
-            Fault::None => {}
-            Fault::Template(good) => {
-                self.good.push(*good);
-                self.template = self.good.len() - 1;
-            }
-            Fault::Restart(ordinal) => self.pods[ordinal % size].starting = 2,
-            Fault::Deleted(ordinal) => {
-                self.pods[ordinal % size].leaving.get_or_insert(1);
-            }
-            Fault::Silent(ordinal) => return Some(ordinal % size),
-        }
-        None
-    }
-
-    fn observe(&self, silent: Option<usize>) -> Observed {
-        let members = (0..self.pods.len()).map(|ordinal| {
-            let pod = &self.pods[ordinal];
-            let answers = pod.starting == 0 && self.good[pod.template] && silent != Some(ordinal);
-            let role = if self.leader == Some(ordinal) {
-                Role::Leader
-            } else if self.serves(ordinal) {
-                Role::Follower
-            } else {
-                Role::Candidate
-            };
-            let mut member = member(ordinal, role);
-            member.uid = pod.uid.to_string();
-            member.up_to_date = pod.template == self.template;
-            member.terminating = pod.leaving.is_some();
-            member.serving = self.serves(ordinal) && answers;
-            member.health = match (self.good[pod.template], pod.was_ready) {
-                (false, _) if pod.starting == 0 => Health::Crashed,
-                (_, true) => Health::WasReady,
-                (_, false) => Health::NeverReady,
-            };
-            let mut status = node(i64::try_from(ordinal).expect("small") + 1, role, pod.applied);
-            status.committed = self.commit;
-            member.status = answers.then_some(status);
-            member.identity = member.identity.filter(|_| answers);
-            Some(member)
-        });
-        Observed {
-            revision_known: true,
-            members: members.collect(),
-            permit: None,
-            cluster_id: Some(CLUSTER.into()),
-            note: self.note.clone(),
-        }
-    }
-
-    fn index(&self, uid: &str) -> usize {
-        self.pods
-            .iter()
-            .position(|pod| pod.uid.to_string() == uid)
-            .expect("the plan names a pod it was shown")
-    }
-
-    /// Carries a step out, after checking that it is safe.
-    fn carry_out(&mut self, step: &Step) {
-        match step {
-            Step::Done | Step::Wait(_) => {}
-            Step::WritePermit(_) | Step::Stall { .. } => {
-                panic!("a founded cluster is not founded again: {step:?}")
-            }
-            Step::Delete { uid, .. } => {
-                let ordinal = self.index(uid);
-                let others =
-                    (0..self.pods.len()).filter(|other| *other != ordinal && self.serves(*other)).count();
-                assert!(
-                    !self.serves(ordinal) || others > self.pods.len() / 2,
-                    "a serving voter is deleted and no quorum is left"
-                );
-                self.pods[ordinal].leaving.get_or_insert(1);
-            }
-            Step::Evict(note) => {
-                let ordinal = self.index(&note.uid);
-                assert_eq!(self.serving(), self.pods.len(), "a second voter is taken down");
-                assert!(
-                    self.pods.len() == 1 || self.serving() - 1 > self.pods.len() / 2,
-                    "no quorum is left"
-                );
-                let behind = self
-                    .note
-                    .as_ref()
-                    .is_some_and(|note| self.pods.iter().any(|pod| pod.applied < note.commit));
-                assert!(!behind, "the member restarted last has not caught up");
-                let outdated_followers = (0..self.pods.len()).filter(|other| {
-                    Some(*other) != self.leader && self.pods[*other].template != self.template
-                });
-                assert!(
-                    Some(ordinal) != self.leader || self.pods.len() == 1 || outdated_followers.count() > 0
-                );
-                self.note = Some(note.clone());
-                self.pods[ordinal].leaving = Some(1);
-            }
-            Step::Transfer { to, .. } => {
-                let to = usize::try_from(*to - 1).expect("a member");
-                assert!(self.serves(to), "the heir serves");
-                self.leader = Some(to);
-            }
-        }
-    }
-
-    fn visit(&mut self, fault: &Fault) -> Step {
-        let silent = self.strike(fault);
-        let step = next(&self.observe(silent));
-        // A member that is silent to the operator may serve others: what is true decides what is safe.
-        self.carry_out(&step);
-        self.pass();
-        step
-    }
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        12 => Just(Fault::None),
-        1 => any::<bool>().prop_map(Fault::Template),
-        1 => (0..7usize).prop_map(Fault::Restart),
-        1 => (0..7usize).prop_map(Fault::Deleted),
-        2 => (0..7usize).prop_map(Fault::Silent),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    /// `carry_out` asserts after every step that no second voter is taken down and that a quorum is left.
-    #[test]
-    fn a_roll_out_is_safe_at_every_step_and_ends_when_faults_end(
-        size in prop_oneof![Just(1usize), Just(3), Just(5), Just(7)],
-        faults in proptest::collection::vec(fault(), 0..60),
-    ) {
-        let mut world = World::new(size);
-        for fault in &faults {
-            world.visit(fault);
-        }
-        // Faults end with a good template, and the world is left alone.
-        world.visit(&Fault::Template(true));
-        let ended = (0..400).any(|_| world.visit(&Fault::None) == Step::Done);
-        prop_assert!(ended, "it does not end: {world:?}");
-        prop_assert!(world.pods.iter().all(|pod| pod.template == world.template));
-        prop_assert_eq!(world.serving(), size);
-    }
 }
