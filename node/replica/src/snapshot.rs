@@ -220,7 +220,8 @@ impl Replica {
     pub(crate) fn send_snapshots(&mut self) {
         let now = self.now.mono;
         let given_up = |o: &Outgoing| o.parts.is_some() && now.0 - o.progress_at.0 >= PATIENCE_MS;
-        if self.snapshots.outgoing.as_ref().is_some_and(|o| given_up(o) || self.paxos.feeds(o.to)) {
+        let over = |o: &Outgoing| self.paxos.behind().all(|member| member != o.to);
+        if self.snapshots.outgoing.as_ref().is_some_and(|o| given_up(o) || over(o)) {
             self.snapshots.outgoing = None;
         }
         if self.snapshots.outgoing.is_none() && !self.snapshots.asked {
@@ -323,7 +324,9 @@ impl Replica {
         self.persist.installed(upto, self.now.mono);
         self.founding = founding;
         self.paxos.install(upto, complete, registry.membership());
-        self.registry = registry;
+        if !self.cfg.plant.registry_not_in_state() {
+            self.registry = registry;
+        }
         self.members_changed();
         if self.leads() {
             self.grant_full_timeouts();
