@@ -224,9 +224,6 @@ pub(crate) enum Refusal {
         /// Ours.
         ours: u32,
     },
-    /// Not in the configuration.
-    #[error("member {0} is not a member of this ensemble")]
-    UnknownMember(MemberId),
     /// It was in an earlier configuration.
     #[error("member {0} was removed from this ensemble")]
     Removed(MemberId),
@@ -263,7 +260,8 @@ pub(crate) struct Roster {
     pub own: Hello,
     /// Every member's volume.
     pub volumes: BTreeMap<MemberId, Id128>,
-    /// Ids below this one were given: whoever has one and is not here was removed.
+    /// Ids below this one were given: whoever has one and is not here was removed. Others may have been given since, and
+    /// may be the only ones who are left to say so.
     pub next_id: MemberId,
 }
 
@@ -291,10 +289,12 @@ impl Roster {
         if member == own.member {
             return Err(Refusal::OwnId(member));
         }
-        let unknown = if member < self.next_id { Refusal::Removed } else { Refusal::UnknownMember };
-        let ours = *self.volumes.get(&member).ok_or(unknown(member))?;
-        if theirs.volume != ours {
-            return Err(Refusal::WrongVolume { member, theirs: theirs.volume, ours });
+        match self.volumes.get(&member) {
+            Some(ours) if theirs.volume != *ours => {
+                return Err(Refusal::WrongVolume { member, theirs: theirs.volume, ours: *ours });
+            }
+            None if member < self.next_id => return Err(Refusal::Removed(member)),
+            Some(_) | None => {}
         }
         if theirs.founding != own.founding {
             return Err(Refusal::FoundingDiffers(member));
@@ -360,6 +360,13 @@ mod tests {
     }
 
     #[test]
+    fn a_member_whose_id_was_given_later_than_this_list_is_believed() {
+        assert_eq!(roster().check(&hello(5)), Ok(3));
+        let stranger = Hello { founding: Id128([1; 16]), ..hello(5) };
+        assert_eq!(roster().check(&stranger), Err(Refusal::FoundingDiffers(MemberId(5))));
+    }
+
+    #[test]
     fn every_stranger_is_refused_by_name() {
         let member = MemberId(2);
         let versions = VersionRange { min: 4, max: 5 };
@@ -376,7 +383,6 @@ mod tests {
             (Hello { generation: 1, ..ours }, Refusal::WrongGeneration { member, theirs: 1, ours: 2 }),
             (Hello { member: MemberId(1), ..ours }, Refusal::OwnId(MemberId(1))),
             (Hello { member: MemberId(4), ..ours }, Refusal::Removed(MemberId(4))),
-            (Hello { member: MemberId(5), ..ours }, Refusal::UnknownMember(MemberId(5))),
             (
                 Hello { volume: other, ..ours },
                 Refusal::WrongVolume { member, theirs: other, ours: ours.volume },

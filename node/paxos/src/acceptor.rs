@@ -226,6 +226,7 @@ impl Paxos {
         self.accepted = ballot;
         self.disk.push(LogOp::Accepted(ballot));
         self.stage = None;
+        self.enter(ballot.config);
     }
 
     /// The state as of `upto`, which is chosen, is in this member's store; `complete` is the ballot under

@@ -92,6 +92,9 @@ impl Paxos {
         self.canvass = Some(Canvass { nonce, willing: BTreeSet::from([self.cfg.me]), fresher: false });
         self.retry_soon(self.cfg.election.0 / 2);
         let config = self.membership.config;
+        if self.membership.since > Slot(1) {
+            self.tell_chosen(); // They may still heed a leader of the configuration before.
+        }
         self.broadcast(&Message::Canvass { nonce, config, accepted: self.accepted, end: self.log.end() });
         self.conclude_canvass();
     }
@@ -126,8 +129,7 @@ impl Paxos {
         }
         let mine = (self.accepted, self.log.end());
         let silent = self.contact.is_none_or(|at| self.now.0 - at.0 >= self.cfg.election.0);
-        let could =
-            config == self.membership.config || self.seal.as_ref().is_some_and(|s| s.config == config);
+        let could = self.log.end() > Slot::ZERO;
         let willing = silent && could && !self.is_leader();
         if willing && mine > theirs && matches!(self.state, State::Follower) && self.canvass.is_none() {
             self.deadline = self.now; // The asker gives way once, so do not let it wait.
@@ -302,7 +304,7 @@ impl Paxos {
             return;
         }
         if c.adoption.is_none() {
-            match choose(self.cfg.me, &mut c.promises) {
+            match choose(self.cfg.me, c.ballot.config, &mut c.promises) {
                 Ok(adoption) => c.adoption = Some(adoption),
                 Err(reason) => {
                     self.leave_office();
@@ -418,9 +420,15 @@ impl Paxos {
     }
 }
 
-/// The log of the highest (accepted, end); our own among equals, since it costs nothing.
-fn choose(me: MemberId, promises: &mut BTreeMap<MemberId, Promised>) -> Result<Adoption, &'static str> {
-    let rank = |m: MemberId, p: &Promised| (p.accepted, p.end, m == me, std::cmp::Reverse(m));
+/// The log of the highest (accepted, end); our own among equals, since it costs nothing. Logs that were stamped in an
+/// older configuration are equals: none of them has more that is chosen than ours, which reaches to the seal at least.
+fn choose(
+    me: MemberId,
+    config: ConfigNo,
+    promises: &mut BTreeMap<MemberId, Promised>,
+) -> Result<Adoption, &'static str> {
+    let stamp = |p: &Promised| (p.accepted.config >= config).then_some((p.accepted, p.end));
+    let rank = |m: MemberId, p: &Promised| (stamp(p), m == me, std::cmp::Reverse(m));
     let best = promises.iter().max_by_key(|(m, p)| rank(**m, p)).map(|(m, _)| *m);
     let from = best.expect("a quorum has at least the candidate");
     let p = promises.get_mut(&from).expect("it was just found");

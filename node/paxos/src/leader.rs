@@ -191,13 +191,6 @@ impl Paxos {
         peers.filter(|(_, peer)| peer.phase == Phase::Behind).map(|(member, _)| *member)
     }
 
-    /// Whether this member leads and sends that follower what comes after what it has.
-    #[must_use]
-    pub fn feeds(&self, member: MemberId) -> bool {
-        let State::Leader(l) = &self.state else { return false };
-        l.peers.get(&member).is_some_and(|p| matches!(p.phase, Phase::Syncing { .. } | Phase::Streaming))
-    }
-
     /// The slot of this leader's own first entry.
     #[must_use]
     pub fn epoch_start(&self) -> Option<Slot> {
@@ -207,7 +200,8 @@ impl Paxos {
     /// Up to where a promised follower's log equals ours: within the adopted prefix, or beyond it where both are
     /// chosen, as in a state that it took over from this ballot.
     pub(crate) fn sync_base(&self, adopted: Ballot, sync_point: Slot, p: &Promised) -> Slot {
-        let same_leader = if p.accepted == adopted { p.end } else { Slot::ZERO };
+        let current = adopted.config == self.membership.config;
+        let same_leader = if current && p.accepted == adopted { p.end } else { Slot::ZERO };
         let common = self.log.common_prefix(&p.runs).max(same_leader).max(p.committed);
         common.min(p.end).min(sync_point).max(p.committed.min(self.committed))
     }

@@ -146,6 +146,9 @@ impl Paxos {
             return;
         }
         self.heard.insert(from, self.now);
+        if self.comes_late(from, &msg) {
+            return;
+        }
         match msg {
             Message::Canvass { nonce, config, accepted, end } => {
                 self.on_canvass(from, nonce, config, (accepted, end));

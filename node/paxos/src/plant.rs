@@ -53,8 +53,8 @@ plants! {
     PromiseForgets promise_forgets
     /// A read index is answered by whoever believes to lead, without asking a quorum.
     ReadIndexUnconfirmed read_index_unconfirmed
-    /// A member promises a ballot of the next configuration although its log lacks the seal.
-    PromiseWithoutSeal promise_without_seal
+    /// A seal that is cut from the log stays the one that its configuration ends with.
+    SealOutlivesCut seal_outlives_cut
     /// A seal is taken for chosen when the old voters hold it, whatever the new ones do.
     SealOfOldMajority seal_of_old_majority
     /// The leader counts learners.

@@ -3,8 +3,9 @@
 //! A configuration ends with its seal, the entry that names the next voters: nothing follows it in its own
 //! configuration. It counts as chosen only when a majority of the old voters *and* one of the new hold it durably, so
 //! that whoever knows the old configuration to be over knows that the new one can go on. From then on the old one is
-//! not led any more, and the new one begins as every ballot does: with a Prepare, to the new voters, who promise only
-//! if their log holds the seal. New voters come as learners, whom the leader feeds and nobody counts.
+//! not led any more, and the new one begins as every ballot does: with a Prepare, to the new voters. One that lacks the
+//! seal promises too, or a majority of the new voters could be there and go on with nobody; but what it holds is of an
+//! older configuration and is never adopted. New voters come as learners, whom the leader feeds and nobody counts.
 //!
 //! Owns the pending seal, the step over it, and those who are told. Invariants: a ballot of a configuration is opened
 //! only where its seal is known to be chosen; a seal is the last entry of its configuration in every log.
@@ -29,6 +30,12 @@ impl Paxos {
         self.membership.has(self.cfg.me)
     }
 
+    /// Whether the log ends with a seal that is not known to be chosen.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
     /// Whom this member sends the log when it leads, beside the voters. They are not counted.
     pub fn set_learners(&mut self, learners: impl IntoIterator<Item = MemberId>) {
         self.learners = learners.into_iter().filter(|member| *member != self.cfg.me).collect();
@@ -48,14 +55,15 @@ impl Paxos {
         all.copied().filter(|member| *member != self.cfg.me).collect()
     }
 
-    /// Which configuration the recovered log leads to. A promise in the next one was given because its seal is chosen.
+    /// Which configuration the recovered log leads to. A seal is chosen if the log was stamped in the configuration that
+    /// it begins. A promise there says nothing of the seal in this log, which may be another than the one chosen.
     pub(crate) fn recover_membership(&mut self) {
         let first = self.log.trimmed().next();
         let mut slot = first;
         while let Some(entry) = self.log.get(slot) {
             let next = entry.seals().map(|(next, _)| next);
             if let Some(next) = next.filter(|next| next.config.0 == self.membership.config.0 + 1) {
-                if slot > self.committed && self.promised.config < next.config {
+                if slot > self.committed && self.accepted.config < next.config {
                     self.seal = Some(next);
                     return;
                 }
@@ -123,6 +131,7 @@ impl Paxos {
 
     /// What a log's new end means for the seal: it is the last entry, or not there.
     pub(crate) fn note_appended(&mut self, entry: &Entry) {
+        self.enter(entry.ballot.config);
         assert!(self.seal.is_none(), "nothing follows a seal in its configuration");
         let Some((next, _)) = entry.seals() else { return };
         if next.config.0 == self.membership.config.0 + 1 {
@@ -132,7 +141,14 @@ impl Paxos {
 
     /// The log was cut from there on.
     pub(crate) fn note_cut(&mut self, from: Slot) {
-        self.seal.take_if(|next| next.since >= from);
+        self.seal.take_if(|next| next.since >= from && !self.cfg.plant.seal_outlives_cut());
+    }
+
+    /// What a leader of that configuration has adopted, or proposed, stands behind its seal: that is chosen.
+    pub(crate) fn enter(&mut self, config: ConfigNo) {
+        if let Some(next) = self.seal.as_ref().filter(|next| next.config <= config) {
+            self.learn_commit(next.since);
+        }
     }
 
     /// Steps over the seal once it is known to be chosen.
@@ -188,29 +204,30 @@ impl Paxos {
         over
     }
 
+    /// Whoever leads a configuration that is over has nothing more to say, and is told so. Its hand-over counts.
+    pub(crate) fn comes_late(&mut self, from: MemberId, msg: &Message) -> bool {
+        match msg {
+            Message::AcceptSync { ballot, .. }
+            | Message::Accept { ballot, .. }
+            | Message::Heartbeat { ballot, .. } => self.is_over(ballot.config, from),
+            _ => false,
+        }
+    }
+
     pub(crate) fn on_chosen(&mut self, slot: Slot, ballot: Ballot) {
         if slot > self.committed && self.log.matches(slot, ballot) {
             self.learn_commit(slot);
         }
     }
 
-    /// Whether this member may promise a ballot of that configuration, which begins after the entry (since, by): it
-    /// must hold it. Then it is chosen, for the ballot was opened.
+    /// Whether this member may promise a ballot of that configuration, which begins after the entry (since, by). That
+    /// is chosen, for the ballot was opened. A log that holds nothing promises nothing.
     pub(crate) fn enters(&mut self, config: ConfigNo, since: Slot, by: Ballot) -> bool {
-        if self.cfg.plant.promise_without_seal() {
-            return true;
-        }
-        if self.log.end() == Slot::ZERO {
-            return false;
-        }
-        if config > self.membership.config {
-            let next = self.seal.as_ref();
-            if next.is_none_or(|next| (next.config, next.since, next.by) != (config, since, by)) {
-                return false;
-            }
+        let holds = |next: &&Membership| (next.config, next.since, next.by) == (config, since, by);
+        if self.seal.as_ref().filter(holds).is_some() {
             self.learn_commit(since);
         }
-        true
+        self.log.end() > Slot::ZERO
     }
 
     pub(crate) fn on_lacks(&mut self, from: MemberId, ballot: Ballot) {
@@ -223,8 +240,8 @@ impl Paxos {
         }
     }
 
-    /// A state comes from the leader of that ballot, in whose configuration this member may lack the seal and so could
-    /// not answer its Prepare. From now on nothing is acknowledged to a lower one: what the state replaces is not what
+    /// A state comes from the leader of that ballot, whose Prepare this member could not answer if its log holds nothing.
+    /// From now on nothing is acknowledged to a lower one: what the state replaces is not what
     /// that one counts on. To be durable before the state is.
     pub fn await_state(&mut self, ballot: Ballot) {
         self.see(ballot);

@@ -20,10 +20,11 @@ const QUEUE_BYTES: usize = 32 << 20;
 const MAX_SWEPT: usize = 10_000;
 
 impl Replica {
-    /// May a session with this timeout be answered now?
+    /// May a session with this timeout be answered now? Not by who was removed, nor by who waits for its first state and
+    /// would take every session for one that has ended.
     pub(crate) fn serves(&self, timeout_ms: i32) -> bool {
         !self.snapshots.comes()
-            && !self.was_removed()
+            && (self.belongs() || self.cfg.plant.removed_keeps_serving())
             && !self.digests.is_wrong()
             && (self.contact.serves(timeout_ms.max(0) as u64, self.now.mono)
                 || self.cfg.plant.answers_when_cut_off())

@@ -8,7 +8,7 @@ use crate::registry::{Change, ChangeError, Member};
 use crate::replica::Replica;
 use crate::wire::WireError;
 use bytes::Bytes;
-use pharos_paxos::{ConfigNo, EntryKind, MemberId, Membership, NotLeader};
+use pharos_paxos::{ConfigNo, Entry, EntryKind, MemberId, Membership, NotLeader, Slot};
 
 impl Replica {
     /// Asks for a change that leaves the voters as they are. It has happened when the list shows it.
@@ -39,6 +39,11 @@ impl Replica {
         if !self.leads() {
             return Err(ChangeError::NotLeader);
         }
+        // What stands in the log and is not carried out yet could take a voter out of the list, or end the configuration.
+        let changes = |entry: &Entry| matches!(entry.kind, EntryKind::Members | EntryKind::Seal);
+        if self.ahead().any(changes) && !self.cfg.plant.voters_over_members() {
+            return Err(ChangeError::Busy("the members are being changed"));
+        }
         let current = self.registry.membership().config;
         if config != current {
             return Err(ChangeError::OtherConfig(config.0, current.0));
@@ -56,22 +61,35 @@ impl Replica {
     #[must_use]
     pub fn peers(&self) -> Vec<Member> {
         let mut ahead = self.registry.clone();
-        let mut slot = self.applier.applied().next();
-        while let Some(entry) = self.paxos.entry(slot) {
-            if entry.kind == EntryKind::Members
-                && let Ok(change @ Change::Add(_)) = Change::decode(entry.payload.clone())
-            {
+        for entry in self.ahead().filter(|entry| entry.kind == EntryKind::Members) {
+            if let Ok(change @ Change::Add(_)) = Change::decode(entry.payload.clone()) {
                 ahead.apply(change);
             }
-            slot = slot.next();
         }
         ahead.members().iter().filter(|member| member.id != self.cfg.me).cloned().collect()
+    }
+
+    /// What stands in the log and is not carried out.
+    fn ahead(&self) -> impl Iterator<Item = &Entry> {
+        let first = self.applier.applied().0 + 1;
+        (first..).map_while(|slot| self.paxos.entry(Slot(slot)))
     }
 
     /// Whether this member belonged to the ensemble and does not any more.
     #[must_use]
     pub fn was_removed(&self) -> bool {
         self.registry.was_removed(self.cfg.me)
+    }
+
+    /// Whether the list names this member.
+    pub(crate) fn belongs(&self) -> bool {
+        self.registry.member(self.cfg.me).is_some()
+    }
+
+    /// Whether this member's log ends with a change of the voters that is not known to be chosen.
+    #[must_use]
+    pub fn seals(&self) -> bool {
+        self.paxos.is_sealed()
     }
 
     pub(crate) fn apply_change(&mut self, payload: Bytes) -> Result<(), WireError> {
@@ -88,7 +106,7 @@ impl Replica {
     pub(crate) fn members_changed(&mut self) {
         self.paxos.set_learners(self.registry.learners());
         self.outputs.push_back(Output::Members);
-        if self.was_removed() {
+        if self.was_removed() && !self.cfg.plant.removed_keeps_serving() {
             self.close_all(CloseReason::Removed);
         }
     }

@@ -3,76 +3,65 @@
 //! Owns the switch for bugs of the composition; those of the core are its own. Without the feature
 //! `planted-bugs` the type has one value and every question is the constant `false`.
 
-/// Which known bug this member has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Plant {
-    /// None.
-    #[default]
-    None,
-    /// A bug of the consensus core.
-    #[cfg(feature = "planted-bugs")]
-    Core(pharos_paxos::Plant),
+macro_rules! plants {
+    ($($(#[$doc:meta])* $name:ident $(#[$asked:meta])* $vis:vis $question:ident)*) => {
+        /// Which known bug this member has.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum Plant {
+            /// None.
+            #[default]
+            None,
+            /// A bug of the consensus core.
+            #[cfg(feature = "planted-bugs")]
+            Core(pharos_paxos::Plant),
+            $($(#[$doc])* #[cfg(feature = "planted-bugs")] $name,)*
+        }
+
+        impl Plant {
+            $(
+                $(#[$asked])*
+                #[cfg(feature = "planted-bugs")]
+                $vis fn $question(self) -> bool {
+                    self == Self::$name
+                }
+                $(#[$asked])*
+                #[cfg(not(feature = "planted-bugs"))]
+                $vis fn $question(self) -> bool {
+                    false
+                }
+            )*
+        }
+    };
+}
+
+plants! {
     /// Clients are answered although no leader has heard of this member for long.
-    #[cfg(feature = "planted-bugs")]
-    AnswersWhenCutOff,
+    AnswersWhenCutOff pub(crate) answers_when_cut_off
     /// Clients with commands at a lost leader keep their connections, and what they ask next is sent.
-    #[cfg(feature = "planted-bugs")]
-    KeepsInFlight,
+    KeepsInFlight pub(crate) keeps_in_flight
     /// A watch event leaves after the answer that shows the new state.
-    #[cfg(feature = "planted-bugs")]
-    EventAfterAnswer,
+    EventAfterAnswer pub(crate) event_after_answer
     /// A member whose volume was lost takes its permit a second time and votes from the empty disk.
-    #[cfg(feature = "planted-bugs")]
-    VotesFromEmptyDisk,
-}
-
-#[cfg(feature = "planted-bugs")]
-impl Plant {
-    pub(crate) fn core(self) -> pharos_paxos::Plant {
-        if let Self::Core(plant) = self { plant } else { pharos_paxos::Plant::None }
-    }
-
-    pub(crate) fn answers_when_cut_off(self) -> bool {
-        self == Self::AnswersWhenCutOff
-    }
-
-    pub(crate) fn keeps_in_flight(self) -> bool {
-        self == Self::KeepsInFlight
-    }
-
-    pub(crate) fn event_after_answer(self) -> bool {
-        self == Self::EventAfterAnswer
-    }
-
+    VotesFromEmptyDisk
     /// Asked by whoever founds members.
     #[must_use]
-    pub fn votes_from_empty_disk(self) -> bool {
-        self == Self::VotesFromEmptyDisk
-    }
+    pub votes_from_empty_disk
+    /// A state that was taken over leaves the list of members as it was.
+    RegistryNotInState pub(crate) registry_not_in_state
+    /// The store is given a state before the promise to its leader is durable.
+    StateBeforePromise pub(crate) state_before_promise
+    /// Clients of a member that knows that it was removed are served on.
+    RemovedKeepsServing pub(crate) removed_keeps_serving
+    /// The voters are changed although the list of members is about to change.
+    VotersOverMembers pub(crate) voters_over_members
 }
 
-#[cfg(not(feature = "planted-bugs"))]
-#[expect(clippy::unused_self, reason = "the planted twins read it")]
 impl Plant {
     pub(crate) fn core(self) -> pharos_paxos::Plant {
-        pharos_paxos::Plant::None
-    }
-
-    pub(crate) fn answers_when_cut_off(self) -> bool {
-        false
-    }
-
-    pub(crate) fn keeps_in_flight(self) -> bool {
-        false
-    }
-
-    pub(crate) fn event_after_answer(self) -> bool {
-        false
-    }
-
-    /// Asked by whoever founds members.
-    #[must_use]
-    pub fn votes_from_empty_disk(self) -> bool {
-        false
+        match self {
+            #[cfg(feature = "planted-bugs")]
+            Self::Core(plant) => plant,
+            _ => pharos_paxos::Plant::None,
+        }
     }
 }

@@ -242,7 +242,11 @@ impl Change {
         out.into()
     }
 
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, WireError> {
+    /// Reads back what a log entry holds.
+    ///
+    /// # Errors
+    /// When the bytes are not a change of a version this program knows.
+    pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         check_version(&mut r, "change version")?;
         let change = match r.u8("change")? {

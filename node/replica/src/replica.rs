@@ -234,7 +234,7 @@ impl Replica {
     /// Whether this member waits for the state of the ensemble that it joins.
     #[must_use]
     pub fn joins(&self) -> bool {
-        self.registry.member(self.cfg.me).is_none() && !self.was_removed()
+        !self.belongs() && !self.was_removed()
     }
 
     /// Who belongs to the ensemble, as of the last slot applied.

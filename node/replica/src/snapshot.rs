@@ -222,7 +222,8 @@ impl Replica {
         let given_up = |o: &Outgoing| o.parts.is_some() && now.0 - o.progress_at.0 >= PATIENCE_MS;
         let done = |o: &Outgoing| {
             let sent = o.parts.as_ref().is_some_and(|parts| o.acknowledged == parts.len());
-            if self.digests.is_asking(o.to) { sent } else { self.paxos.feeds(o.to) }
+            let behind = || self.paxos.behind().any(|member| member == o.to);
+            if self.digests.is_asking(o.to) { sent } else { !behind() }
         };
         if let Some(over) = self.snapshots.outgoing.take_if(|o| given_up(o) || done(o)) {
             self.digests.answered(over.to);
@@ -331,7 +332,9 @@ impl Replica {
         self.persist.installed(upto, self.now.mono);
         self.founding = founding;
         self.paxos.install(upto, complete, registry.membership());
-        self.registry = registry;
+        if !self.cfg.plant.registry_not_in_state() {
+            self.registry = registry;
+        }
         self.members_changed();
         if self.leads() {
             self.grant_full_timeouts();

@@ -162,7 +162,7 @@ impl Client {
         reference: &Reference,
     ) -> Result<Seen, Violation> {
         if self.link == Link::Joining {
-            return self.joined(frame);
+            return self.joined(frame, reference);
         }
         let mut reader = Reader::new(frame);
         let header = ReplyHeader::decode(&mut reader).map_err(|e| Violation::new(e.to_string()))?;
@@ -173,9 +173,12 @@ impl Client {
         }
     }
 
-    fn joined(&mut self, frame: &[u8]) -> Result<Seen, Violation> {
+    fn joined(&mut self, frame: &[u8], reference: &Reference) -> Result<Seen, Violation> {
         let response = ConnectResponse::decode(frame).map_err(|e| Violation::new(e.to_string()))?;
         if response.timeout_ms == 0 {
+            if reference.lives(self.session) {
+                return Err(Violation::new("a session that has not ended is refused"));
+            }
             self.session = 0;
             self.last_zxid = 0;
             self.link = Link::Down;

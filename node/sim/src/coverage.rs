@@ -87,4 +87,46 @@ coverage! {
     syncs,
     /// Reads that waited for room in their client's output, and got it.
     reads_held_back,
+    /// Blank machines that came to be members.
+    learners_joined,
+    /// Learners that were removed again.
+    learners_dismissed,
+    /// Seals that a leader took.
+    seals_proposed,
+    /// Configurations that ended.
+    voters_switched,
+    /// More voters than before.
+    ensembles_grown,
+    /// Fewer voters than before.
+    ensembles_shrunk,
+    /// Fewer than a majority of the old voters stayed.
+    majorities_replaced,
+    /// No old voter stayed.
+    all_replaced,
+    /// Configurations that ended without a vote for the leader that ended them.
+    leaders_left,
+    /// Voters without their volume that gave their place to others.
+    lost_members_replaced,
+    /// Members that learned that they were removed.
+    removed_told,
+    /// Removed members that were switched off.
+    members_switched_off,
+    /// Sets of voters that came about as they were wanted.
+    wishes_granted,
+    /// Requests for other members or voters that were refused.
+    requests_refused,
+    /// States that a blank machine took over.
+    states_of_joiners,
+    /// Blank machines that stopped after they had promised and before they had a state.
+    joiners_crashed_before_state,
+    /// Starts with a state in the store that the log has not been cut to yet.
+    restarts_ahead_of_log,
+    /// Answers to clients of a member without a vote.
+    learners_answered,
+    /// Seals that a leader took and that were never chosen, or by another leader.
+    seals_voided,
+    /// Leaders that stopped with a seal of which it was not known whether it is chosen.
+    leaders_crashed_with_seal,
+    /// Links that came about only once the other side knew who asked.
+    turned_away,
 }

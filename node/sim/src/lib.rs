@@ -10,6 +10,7 @@ mod member;
 mod net;
 mod reference;
 mod rng;
+mod roll;
 mod sessions;
 mod violation;
 mod world;

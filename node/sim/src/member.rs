@@ -3,6 +3,7 @@
 //! Owns what survives a crash and what does not. Must not know the network or clients. The process is
 //! `pharos-replica` as it ships.
 
+use crate::reference::Seen;
 use crate::rng::Rng;
 use bytes::Bytes;
 use pharos_log::mem::{Crash, MemDisk};
@@ -13,10 +14,16 @@ use pharos_replica::{
     StartError,
 };
 use pharos_znode::State;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a volume was named when it was formatted.
+pub(crate) type Volume = [u8; 16];
 
 pub(crate) struct Member {
     pub(crate) id: MemberId,
+    pub(crate) volume: Volume,
+    /// With what a machine that founded nothing begins.
+    permit: Option<Permit>,
     disk: MemDisk,
     rows: BTreeMap<Bytes, Bytes>,
     flushed: Slot,
@@ -24,11 +31,50 @@ pub(crate) struct Member {
     /// Raised at every crash, so that what was under way for an earlier process is not heard.
     pub(crate) life: u64,
     /// What the reference has compared.
-    pub(crate) seen: Slot,
+    pub(crate) seen: Seen,
     /// Until when the process does not run.
     pub(crate) paused_until: u64,
     /// Its first volume is gone.
     pub(crate) lost: bool,
+    /// It was removed and is switched off for good.
+    pub(crate) retired: bool,
+    /// Of what it has told of itself, what was counted.
+    pub(crate) told: Told,
+}
+
+/// What a machine that joins is given: the ensemble, without its secret, and where to find it.
+#[derive(Clone, Debug)]
+pub(crate) struct Permit {
+    pub(crate) founding: Founding,
+    pub(crate) members: Vec<MemberId>,
+}
+
+/// What was counted of a member, once in the life of its disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// Its disk does not need a state to begin with.
+    pub(crate) stated: bool,
+    pub(crate) joined: bool,
+    pub(crate) removed: bool,
+}
+
+/// Whom a process lets in: the list as it was when it met them, and ids that were given later, of which it has not
+/// heard.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    members: BTreeSet<MemberId>,
+    next_id: MemberId,
+}
+
+impl Roster {
+    fn of(replica: &Replica) -> Self {
+        let members = replica.peers().iter().map(|peer| peer.id).collect();
+        Self { members, next_id: replica.registry().next_id() }
+    }
+
+    pub(crate) fn admits(&self, id: MemberId) -> bool {
+        self.members.contains(&id) || id >= self.next_id
+    }
 }
 
 /// What came of a start.
@@ -39,7 +85,10 @@ pub(crate) enum Started {
     /// From the beginning of the log.
     FromLog,
     /// From a cut in the store.
-    FromStore,
+    FromStore {
+        /// The log ends before the cut: what brought the state had no time to cut the log.
+        ahead: bool,
+    },
 }
 
 /// How fast the members of a run are, and how slow their disks can be.
@@ -87,31 +136,62 @@ pub(crate) struct Process {
     log: VecDeque<(IoId, VecDeque<DiskOp>)>,
     pub(crate) spare: Option<DiskOp>,
     pub(crate) persist: Option<PersistBatch>,
+    pub(crate) roster: Roster,
+}
+
+impl Process {
+    /// The list has changed: those that are new in it.
+    pub(crate) fn meet(&mut self) -> Vec<MemberId> {
+        let before = std::mem::replace(&mut self.roster, Roster::of(&self.replica));
+        self.roster.members.difference(&before.members).copied().collect()
+    }
 }
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
-fn wal_config(id: MemberId) -> WalConfig {
-    WalConfig { segment_bytes: SEGMENT_BYTES, spare_segments: 1, identity: [id.0 as u8; 16] }
+fn wal_config(volume: Volume) -> WalConfig {
+    WalConfig { segment_bytes: SEGMENT_BYTES, spare_segments: 1, identity: volume }
+}
+
+/// A disk that holds nothing yet.
+fn blank_disk(volume: Volume) -> MemDisk {
+    let (_, ops) = Wal::format(wal_config(volume));
+    let mut disk = MemDisk::new();
+    disk.execute(&ops).expect("a disk in memory takes what a log writes");
+    disk
 }
 
 impl Member {
     /// A founder's machine: formatted, with the founding entry on its disk.
     pub(crate) fn found(id: MemberId, founding: &Founding) -> Self {
+        let volume = [id.0 as u8; 16];
         let mut disk = MemDisk::new();
-        let (mut wal, mut ops) = Wal::format(wal_config(id));
+        let (mut wal, mut ops) = Wal::format(wal_config(volume));
         wal.append(&founding.first_group(), &mut ops);
         disk.execute(&ops).expect("a disk in memory takes what a log writes");
+        Self { told: Told { stated: true, ..Told::default() }, ..Self::new(id, volume, disk, None) }
+    }
+
+    /// A blank machine that is registered.
+    pub(crate) fn joining(id: MemberId, volume: Volume, permit: Permit) -> Self {
+        Self::new(id, volume, blank_disk(volume), Some(permit))
+    }
+
+    fn new(id: MemberId, volume: Volume, disk: MemDisk, permit: Option<Permit>) -> Self {
         Self {
             id,
+            volume,
+            permit,
             disk,
             rows: BTreeMap::new(),
             flushed: Slot::ZERO,
             process: None,
             life: 0,
-            seen: Slot::ZERO,
+            seen: Seen::default(),
             paused_until: 0,
             lost: false,
+            retired: false,
+            told: Told::default(),
         }
     }
 
@@ -121,9 +201,8 @@ impl Member {
 
     /// The volume is gone; a new, empty one takes its place.
     pub(crate) fn lose_volume(&mut self) {
-        let (_, ops) = Wal::format(wal_config(self.id));
-        self.disk = MemDisk::new();
-        self.disk.execute(&ops).expect("a disk in memory takes what a log writes");
+        self.disk = blank_disk(self.volume);
+        self.permit = None;
         self.rows.clear();
         self.flushed = Slot::ZERO;
         self.lost = true;
@@ -144,7 +223,7 @@ impl Member {
         pace: Pace,
         plant: Plant,
     ) -> Result<Started, String> {
-        let log = Wal::recover(wal_config(self.id), &self.disk).map_err(|e| format!("recovery: {e}"))?;
+        let log = Wal::recover(wal_config(self.volume), &self.disk).map_err(|e| format!("recovery: {e}"))?;
         self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
         let (own, rows): (Vec<_>, Vec<_>) =
             self.rows.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k[0] == OWN_PREFIX);
@@ -167,14 +246,25 @@ impl Member {
             output_bytes: pace.output_bytes,
             plant,
         };
-        let boot_from = Boot { log, state, own, applied: self.flushed, joins: None };
+        let joins = self.permit.as_ref().map(|permit| permit.founding.clone());
+        let boot_from = Boot { log, state, own, applied: self.flushed, joins };
+        let founded = boot_from.is_founded();
+        let log_end = boot_from.log.entries.last().map_or(boot_from.log.trimmed, |entry| entry.slot);
         let replica = match Replica::start(config, boot_from, now) {
             Err(StartError::NotFounded) if self.lost => return Ok(Started::Blank),
             started => started.map_err(|e| e.to_string())?,
         };
-        self.seen = self.flushed;
-        self.process = Some(Process { replica, boot, log: VecDeque::new(), spare: None, persist: None });
-        Ok(if self.flushed > Slot::ZERO { Started::FromStore } else { Started::FromLog })
+        self.seen = Seen::from(self.flushed);
+        let roster = match &self.permit {
+            Some(permit) if !founded => {
+                Roster { members: permit.members.iter().copied().collect(), next_id: MemberId(0) }
+            }
+            _ => Roster::of(&replica),
+        };
+        let (log, spare, persist) = (VecDeque::new(), None, None);
+        self.process = Some(Process { replica, boot, log, spare, persist, roster });
+        let ahead = self.flushed > log_end;
+        Ok(if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog })
     }
 
     /// The machine stops, perhaps in the middle of a disk operation.

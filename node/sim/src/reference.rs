@@ -2,13 +2,14 @@
 //!
 //! Owns the one log that every member must agree with, a state that carries it out, and what each
 //! command's client must be told. Invariant checked here: agreement on every slot, equal digests after
-//! each, and no command carried out twice.
+//! each, equal lists of members, and no command carried out twice.
 
+use crate::roll::Roll;
 use crate::violation::Violation;
 use bytes::{BufMut, BytesMut};
 use pharos_jute::ReplyHeader;
-use pharos_paxos::{Entry, EntryKind, Slot};
-use pharos_replica::Replica;
+use pharos_paxos::{ConfigNo, Entry, EntryKind, MemberId, Membership, Slot};
+use pharos_replica::{Change, Founding, Replica};
 use pharos_znode::{Applied, Batch, Command, Op, SessionEvent, SessionId, State};
 use std::collections::BTreeMap;
 
@@ -28,10 +29,36 @@ pub(crate) struct Reference {
     /// Sessions that the leader ended, newest last; the world looks at them and clears the list.
     pub(crate) expired: Vec<SessionId>,
     pub(crate) epochs: u64,
+    /// The list of members after each slot that changed it.
+    rolls: Vec<(Slot, Roll)>,
+    /// Seals that were chosen; the world looks at them and clears the list.
+    pub(crate) sealed: Vec<Sealed>,
+}
+
+/// One configuration ended, the next may begin.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) seal: Entry,
+    pub(crate) old: Membership,
+    pub(crate) new: Membership,
+}
+
+/// What of a member the reference has compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) slot: Slot,
+    /// Which of the lists of members, from one.
+    roll: usize,
+}
+
+impl Seen {
+    pub(crate) fn from(slot: Slot) -> Self {
+        Self { slot, roll: 0 }
+    }
 }
 
 impl Reference {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(founding: &Founding) -> Self {
         Self {
             state: State::new(),
             log: Vec::new(),
@@ -40,23 +67,26 @@ impl Reference {
             nodes: BTreeMap::new(),
             expired: Vec::new(),
             epochs: 0,
+            rolls: vec![(Slot::ZERO, Roll::founding(founding))],
+            sealed: Vec::new(),
         }
     }
 
     /// Compares everything a member has newly applied with what is chosen; the first to apply a slot
     /// says what is. True if the member took over a state instead of applying what led to it.
-    pub(crate) fn observe(&mut self, seen: &mut Slot, replica: &Replica) -> Result<bool, Violation> {
+    pub(crate) fn observe(&mut self, seen: &mut Seen, replica: &Replica) -> Result<bool, Violation> {
         let (applied, digest) = replica.digest();
         let installed = replica.installed_upto();
-        let jumped = installed > *seen;
+        let jumped = installed > seen.slot;
+        let before = seen.slot;
         if jumped {
             if installed > self.end() {
                 return Err(Violation::new(format!("a state of slot {installed}, which nobody has applied")));
             }
-            *seen = installed;
+            *seen = Seen::from(installed);
         }
-        while *seen < applied {
-            let slot = seen.next();
+        while seen.slot < applied {
+            let slot = seen.slot.next();
             let entry =
                 replica.chosen(slot).ok_or_else(|| Violation::new("an applied slot is not in the log"))?;
             match self.log.get(slot.0 as usize - 1) {
@@ -64,12 +94,40 @@ impl Reference {
                 Some(_) => return Err(Violation::new(format!("agreement: slot {slot} holds two entries"))),
                 None => self.choose(entry.clone())?,
             }
-            *seen = slot;
+            seen.slot = slot;
         }
         if applied > Slot::ZERO && self.digests[applied.0 as usize - 1] != digest {
             return Err(Violation::new(format!("digest: members differ after slot {applied}")));
         }
+        if seen.roll == 0 || seen.slot > before {
+            self.compare_roll(seen, replica)?;
+        }
         Ok(jumped)
+    }
+
+    fn compare_roll(&self, seen: &mut Seen, replica: &Replica) -> Result<(), Violation> {
+        let count = self.rolls.partition_point(|(since, _)| *since <= seen.slot);
+        if count != seen.roll {
+            self.rolls[count - 1].1.compare(replica.registry(), seen.slot)?;
+            seen.roll = count;
+        }
+        Ok(())
+    }
+
+    /// The list of members after the last slot that some member has applied.
+    pub(crate) fn roll(&self) -> &Roll {
+        &self.rolls.last().expect("the founding list is there").1
+    }
+
+    /// The newest configuration in which something is chosen.
+    pub(crate) fn settled(&self) -> ConfigNo {
+        self.log.last().map_or(ConfigNo(1), |last| last.ballot.config)
+    }
+
+    /// Who votes in that configuration, unless nobody has applied its seal.
+    pub(crate) fn voters_in(&self, config: ConfigNo) -> Option<&[MemberId]> {
+        let of = |(_, roll): &&(Slot, Roll)| roll.membership().config == config;
+        self.rolls.iter().rev().find(of).map(|(_, roll)| &roll.membership().voters[..])
     }
 
     /// The last chosen slot that some member has applied.
@@ -82,6 +140,11 @@ impl Reference {
         self.answers.get(&key)
     }
 
+    /// Whether the session has been opened and has not ended.
+    pub(crate) fn lives(&self, session: i64) -> bool {
+        self.state.session(SessionId(session)).is_some()
+    }
+
     /// A node's data and version as of a zxid.
     pub(crate) fn node_at(&self, path: &str, zxid: i64) -> Option<&(Vec<u8>, i32)> {
         let versions = self.nodes.get(path)?;
@@ -90,8 +153,31 @@ impl Reference {
     }
 
     fn choose(&mut self, entry: Entry) -> Result<(), Violation> {
+        let config = self.roll().membership().config;
+        if entry.ballot.config != config {
+            let (slot, own) = (entry.slot, entry.ballot);
+            return Err(Violation::new(format!(
+                "configuration: slot {slot} of {own} stands in {}",
+                config.0
+            )));
+        }
         match entry.kind {
-            EntryKind::Founding | EntryKind::Seal | EntryKind::Members => {}
+            EntryKind::Founding => {}
+            EntryKind::Seal => {
+                let mut roll = self.roll().clone();
+                let old = roll.membership().clone();
+                roll.enter(&entry)?;
+                let new = roll.membership().clone();
+                self.sealed.push(Sealed { seal: entry.clone(), old, new });
+                self.rolls.push((entry.slot, roll));
+            }
+            EntryKind::Members => {
+                let change =
+                    Change::decode(entry.payload.clone()).map_err(|e| Violation::new(e.to_string()))?;
+                let mut roll = self.roll().clone();
+                roll.change(change);
+                self.rolls.push((entry.slot, roll));
+            }
             EntryKind::EpochStart => {
                 self.state.epoch_start();
                 self.epochs += 1;

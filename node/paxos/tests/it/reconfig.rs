@@ -148,7 +148,7 @@ fn a_configuration_that_could_not_go_on_is_refused() {
 }
 
 #[test]
-fn a_member_that_missed_the_seal_needs_the_state_and_then_votes() {
+fn a_member_that_missed_the_seal_catches_up_and_then_votes() {
     let mut net = grown(3, 4..=4);
     net.isolate(3);
     net.reconfigure(1, &[1, 2, 3, 4]).expect("three of four go on");
@@ -167,4 +167,79 @@ fn a_member_that_missed_the_seal_needs_the_state_and_then_votes() {
     net.boot(2);
     net.run(3000);
     assert_eq!(net.leaders().len(), 1, "with its vote three of four are a majority");
+}
+
+#[test]
+fn a_voter_that_missed_the_seal_votes_for_one_that_has_it() {
+    let mut net = grown(3, 4..=4);
+    net.isolate(2);
+    net.reconfigure(1, &[2, 3, 4]).expect("two of three go on");
+    net.run(2000);
+    assert_eq!((voters(&net, 4), voters(&net, 2).0), ((2, vec![2, 3, 4]), 1));
+    // Two of three voters are left, and one of them has never heard of the configuration that is to go on.
+    net.crash(1, 0);
+    net.crash(3, 0);
+    net.heal();
+    for _ in 0..20 {
+        net.run(100);
+        net.install_all();
+    }
+    assert_eq!((net.leaders(), voters(&net, 2)), (vec![4], (2, vec![2, 3, 4])));
+    net.propose(4, "b").expect("it leads");
+    net.run(200);
+    assert_eq!(net.core(2).committed(), net.core(4).last_slot());
+}
+
+#[test]
+fn a_promise_in_the_next_configuration_makes_no_seal_of_ones_own_a_chosen_one() {
+    let mut net = grown(3, 4..=5);
+    net.isolate(1);
+    net.reconfigure(1, &[1, 2, 4]).expect("it still believes to lead");
+    net.sync_all(1);
+    net.elect(2);
+    net.run(500);
+    net.reconfigure(2, &[1, 2, 5]).expect("all have caught up");
+    net.run(500);
+    assert_eq!((voters(&net, 2), voters(&net, 1).0), ((2, vec![1, 2, 5]), 1));
+    net.heal();
+    while net.core(1).ballot().config == ConfigNo(1) {
+        net.tick(20);
+        (2..=5).for_each(|id| net.sync_all(id));
+        assert!(net.deliver_first(|flight| !matches!(flight.msg, Message::Promise { .. })), "it is asked");
+    }
+    // The promise is durable, and nothing that came after it.
+    net.sync(1, 1);
+    net.crash(1, 0);
+    net.wire.clear();
+    net.boot(1);
+    assert_eq!(voters(&net, 1).0, 1, "its seal is not the one that was chosen");
+    net.run(2000);
+    assert_eq!(voters(&net, 1), (2, vec![1, 2, 5]));
+    net.check();
+}
+
+#[test]
+fn a_leader_that_took_a_seal_over_and_is_not_heard_of_its_choice_stands_in_nobodys_way() {
+    let mut net = grown(3, 4..=4);
+    net.reconfigure(1, &[1, 4]).expect("all have caught up");
+    // All have it and say so; what the leader says then is lost.
+    for _ in 0..10 {
+        (1..=4).for_each(|id| net.sync_all(id));
+        net.deliver_all(|flight| !matches!(flight.msg, Message::Chosen { .. } | Message::Prepare { .. }));
+        if voters(&net, 1).0 == 2 {
+            net.isolate(1);
+        }
+    }
+    net.wire.clear();
+    net.elect(2);
+    net.run(500);
+    assert_eq!((voters(&net, 1).0, voters(&net, 4).0, net.leaders()), (2, 1, vec![2]));
+    // Whoever knows that a member was removed has no connection to it.
+    for from in [1, 4] {
+        net.cut.remove(&(from, 5 - from));
+    }
+    net.run(3000);
+    assert_eq!((voters(&net, 4).0, voters(&net, 2).0), (2, 2));
+    let [leader] = net.leaders()[..] else { panic!("one leads") };
+    assert!([1, 4].contains(&leader));
 }

@@ -5,6 +5,7 @@
 
 use super::{Event, Result, Wire, World};
 use crate::client::Link;
+use crate::violation::Violation;
 use pharos_replica::ConnId;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -124,13 +125,18 @@ impl World {
     }
 
     /// Takes what the member has written for its clients.
-    pub(super) fn flush_clients(&mut self, member: usize) {
+    pub(super) fn flush_clients(&mut self, member: usize) -> Result<()> {
         loop {
-            let Some(process) = &mut self.members[member].process else { return };
-            let Some(conn) = process.replica.next_dirty() else { return };
+            let Some(process) = &mut self.members[member].process else { return Ok(()) };
+            let Some(conn) = process.replica.next_dirty() else { return Ok(()) };
             let Some(buffer) = process.replica.buffer(conn) else { continue };
             let bytes = buffer.split();
+            if !bytes.is_empty() && process.replica.was_removed() {
+                return Err(Violation::new("a member that knows that it was removed answers a client"));
+            }
             process.replica.written(conn);
+            let votes = process.replica.registry().membership().has(process.replica.me());
+            self.coverage.learners_answered += u64::from(!votes && !bytes.is_empty());
             self.say(member, conn, &bytes);
         }
     }

@@ -1,12 +1,9 @@
-//! What goes wrong, and frames on their way.
+//! What goes wrong.
 //!
-//! Owns crashes, pauses, partitions, broken connections and lost volumes. Faults are placed so that a
-//! correct system survives: at most one volume, of three or more, loses what was synced.
+//! Owns crashes, pauses, partitions, broken connections and lost volumes. Faults are placed so that a correct system
+//! survives: of the voters of every configuration that may be the current one, a majority keeps its volumes.
 
 use super::{Event, Result, World};
-use crate::net::Fate;
-use bytes::Bytes;
-use pharos_paxos::MemberId;
 
 impl World {
     pub(super) fn fault(&mut self) -> Result<()> {
@@ -16,6 +13,9 @@ impl World {
         let next = self.rng.between(50_000, 1_200_000);
         self.at(next, Event::Fault);
         let member = self.rng.below(self.members.len() as u64) as usize;
+        if self.members[member].retired {
+            return Ok(());
+        }
         match self.rng.below(13) {
             0..4 => self.crash(member),
             4 => self.pause(member),
@@ -30,10 +30,25 @@ impl World {
         Ok(())
     }
 
+    /// What can happen to the leader that was just asked for other voters, or to one that joins.
+    pub(super) fn trouble(&mut self, member: usize) {
+        if !self.storm || self.members[member].retired {
+            return;
+        }
+        match self.rng.below(6) {
+            0 | 1 => self.crash(member),
+            2 => self.pause(member),
+            3 => self.isolate(member, Cut::Both),
+            4 => self.isolate(member, Cut::Outgoing),
+            _ => self.isolate(member, Cut::Incoming),
+        }
+    }
+
     pub(super) fn crash(&mut self, member: usize) {
         if self.members[member].process.is_none() {
             return;
         }
+        self.note_crash(member);
         let (crash, in_io) = self.members[member].crash(&mut self.rng);
         self.coverage.crashes += 1;
         self.coverage.crashes_in_io += u64::from(in_io);
@@ -47,16 +62,23 @@ impl World {
         self.at(delay, Event::Start { member });
     }
 
-    /// One volume of three or more, once: the others still hold what was acknowledged.
+    /// One volume of three or more, once, where nobody replaces it: the others still hold what was acknowledged.
     fn lose_volume(&mut self, member: usize) {
-        let lost_before = std::mem::replace(&mut self.volume_lost, self.members.len() > 2);
-        if lost_before || self.members.len() < 3 {
-            return;
+        if self.operator.is_some() {
+            if self.members[member].lost || !self.can_spare(member) {
+                return;
+            }
+        } else {
+            let lost_before = std::mem::replace(&mut self.volume_lost, self.members.len() > 2);
+            if lost_before || self.members.len() < 3 {
+                return;
+            }
         }
         self.crash(member);
         self.members[member].lose_volume();
         self.coverage.lost_volumes += 1;
-        if self.bounds.plant.votes_from_empty_disk() {
+        let founded = self.founding.members.iter().any(|founder| founder.id == self.members[member].id);
+        if founded && self.bounds.plant.votes_from_empty_disk() {
             self.members[member].found_again(&self.founding);
         }
     }
@@ -129,84 +151,6 @@ impl World {
             self.net.weather.loss = 0;
             self.net.weather.late = 0;
         }
-    }
-
-    /// Ends a connection between members: each side notices in its own time, and dials again.
-    fn unlink(&mut self, a: usize, b: usize) -> bool {
-        if a == b || !self.net.disconnect(self.members[a].id, self.members[b].id) {
-            return false;
-        }
-        for (member, peer) in [(a, b), (b, a)] {
-            let (life, peer, delay) =
-                (self.members[member].life, self.members[peer].id, self.rng.between(50, 5_000));
-            self.at(delay, Event::PeerDown { member, life, peer });
-        }
-        let delay = self.rng.between(6_000, 60_000);
-        self.at(delay, Event::LinkUp { a, b });
-        true
-    }
-
-    /// Both sides have greeted each other; if one is down, or cannot be reached, it is tried again.
-    pub(super) fn link_up(&mut self, a: usize, b: usize) -> Result<()> {
-        let (ia, ib) = (self.members[a].id, self.members[b].id);
-        if self.net.link(ia, ib).is_some() {
-            return Ok(());
-        }
-        if self.members[a].process.is_none() || self.members[b].process.is_none() {
-            return Ok(());
-        }
-        if !self.net.passes(ia, ib) || !self.net.passes(ib, ia) {
-            self.at(50_000, Event::LinkUp { a, b });
-            return Ok(());
-        }
-        self.net.connect(ia, ib);
-        for (member, peer) in [(a, b), (b, a)] {
-            let boot = self.members[peer].process.as_ref().map_or(0, |p| p.boot);
-            let (life, id) = (self.members[member].life, self.members[peer].id);
-            self.resume(member, life, move |r| r.peer_up(id, boot))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn send(&mut self, from: MemberId, to: MemberId, frame: &Bytes) {
-        let Some(link) = self.net.link(from, to) else { return };
-        if !self.net.passes(from, to) {
-            self.coverage.lost_frames += 1;
-            return;
-        }
-        let Fate { arrivals, late } = self.net.fate(from, to, &mut self.rng);
-        self.coverage.lost_frames += u64::from(arrivals.is_empty());
-        self.coverage.duplicated_frames += u64::from(arrivals.len() > 1);
-        for delay in arrivals {
-            // A connection keeps its order; a late frame stands for what overtook it on the other lane.
-            let last = self.last_arrival.entry((from, to)).or_default();
-            let at = if late { self.now + delay } else { (*last).max(self.now + delay) };
-            if !late {
-                *last = at;
-            }
-            let (delay, sent) = (at - self.now, self.now);
-            self.at(delay, Event::Frame { link, from, to, frame: frame.clone(), sent });
-        }
-    }
-
-    pub(super) fn frame(
-        &mut self,
-        link: u64,
-        from: MemberId,
-        to: MemberId,
-        frame: Bytes,
-        sent: u64,
-    ) -> Result<()> {
-        if self.net.link(from, to) != Some(link) {
-            self.coverage.lost_frames += 1;
-            return Ok(());
-        }
-        self.coverage.reordered_frames += u64::from(self.now > sent + 10_000);
-        let member = to.0 as usize - 1;
-        let life = self.members[member].life;
-        self.turn_of(member, life, move |r| {
-            r.peer_frame(from, frame).expect("the simulated network does not change frames");
-        })
     }
 }
 

@@ -38,4 +38,11 @@ planted! {
     clients_kept_after_their_commands_were_lost_are_found: Plant::KeepsInFlight,
     a_vote_from_an_empty_disk_is_found: Plant::VotesFromEmptyDisk,
     an_event_after_its_answer_is_found: Plant::EventAfterAnswer,
+    a_seal_chosen_by_the_old_alone_is_found: Plant::Core(CorePlant::SealOfOldMajority),
+    a_learner_that_counts_is_found: Plant::Core(CorePlant::LearnerCounted),
+    a_seal_that_outlives_its_cut_is_found: Plant::Core(CorePlant::SealOutlivesCut),
+    a_list_of_members_that_stays_when_the_state_is_replaced_is_found: Plant::RegistryNotInState,
+    a_state_before_its_promise_is_found: Plant::StateBeforePromise,
+    a_removed_member_that_serves_is_found: Plant::RemovedKeepsServing,
+    voters_that_are_changed_over_the_members_are_found: Plant::VotersOverMembers,
 }

@@ -1,0 +1,200 @@
+//! Machines that run: their turns, their disks, their starts.
+//!
+//! Owns what becomes of a member's outputs. Must not know what is wrong with the network. Invariant: what was under way
+//! for an earlier life of a machine is never heard by a later one.
+
+use super::{Event, Result, World};
+use crate::member::Started;
+use crate::violation::Violation;
+use pharos_replica::{Output, Replica};
+
+impl World {
+    /// Lets a member run: the time, one input, then what it does about it.
+    pub(super) fn turn_of(
+        &mut self,
+        member: usize,
+        life: u64,
+        input: impl FnOnce(&mut Replica),
+    ) -> Result<()> {
+        let (now, paused) = (self.clock(), self.members[member].paused_until);
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        if paused > self.now {
+            // A paused process keeps its sockets; what came is read when it goes on, but for what this
+            // simulation drops: a lost message, which the protocol must bear.
+            return Ok(());
+        }
+        let Some(process) = &mut self.members[member].process else { return Ok(()) };
+        process.replica.tick(now);
+        input(&mut process.replica);
+        let more = process.replica.pump();
+        self.after_turn(member)?;
+        let roomy = self.members[member].process.as_ref().is_some_and(|p| p.replica.has_work());
+        self.coverage.reads_held_back += u64::from(roomy);
+        let more = more || roomy;
+        if more {
+            self.at(20, Event::Turn { member, life });
+        }
+        Ok(())
+    }
+
+    fn after_turn(&mut self, member: usize) -> Result<()> {
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else { return Ok(()) };
+        if self.reference.observe(&mut m.seen, &process.replica)? {
+            self.coverage.installed_states += 1;
+            self.coverage.states_of_joiners += u64::from(!std::mem::replace(&mut m.told.stated, true));
+        }
+        for session in std::mem::take(&mut self.reference.expired) {
+            self.coverage.sessions_expired += 1;
+            self.clock.ended(session, self.now)?;
+        }
+        self.check_seals()?;
+        self.check_leader(member)?;
+        self.check_durable(member)?;
+        self.flush_clients(member)?;
+        while let Some(output) = self.members[member].process.as_mut().and_then(|p| p.replica.next_output()) {
+            self.carry_out(member, output)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, member: usize, output: Output) -> Result<()> {
+        let life = self.members[member].life;
+        match output {
+            Output::Peer { to, frame, .. } => self.send(self.members[member].id, to, &frame),
+            Output::Log { io, ops } => {
+                if self.members[member].enqueue(io, ops) {
+                    let delay = self.pace.disk_delay(&mut self.rng);
+                    self.at(delay, Event::Disk { member, life });
+                }
+            }
+            Output::Spare { op } => {
+                if let Some(process) = &mut self.members[member].process {
+                    process.spare = Some(op);
+                }
+                self.at(5000, Event::Spare { member, life });
+            }
+            Output::Persist { batch } => {
+                if let Some(process) = &mut self.members[member].process {
+                    process.persist = Some(batch);
+                }
+                let delay = self.rng.between(500, 40_000);
+                self.at(delay, Event::Flush { member, life });
+            }
+            Output::Snapshot => {
+                let delay = self.rng.between(500, 40_000);
+                self.at(delay, Event::Snapshot { member, life });
+            }
+            Output::CloseClient { conn, last_words, .. } => {
+                self.say(member, conn, &last_words);
+                self.closed_by_member(conn);
+            }
+            Output::Diverged { slot } => {
+                return Err(Violation::new(format!(
+                    "a member's state differs from that of the others at slot {slot}"
+                )));
+            }
+            Output::Members => {
+                self.note_members(member);
+                self.meet(member);
+            }
+            Output::Fatal { reason } => return Err(Violation::new(format!("a member gave up: {reason}"))),
+        }
+        Ok(())
+    }
+
+    pub(super) fn tick(&mut self, member: usize, life: u64) -> Result<()> {
+        if self.members[member].life == life {
+            self.at(10_000, Event::Tick { member, life });
+        }
+        self.turn_of(member, life, |_| {})
+    }
+
+    pub(super) fn disk(&mut self, member: usize, life: u64) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        if self.storm && self.rng.per_mille(self.pace.crashes) {
+            self.crash(member);
+            return Ok(());
+        }
+        let (done, more) = self.members[member].disk_step();
+        if more {
+            let delay = self.pace.disk_delay(&mut self.rng);
+            self.at(delay, Event::Disk { member, life });
+        }
+        match done {
+            Some(io) => self.resume(member, life, move |r| r.log_done(io)),
+            None => Ok(()),
+        }
+    }
+
+    /// A completion is never lost: a paused process takes it when it goes on.
+    pub(super) fn resume(
+        &mut self,
+        member: usize,
+        life: u64,
+        input: impl FnOnce(&mut Replica),
+    ) -> Result<()> {
+        let paused = std::mem::take(&mut self.members[member].paused_until);
+        self.turn_of(member, life, input)?;
+        self.members[member].paused_until = paused;
+        Ok(())
+    }
+
+    pub(super) fn spare(&mut self, member: usize, life: u64) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        match self.members[member].create_spare() {
+            Some(op) => self.resume(member, life, move |r| r.spare_created(&op)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn flush(&mut self, member: usize, life: u64) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        match self.members[member].flush() {
+            Some(applied) => self.resume(member, life, move |r| r.persisted(applied)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn snapshot(&mut self, member: usize, life: u64) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        let (upto, snapshot) = self.members[member].snapshot();
+        self.resume(member, life, move |r| r.snapshot_read(upto, snapshot))
+    }
+
+    pub(super) fn start(&mut self, member: usize) -> Result<()> {
+        if self.members[member].process.is_some() || self.members[member].retired {
+            return Ok(());
+        }
+        let (now, life) = (self.clock(), self.members[member].life);
+        let (pace, plant) = (self.pace, self.bounds.plant);
+        let started = self.members[member].start(now, &mut self.rng, pace, plant).map_err(Violation::new)?;
+        if started == Started::Blank {
+            self.coverage.blank_starts += 1;
+            return Ok(());
+        }
+        self.coverage.restarts += u64::from(life > 0);
+        if let Started::FromStore { ahead } = started {
+            self.coverage.restarts_from_store += 1;
+            self.coverage.restarts_ahead_of_log += u64::from(ahead);
+        }
+        self.at(0, Event::Tick { member, life });
+        for other in 0..self.members.len() {
+            if other != member && !self.members[other].retired {
+                let delay = self.rng.between(500, 30_000);
+                self.at(delay, Event::LinkUp { a: member, b: other });
+            }
+        }
+        Ok(())
+    }
+}
