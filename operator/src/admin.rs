@@ -216,7 +216,7 @@ impl AdminClient {
         voters: &[i64],
         token: &str,
     ) -> Result<(), AdminError> {
-        let body = serde_json::json!({"voters": voters, "config": config}).to_string();
+        let body = format!(r#"{{"voters":{voters:?},"config":{config}}}"#);
         self.call(host, "/v1/voters", Method::POST, Some(token), body).await.map(|_| ())
     }
 

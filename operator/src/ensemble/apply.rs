@@ -356,3 +356,6 @@ async fn write_note(hands: &Hands<'_>, key: &str, note: Option<serde_json::Value
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

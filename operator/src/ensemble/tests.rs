@@ -263,6 +263,29 @@ fn a_status_without_news_is_the_same_value() {
 }
 
 #[test]
+fn the_status_tells_who_votes_and_counts_none_but_them() {
+    let says = |ordinal: usize, id: i64| {
+        let mut member = serving(&format!("main-ensemble-{ordinal}")).expect("a pod");
+        let members =
+            [(1, 0, true), (2, 1, true), (3, 2, true), (7, 3, false)].map(|(id, ordinal, voter)| {
+                json!({"memberId": id, "volume": "v", "host": format!("main-ensemble-{ordinal}.x"),
+                   "peerPort": 1, "clientPort": 2, "voter": voter})
+            });
+        let said = json!({"config": 4, "nextMemberId": 8, "foundingDigest": "d", "members": members});
+        let text = json!({"memberId": id, "role": "follower", "membership": said});
+        member.status = Some(serde_json::from_value(text).expect("a status"));
+        Some(member)
+    };
+    let mut seen = observed(vec![says(0, 1), says(1, 2), says(2, 3), says(3, 7)]);
+    seen.wanted = 5;
+    let status = after(&EnsembleStatus::default(), &seen, &Step::Done);
+    assert_eq!((status.configuration, status.ready.as_deref()), (Some(4), Some("3/5")));
+    let voters: Vec<_> = status.members.iter().map(|member| (member.id, member.voter)).collect();
+    let expected = [(1, true), (2, true), (3, true), (7, false)];
+    assert_eq!(voters, expected.map(|(id, voter)| (Some(id), Some(voter))));
+}
+
+#[test]
 fn a_wait_is_named_in_the_condition() {
     let wait = Step::Wait(Wait { predicate: Predicate::MemberCaughtUp, detail: "main-ensemble-1".into() });
     let status = after(&EnsembleStatus::default(), &observed(vec![serving("0")]), &wait);

@@ -92,7 +92,10 @@ fn clear(settled: &Settled<'_>, seat: &Seat<'_>) -> Option<Step> {
         let message = format!("the volume of {} {what}", pod.pod);
         Some(Step::Stall { reason: reason::STALE_DISK, message })
     };
-    if (&disk.cluster_id, disk.generation) != (&ours.cluster_id, ours.generation) {
+    let belongs = (&disk.cluster_id, disk.generation) == (&ours.cluster_id, ours.generation);
+    // One that joins has only what our own permit says, and may not repeat it.
+    let joins = disk.state == DiskState::Joining && disk.cluster_id.is_none();
+    if !belongs && !joins {
         return stale("belongs to another cluster or generation".into());
     }
     if membership.members.iter().any(|member| member.member_id == id) {
@@ -188,9 +191,11 @@ fn switch(observed: &Observed, settled: &Settled<'_>, voters: &[&Registered], re
     if let Some(to) = heir(observed, voters).filter(|_| !stays) {
         return Step::Transfer { leader: settled.leader.pod.clone(), to, during: reason };
     }
+    let mut voters: Vec<i64> = voters.iter().map(|member| member.member_id).collect();
+    voters.sort_unstable();
     Step::Switch(Switch {
         leader: settled.leader.pod.clone(),
-        voters: voters.iter().map(|member| member.member_id).collect(),
+        voters,
         note: settled.note(),
         asked_before: observed.switch_may_be_under_way(),
         reason,

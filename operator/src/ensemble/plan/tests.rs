@@ -85,6 +85,10 @@ fn three() -> Observed {
 
 const THREE: [Entry<'static>; 3] = [(1, "v0", 0, true), (2, "v1", 1, true), (3, "v2", 2, true)];
 
+fn five() -> Vec<Entry<'static>> {
+    [THREE.as_slice(), &[(4, "v3", 3, true), (5, "v4", 4, true)]].concat()
+}
+
 fn of(members: Vec<Option<Member>>, wanted: usize) -> Observed {
     Observed {
         revision_known: true,

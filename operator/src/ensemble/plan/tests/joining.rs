@@ -141,7 +141,7 @@ fn pods_go_only_when_the_leader_has_nobody_on_them() {
 fn nobody_stops_voting_while_one_that_stays_is_down() {
     let members =
         (0..5).map(|ordinal| voter(ordinal, if ordinal == 0 { Role::Leader } else { Role::Follower }));
-    let five: Vec<Entry<'_>> = [THREE.as_slice(), &[(4, "v3", 3, true), (5, "v4", 4, true)]].concat();
+    let five = five();
     let mut observed = agreed(of(members.collect(), 3), &membership(1, &five));
     at(&mut observed, 1).serving = false;
     assert_eq!(waits_for(&observed), Some(Predicate::MemberServes));
@@ -175,6 +175,10 @@ fn a_volume_of_a_removed_member_is_deleted_if_it_says_nothing_that_the_leader_do
     };
     let (pod, uid) = ("main-ensemble-1".into(), "uid-1".into());
     assert_eq!(next(&removed(3, Some(CLUSTER), Some(1))), Step::Discard { pod, uid, id: 3 });
+    // One that joins need not say of which cluster it is to be.
+    let mut joined = removed(3, None, None);
+    at(&mut joined, 1).identity.as_mut().expect("it answers").state = DiskState::Joining;
+    assert!(matches!(next(&joined), Step::Discard { id: 3, .. }));
     let refused = [
         removed(3, Some("other"), Some(1)),
         removed(3, Some(CLUSTER), Some(2)),
@@ -210,7 +214,7 @@ fn no_pod_is_rolled_while_a_change_of_voters_that_was_taken_back_may_be_under_wa
 
 #[test]
 fn an_ensemble_applied_again_with_fewer_members_gets_pods_for_its_quorum_first() {
-    let five: Vec<Entry<'_>> = [THREE.as_slice(), &[(4, "v3", 3, true), (5, "v4", 4, true)]].concat();
+    let five = five();
     let mut observed = of(vec![voter(0, Role::Candidate)], 1);
     observed.cluster_id = None;
     let observed = agreed(observed, &membership(1, &five));

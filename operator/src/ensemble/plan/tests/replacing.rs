@@ -35,12 +35,31 @@ fn the_new_member_takes_the_place_of_the_old_one_once_it_has_caught_up() {
     at(&mut observed, 0).status.as_mut().expect("it answers").peers =
         vec![PeerStatus { member_id: 4, caught_up: true }];
     let Step::Switch(switch) = next(&observed) else { panic!("{:?}", next(&observed)) };
-    assert_eq!((switch.voters, switch.reason), (vec![1, 4, 3], reason::REPLACING_MEMBER));
+    assert_eq!((switch.voters, switch.reason), (vec![1, 3, 4], reason::REPLACING_MEMBER));
 
     // It does not wait for members that are wanted too and do not come.
     observed.wanted = 5;
     observed.members.extend([None, None]);
-    assert!(matches!(next(&observed), Step::Switch(switch) if switch.voters == [1, 4, 3]));
+    assert!(matches!(next(&observed), Step::Switch(switch) if switch.voters == [1, 3, 4]));
+}
+
+#[test]
+fn voters_change_only_to_a_set_of_which_a_quorum_serves() {
+    let roles = [Role::Leader, Role::Follower, Role::Follower, Role::Follower, Role::Learner];
+    let members = roles.into_iter().enumerate().map(|(ordinal, role)| Some(member(ordinal, role)));
+    let mut observed = of(members.collect(), 5);
+    let new = disk(DiskState::Member, "new", Some(CLUSTER));
+    at(&mut observed, 4).identity = Some(Identity { member_id: Some(6), ..new });
+    let known = membership(1, &[five().as_slice(), &[(6, "new", 4, false)]].concat());
+    let mut observed = agreed(observed, &known);
+    observed.permit = Some(permit(&[]).amended(&known));
+    at(&mut observed, 0).status.as_mut().expect("it answers").peers =
+        vec![PeerStatus { member_id: 6, caught_up: true }];
+    let Step::Switch(switch) = next(&observed) else { panic!("{:?}", next(&observed)) };
+    assert_eq!(switch.voters, [1, 2, 3, 4, 6]);
+    // The others follow the leader still, but serve nobody.
+    (1..4).for_each(|ordinal| at(&mut observed, ordinal).serving = false);
+    assert_eq!(waits_for(&observed), Some(Predicate::MemberServes));
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! Steps carried out against a server that is API server and leader at once, and notes what it is asked.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::*;
+use crate::apply::owner_reference;
+use crate::ensemble::plan::SwitchNote;
+use crate::ensemble::validate::validate;
+use crate::pods::Image;
+use pharos_crds::Ensemble;
+
+/// What is asked, and what the leader answers when asked for voters.
+#[derive(Clone)]
+struct Server {
+    asked: Arc<Mutex<Vec<String>>>,
+    voters: StatusCode,
+}
+
+async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body");
+    let what = path.rsplit_once("/ns/").map_or(path.as_str(), |(_, what)| what).to_owned();
+    if method != "GET" {
+        let body = String::from_utf8_lossy(&body);
+        server.asked.lock().expect("a lock").push(format!("{method} {what} {body}").trim_end().to_owned());
+    }
+    let (resource, name) = what.split_once('/').unwrap_or_default();
+    let (version, kind) = match resource {
+        "configmaps" => ("v1", "ConfigMap"),
+        "persistentvolumeclaims" => ("v1", "PersistentVolumeClaim"),
+        "pods" => ("v1", "Pod"),
+        _ => ("apps/v1", "StatefulSet"),
+    };
+    let metadata = json!({"name": name, "uid": format!("{resource}-uid")});
+    let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+    let (code, body) = match what.as_str() {
+        "/v1/voters" => (server.voters, json!({"error": "member 4 is behind"})),
+        _ => (StatusCode::OK, object),
+    };
+    (code, [("content-type", "application/json")], body.to_string()).into_response()
+}
+
+/// Carries a step out, and gives what was asked.
+async fn done(voters: StatusCode, permit: Option<PermitFound>, step: Step) -> (Step, Vec<String>) {
+    let server = Server { asked: Arc::default(), voters };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound port");
+    let router = Router::new().fallback(answer).with_state(server.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = format!("http://{address}").parse().expect("a URL");
+    let client = Client::try_from(kube::Config::new(url)).expect("a client");
+    let manifest = "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, \
+                    metadata: {name: main, namespace: ns, uid: u1}, spec: {}}";
+    let ensemble: Ensemble = serde_yaml::from_str(manifest).expect("a manifest");
+    let image = Image { reference: "node:1".into(), pull_policy: "Never".into() };
+    let leader = json!({"metadata": {"name": "main-ensemble-0"}, "status": {"podIP": "127.0.0.1"}});
+    let leadership = Leadership::default();
+    leadership.assume();
+    let hands = Hands {
+        client: &client,
+        nodes: &AdminClient::new(address.port(), Duration::from_secs(5)),
+        applier: &Applier::new(client.clone(), "ns", owner_reference::<Ensemble>("main", "u1")),
+        leadership: &leadership,
+        ensemble: &validate(&ensemble, None, &image).expect("it is valid"),
+        pods: &[serde_json::from_value(leader).expect("a pod")],
+        token: Some("t"),
+        permit: permit.as_ref(),
+    };
+    let shown = carry_out(&hands, step).await.expect("it is carried out");
+    let asked = server.asked.lock().expect("a lock").clone();
+    (shown, asked)
+}
+
+fn switch(asked_before: bool) -> Step {
+    Step::Switch(Switch {
+        leader: "main-ensemble-0".into(),
+        voters: vec![1, 4],
+        note: SwitchNote { config: 1, epoch: 2, applied: 3, registered: vec![1, 4] },
+        asked_before,
+        reason: "ScalingUp",
+    })
+}
+
+#[tokio::test]
+async fn a_change_of_voters_is_noted_first_and_the_note_stays_unless_it_was_refused_at_once() {
+    let (call, accepted) = (r#"POST /v1/voters {"voters":[1, 4],"config":1}"#, StatusCode::ACCEPTED);
+    let annotated = |asked: &str| {
+        let body: Value = serde_json::from_str(asked.rsplit_once("main-ensemble ")?.1).ok()?;
+        Some(body["metadata"]["annotations"][names::ANNOTATION_SWITCH].clone())
+    };
+    let (shown, asked) = done(accepted, None, switch(false)).await;
+    assert_eq!((shown, asked.len()), (switch(false), 2));
+    let noted = annotated(&asked[0]).expect("it is noted");
+    let noted: SwitchNote = serde_json::from_str(noted.as_str().expect("a text")).expect("a note");
+    assert_eq!(noted, SwitchNote { config: 1, epoch: 2, applied: 3, registered: vec![1, 4] });
+    assert_eq!(asked[1], call);
+
+    let (shown, asked) = done(StatusCode::CONFLICT, None, switch(false)).await;
+    assert!(matches!(shown, Step::Wait(Wait { predicate: Predicate::SwitchCommitted, .. })), "{shown:?}");
+    assert_eq!((asked.len(), annotated(&asked[2])), (3, Some(Value::Null)));
+
+    // It may be refused because it is under way.
+    let (shown, asked) = done(StatusCode::CONFLICT, None, switch(true)).await;
+    assert!(matches!(shown, Step::Wait(Wait { predicate: Predicate::SwitchCommitted, .. })), "{shown:?}");
+    assert_eq!(asked, [call]);
+}
+
+#[tokio::test]
+async fn a_volume_is_deleted_by_uid_before_its_pod_and_only_while_that_pod_is_there() {
+    let discard = |uid: &str| Step::Discard { pod: "main-ensemble-1".into(), uid: uid.into(), id: 2 };
+    let (_, asked) = done(StatusCode::OK, None, discard("pods-uid")).await;
+    let by_uid = |kind: &str, name: &str| {
+        format!(r#"DELETE {kind}/{name} {{"preconditions":{{"uid":"{kind}-uid"}}}}"#)
+    };
+    let claim = by_uid("persistentvolumeclaims", "data-main-ensemble-1");
+    assert_eq!(asked, [claim, by_uid("pods", "main-ensemble-1")]);
+
+    let (_, asked) = done(StatusCode::OK, None, discard("of-a-pod-before")).await;
+    assert_eq!(asked, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_permit_is_amended_only_as_it_was_read() {
+    let permit = Permit::new("main", "ns", "c1".into(), &[]);
+    let found = PermitFound { permit: permit.clone(), version: Some("7".into()) };
+    let (_, asked) = done(StatusCode::OK, Some(found), Step::AmendPermit(permit)).await;
+    assert_eq!(asked.len(), 1);
+    let (call, body) = asked[0].split_once(" {").expect("a body");
+    assert_eq!(call, "PATCH configmaps/main-ensemble-permit");
+    assert!(body.contains(r#""metadata":{"resourceVersion":"7"}"#), "{body}");
+}
+
+#[tokio::test]
+async fn those_who_join_are_registered_by_their_stable_names() {
+    let joiners = vec![(1, "aa".to_owned()), (2, "bb".to_owned())];
+    let (_, asked) =
+        done(StatusCode::OK, None, Step::Register { leader: "main-ensemble-0".into(), joiners }).await;
+    let call = |ordinal: u32, volume: &str| {
+        let host = format!("main-ensemble-{ordinal}.main-ensemble-peers.ns.svc");
+        format!(
+            r#"POST /v1/members {{"volume":"{volume}","host":"{host}","peerPort":2888,"clientPort":2181}}"#
+        )
+    };
+    assert_eq!(asked, [call(1, "aa"), call(2, "bb")]);
+}
