@@ -64,6 +64,19 @@ fn count_on(address: SocketAddr) -> usize {
     names.len() - 1
 }
 
+/// As ZooKeeper's clients read who votes.
+fn voters_of(address: SocketAddr) -> usize {
+    let mut wire = wait_until("a session", PATIENCE, || Wire::open(address).map(Some)).unwrap();
+    wire.ask(1, &Request::GetData(PathWatch { path: Some("/zookeeper/config"), watch: false }));
+    let Ok(Response::Data { data: Some(data), .. }) =
+        Response::decode(OpCode::GetData, wire.answered(1).unwrap())
+    else {
+        panic!("no data");
+    };
+    let text = str::from_utf8(data).unwrap();
+    text.lines().filter(|line| line.starts_with("server.") && line.contains(":participant;")).count()
+}
+
 #[test]
 fn an_ensemble_grows_from_one_to_five_and_shrinks_back_while_a_client_writes() {
     let mut ensemble = LocalEnsemble::found(1).unwrap();
@@ -78,6 +91,7 @@ fn an_ensemble_grows_from_one_to_five_and_shrinks_back_while_a_client_writes() {
                     addresses.lock().unwrap().push(ensemble.address(index).unwrap());
                 }
                 ensemble.switch(&(0..size).collect::<Vec<_>>()).unwrap();
+                assert_eq!(voters_of(ensemble.address(0).unwrap()), size);
                 for index in (size..ensemble.size()).rev() {
                     wait_until("a removed member to know it", PATIENCE, || {
                         Ok((ensemble.role(index)? == "removed").then_some(()))

@@ -94,16 +94,18 @@ impl Replica {
 
     fn apply_entry(&mut self, entry: Entry) {
         match entry.kind {
-            EntryKind::Founding => {}
+            EntryKind::Founding => self.write_config(entry.slot),
             EntryKind::Seal => {
                 let (next, _) = entry.seals().expect("the core takes no seal that it cannot read");
                 self.enter_configuration(next);
+                self.write_config(entry.slot);
             }
             EntryKind::Members => {
                 if let Err(error) = self.apply_change(entry.payload) {
                     let reason = format!("slot {} holds what no member wrote: {error}", entry.slot);
                     self.outputs.push_back(Output::Fatal { reason });
                 }
+                self.write_config(entry.slot);
             }
             EntryKind::EpochStart => self.state.epoch_start(),
             EntryKind::Commands => {
@@ -123,7 +125,7 @@ impl Replica {
         Ok(())
     }
 
-    fn apply_command(&mut self, command: &Command, time_ms: i64) {
+    pub(crate) fn apply_command(&mut self, command: &Command, time_ms: i64) {
         let mut out = std::mem::take(&mut self.applier.out);
         self.state.apply(command, time_ms, &mut out);
         for event in &out.session_events {

@@ -8,6 +8,7 @@ mod answers;
 mod apply;
 mod batch;
 mod clients;
+mod config_node;
 mod contact;
 mod digests;
 mod expiry;
@@ -31,6 +32,7 @@ mod status;
 mod watches;
 mod wire;
 
+pub use config_node::config_command;
 pub use founding::Founding;
 pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows};
 pub use peer_msg::PeerError;

@@ -9,7 +9,7 @@ use crate::violation::Violation;
 use bytes::{BufMut, BytesMut};
 use pharos_jute::ReplyHeader;
 use pharos_paxos::{ConfigNo, Entry, EntryKind, MemberId, Membership, Slot};
-use pharos_replica::{Change, Founding, Replica};
+use pharos_replica::{Change, Founding, Replica, config_command};
 use pharos_znode::{Applied, Batch, Command, Op, SessionEvent, SessionId, State};
 use std::collections::BTreeMap;
 
@@ -162,7 +162,7 @@ impl Reference {
             )));
         }
         match entry.kind {
-            EntryKind::Founding => {}
+            EntryKind::Founding => self.write_config(entry.slot),
             EntryKind::Seal => {
                 let mut roll = self.roll().clone();
                 let old = roll.membership().clone();
@@ -170,6 +170,7 @@ impl Reference {
                 let new = roll.membership().clone();
                 self.sealed.push(Sealed { seal: entry.clone(), old, new });
                 self.rolls.push((entry.slot, roll));
+                self.write_config(entry.slot);
             }
             EntryKind::Members => {
                 let change =
@@ -177,6 +178,7 @@ impl Reference {
                 let mut roll = self.roll().clone();
                 roll.change(change);
                 self.rolls.push((entry.slot, roll));
+                self.write_config(entry.slot);
             }
             EntryKind::EpochStart => {
                 self.state.epoch_start();
@@ -192,6 +194,13 @@ impl Reference {
         self.log.push(entry);
         self.digests.push(self.state.digest());
         Ok(())
+    }
+
+    fn write_config(&mut self, slot: Slot) {
+        let roll = self.roll();
+        let command = config_command(&self.state, roll.membership(), roll.members(), slot);
+        let time_ms = self.state.time_ms();
+        self.state.apply(&command, time_ms, &mut Applied::new());
     }
 
     fn carry_out(&mut self, command: &Command, time_ms: i64) -> Result<(), Violation> {

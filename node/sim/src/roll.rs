@@ -32,6 +32,10 @@ impl Roll {
         &self.membership
     }
 
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
     pub(crate) fn has(&self, id: MemberId) -> bool {
         self.members.contains_key(&id)
     }
