@@ -216,7 +216,7 @@ pub enum Message {
         /// Its ballot.
         ballot: Ballot,
     },
-    /// No promise: the log does not hold the entry that the ballot's configuration begins after.
+    /// No promise: the log holds nothing.
     Lacks {
         /// The ballot.
         ballot: Ballot,

@@ -204,12 +204,15 @@ impl Paxos {
         over
     }
 
-    /// Whoever leads a configuration that is over has nothing more to say, and is told so. Its hand-over counts.
+    /// Whoever leads a configuration that is over is told so, and has nothing more to say to those who promised it; others
+    /// reject it as ever, for it may lack the seal and has to give way all the same. Its hand-over counts.
     pub(crate) fn comes_late(&mut self, from: MemberId, msg: &Message) -> bool {
         match msg {
             Message::AcceptSync { ballot, .. }
             | Message::Accept { ballot, .. }
-            | Message::Heartbeat { ballot, .. } => self.is_over(ballot.config, from),
+            | Message::Heartbeat { ballot, .. } => {
+                self.is_over(ballot.config, from) && *ballot >= self.promised
+            }
             _ => false,
         }
     }

@@ -93,7 +93,7 @@ impl Replica {
         }
         if self.snapshots.waits() {
             // What was promised for the sake of the state has to be durable before the state is.
-            if (self.paxos.is_durable() || self.cfg.plant.state_before_promise())
+            if self.paxos.is_durable()
                 && let Some(batch) = self.take_install()
             {
                 self.persist.held = None;

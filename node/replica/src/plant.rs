@@ -48,8 +48,8 @@ plants! {
     pub votes_from_empty_disk
     /// A state that was taken over leaves the list of members as it was.
     RegistryNotInState pub(crate) registry_not_in_state
-    /// The store is given a state before the promise to its leader is durable.
-    StateBeforePromise pub(crate) state_before_promise
+    /// The store does not note that its state is one that was sent.
+    StateWithoutMark pub(crate) state_without_mark
     /// Clients of a member that knows that it was removed are served on.
     RemovedKeepsServing pub(crate) removed_keeps_serving
     /// The voters are changed although the list of members is about to change.

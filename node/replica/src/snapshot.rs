@@ -295,7 +295,7 @@ impl Replica {
     }
 
     /// Whether a state may come from there: from the leader of the ballot promised, or of a higher one, whose
-    /// Prepare this member could not answer since it lacks the seal before it.
+    /// Prepare this member could not answer since its log holds nothing.
     fn expects(&mut self, from: MemberId, ballot: Ballot) -> bool {
         self.paxos.await_state(ballot);
         self.take_core_outputs();
@@ -307,9 +307,10 @@ impl Replica {
         let install = self.snapshots.install.as_mut()?;
         let rows = install.rows.take()?;
         let row = |key, value: Vec<u8>| (Bytes::from_static(key), Bytes::from(value));
+        let mark = if self.cfg.plant.state_without_mark() { Slot::ZERO } else { install.upto };
         let own = vec![
             row(FOUNDING_KEY, install.founding.encode()),
-            row(INSTALLED_KEY, install.upto.0.to_le_bytes().to_vec()),
+            row(INSTALLED_KEY, mark.0.to_le_bytes().to_vec()),
             row(REGISTRY_KEY, install.registry.encode()),
         ];
         Some(PersistBatch { rows: PersistRows::All(rows), own, applied: install.upto })

@@ -30,16 +30,22 @@ impl World {
         Ok(())
     }
 
-    /// What can happen to the leader that was just asked for other voters, or to one that joins.
+    /// What can happen to a leader, more often when it was just asked for other voters, and to one that joins.
     pub(super) fn trouble(&mut self, member: usize) {
         if !self.storm || self.members[member].retired {
             return;
         }
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 | 1 => self.crash(member),
             2 => self.pause(member),
-            3 => self.isolate(member, Cut::Both),
-            4 => self.isolate(member, Cut::Outgoing),
+            3 | 4 => {
+                // Late answers keep a leader in office while others, who hear it no more, elect another.
+                self.clog(member);
+                let delay = self.rng.between(10_000, 1_500_000);
+                self.at(delay, Event::FaultAt { member });
+            }
+            5 => self.isolate(member, Cut::Both),
+            6 => self.isolate(member, Cut::Outgoing),
             _ => self.isolate(member, Cut::Incoming),
         }
     }

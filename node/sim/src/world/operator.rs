@@ -85,6 +85,9 @@ impl World {
             self.ask_oddly()?;
         }
         let Some(leader) = self.some_leader() else { return Ok(()) };
+        if storm {
+            self.trouble_soon(leader, 40);
+        }
         match self.next_step(leader) {
             Step::Wait => {}
             Step::Rest => self.rest(),

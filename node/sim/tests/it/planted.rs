@@ -42,7 +42,7 @@ planted! {
     a_learner_that_counts_is_found: Plant::Core(CorePlant::LearnerCounted),
     a_seal_that_outlives_its_cut_is_found: Plant::Core(CorePlant::SealOutlivesCut),
     a_list_of_members_that_stays_when_the_state_is_replaced_is_found: Plant::RegistryNotInState,
-    a_state_before_its_promise_is_found: Plant::StateBeforePromise,
+    a_state_that_the_store_does_not_tell_from_its_own_is_found: Plant::StateWithoutMark,
     a_removed_member_that_serves_is_found: Plant::RemovedKeepsServing,
     voters_that_are_changed_over_the_members_are_found: Plant::VotersOverMembers,
 }
