@@ -92,8 +92,9 @@ impl Replica {
             return;
         }
         if self.snapshots.waits() {
-            // What was promised for the sake of the state has to be durable before the state is.
-            if self.paxos.is_durable()
+            // What was promised for the sake of the state has to be durable before the state is. A member that repairs
+            // its state has all of the log, and promises nothing for it.
+            if (self.digests.is_wrong() || self.paxos.is_durable())
                 && let Some(batch) = self.take_install()
             {
                 self.persist.held = None;
