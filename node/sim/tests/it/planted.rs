@@ -4,7 +4,7 @@ use pharos_sim::{Bounds, CorePlant, Plant, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds within which a bug must show.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 6000;
 
 /// The first seed at which a run ends in a violation or a failed assertion.
 fn found_at(plant: Plant) -> Option<u64> {
