@@ -6,7 +6,7 @@
 use crate::registry::Member;
 use crate::replica::Replica;
 use pharos_paxos::{Membership, Slot};
-use pharos_znode::{Command, Op, SessionId, State};
+use pharos_znode::{Command, Op, State};
 use std::fmt::Write;
 
 /// The command that writes the list, as of the slot that changed it.
@@ -26,17 +26,7 @@ pub fn config_command<'m>(
     }
     write!(text, "version={:x}", slot.0).expect("a string takes everything");
     let op = Op::SetConfig { data: text.into() };
-    Command {
-        origin: 0,
-        boot: 0,
-        request: 0,
-        session: SessionId::NONE,
-        attach: 0,
-        cxid: 0,
-        auth: Vec::new(),
-        zxid: Some(state.zxid()),
-        op,
-    }
+    Command { zxid: Some(state.zxid()), ..Command::of_ensemble(op) }
 }
 
 impl Replica {

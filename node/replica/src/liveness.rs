@@ -8,7 +8,7 @@
 use crate::clients::{Conn, Phase};
 use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
-use pharos_znode::{Command, Op, SessionId};
+use pharos_znode::{Command, Op};
 
 /// Requests of a connection that may wait for an answer: ZooKeeper's `globalOutstandingLimit`, for each.
 const MAX_OUTSTANDING: usize = 1000;
@@ -125,16 +125,6 @@ impl Replica {
     }
 
     fn own_command(&self, op: Op) -> Command {
-        Command {
-            origin: self.cfg.me.0,
-            boot: self.cfg.boot,
-            request: 0,
-            session: SessionId::NONE,
-            attach: 0,
-            cxid: 0,
-            auth: Vec::new(),
-            zxid: None,
-            op,
-        }
+        Command { origin: self.cfg.me.0, boot: self.cfg.boot, ..Command::of_ensemble(op) }
     }
 }

@@ -30,6 +30,24 @@ pub struct Command {
     pub op: Op,
 }
 
+impl Command {
+    /// A command of the ensemble's own: of no session, and nobody waits for its answer.
+    #[must_use]
+    pub const fn of_ensemble(op: Op) -> Self {
+        Self {
+            origin: 0,
+            boot: 0,
+            request: 0,
+            session: SessionId::NONE,
+            attach: 0,
+            cxid: 0,
+            auth: Vec::new(),
+            zxid: None,
+            op,
+        }
+    }
+}
+
 /// Switches that change what commands do. They are state, changed by a command, never a member's own flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {

@@ -6,7 +6,7 @@ use crate::server::{ServerHandle, start_with};
 use crate::state_store::open_rocks;
 use bytes::Bytes;
 use pharos_store::{Options, RocksStore, Store, WriteBatch};
-use pharos_znode::{Applied, Command, Op, SessionId, State};
+use pharos_znode::{Applied, Command, Op, State};
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
@@ -25,17 +25,7 @@ fn falsify(store: &Path, znode: &str) {
     store.load(&mut keep).unwrap();
     let mut state = State::from_rows(rows).unwrap();
     let op = Op::SetData { path: znode.to_owned(), data: Some(Bytes::from_static(b"false")), version: -1 };
-    let command = Command {
-        origin: 0,
-        boot: 0,
-        request: 0,
-        session: SessionId::NONE,
-        attach: 0,
-        cxid: 0,
-        auth: Vec::new(),
-        zxid: Some(state.zxid()),
-        op,
-    };
+    let command = Command { zxid: Some(state.zxid()), ..Command::of_ensemble(op) };
     state.apply(&command, 0, &mut Applied::new());
     let mut batch = WriteBatch::default();
     for (key, value) in state.take_dirty().to_pairs() {
