@@ -13,8 +13,8 @@ use super::link::{Link, Message};
 use super::log::{Asked, Log, command, op};
 use crate::rng::Rng;
 
-/// The most requests that are carried out and not heard of when a leader is lost. Two to four times as many writes without
-/// an answer leave traces then as in a run of `./x chaos`.
+/// The most requests that are carried out and not heard of when a leader is lost. About twice as many writes without an
+/// answer leave traces then as in a run of `./x chaos`: 36 against 18.
 const LONGEST_TAIL: usize = 8;
 /// How long an answer is on its way at most.
 const LATENCY: u64 = 400;
