@@ -15,7 +15,6 @@ pub mod local;
 mod local_members;
 pub mod objects;
 pub mod real_zookeeper;
-mod rng;
 pub mod sandbox;
 pub mod watch;
 pub mod wire;

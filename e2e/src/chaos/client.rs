@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use pharos_history::{
-    Answer, Body, Connection, EventKind, Incoming, Micros, Operation, Outcome, Request, Session, WatchEvent,
+    Answer, Connection, EventKind, Incoming, Micros, Operation, Outcome, Request, Session, WatchEvent,
 };
 use pharos_jute::{Reader, ReplyHeader, WatcherEvent, xid};
 
 use super::translate;
-use super::watching::Watching;
 use crate::wire::{self, Expired, Terms, Wire};
+use pharos_crowd::Watching;
 
 /// The one clock of a run.
 #[derive(Clone, Copy)]
@@ -193,12 +193,4 @@ fn event(header: ReplyHeader, body: &[u8]) -> anyhow::Result<WatchEvent> {
     let event = WatcherEvent::decode(&mut Reader::new(body)).context("cannot read a watch event")?;
     let kind = EventKind::from_i32(event.kind).with_context(|| format!("no server sends {event:?}"))?;
     Ok(WatchEvent { zxid: header.zxid, kind, path: event.path.unwrap_or_default().to_owned() })
-}
-
-/// The value that an answer carries, if it is that of a read.
-pub(super) fn version_of(answer: &Answer) -> Option<i32> {
-    match &answer.result {
-        Ok(Body::Data(_, stat) | Body::Stat(stat) | Body::Created(_, stat)) => Some(stat.version),
-        _ => None,
-    }
 }

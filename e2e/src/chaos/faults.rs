@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use crate::command::output;
 use crate::local::LocalEnsemble;
-use crate::rng::Rng;
+use pharos_crowd::Rng;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +88,7 @@ pub(super) fn inject(
     while !first.is_empty() || start.elapsed() < length {
         pause(rng, 800, 3_000);
         let fault =
-            if first.is_empty() { rng.weighted(chances) } else { first.remove(rng.below(first.len())) };
+            if first.is_empty() { rng.weighted(chances) } else { first.remove(rng.index(first.len())) };
         let at = start.elapsed().as_secs_f64();
         one(ensemble, fault, rng).with_context(|| format!("{fault}, {at:.1} s after the start"))?;
         *counts.entry(fault).or_default() += 1;
@@ -100,7 +100,7 @@ pub(super) fn inject(
 }
 
 fn one(ensemble: &mut LocalEnsemble, fault: Fault, rng: &mut Rng) -> anyhow::Result<()> {
-    let any = rng.below(ensemble.size());
+    let any = rng.index(ensemble.size());
     match fault {
         Fault::Kill => restart(ensemble, &[any], rng),
         Fault::KillLeader => {
@@ -140,5 +140,5 @@ fn stop(ensemble: &LocalEnsemble, member: usize, rng: &mut Rng) -> anyhow::Resul
 
 /// The length of a fault, or of the peace before it.
 fn pause(rng: &mut Rng, least_ms: usize, most_ms: usize) {
-    std::thread::sleep(Duration::from_millis((least_ms + rng.below(most_ms - least_ms)) as u64));
+    std::thread::sleep(Duration::from_millis((least_ms + rng.index(most_ms - least_ms)) as u64));
 }

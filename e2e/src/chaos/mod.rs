@@ -9,8 +9,6 @@ mod faults;
 mod report;
 mod sessions;
 mod translate;
-mod watching;
-mod workload;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,9 +20,9 @@ use pharos_history::{Body, History, Limits, Request, Session, Stat, View};
 
 use crate::command::wait_until;
 use crate::local::LocalEnsemble;
-use crate::rng::Rng;
 use client::{Client, Clock};
-use sessions::{Shared, look, look_at_all, names};
+use pharos_crowd::{Rng, look};
+use sessions::{Shared, look_at_all, names};
 
 pub use faults::{ANY, Chances, Fault, ONE_MEMBER};
 pub use report::{Outcomes, Verdict};
@@ -69,7 +67,7 @@ pub fn run(options: Options) -> anyhow::Result<Verdict> {
         let observe = |member| scope.spawn(move || sessions::observe(shared, member, blind));
         let observers: Vec<_> = (0..options.members).map(observe).collect();
         let mut work = |client| {
-            let seed = rng.below(usize::MAX) as u64;
+            let seed = rng.index(usize::MAX) as u64;
             scope.spawn(move || sessions::work(shared, client, seed, stop))
         };
         let workers: Vec<_> = (0..options.clients).map(&mut work).collect();
@@ -96,7 +94,7 @@ pub fn run(options: Options) -> anyhow::Result<Verdict> {
 /// Creates what the workload takes for granted.
 fn prepare(clock: Clock, address: SocketAddr) -> anyhow::Result<Vec<Session>> {
     let mut client = open(clock, address)?;
-    for request in workload::fixtures() {
+    for request in pharos_crowd::fixtures() {
         let answers = client.ask(vec![request])?;
         ensure!(answers.iter().all(|answer| answer.result.is_ok()), "cannot prepare: {answers:?}");
     }
@@ -109,7 +107,7 @@ fn wait_for_ephemerals(clock: Clock, address: SocketAddr) -> anyhow::Result<Vec<
     let mut client = open(clock, address)?;
     wait_until("the last ephemeral znode to go", PATIENCE, || {
         let mut left = 0;
-        for parent in workload::ephemeral_parents() {
+        for parent in pharos_crowd::ephemeral_parents() {
             let answers = client.ask(vec![Request::Sync, look(View::Children, &parent)])?;
             left += answers.iter().map(|answer| names(answer).len()).sum::<usize>();
         }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use pharos_history::{Answer, Body, EventKind, Incoming, Request, Session, View, WatchEvent};
 
 use super::client::{Client, Clock, Connected};
-use super::workload::{self, ROOT, Workload};
-use crate::rng::Rng;
+use pharos_crowd::{ROOT, Rng, Workload, effects, look};
 
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -43,14 +42,14 @@ pub(super) fn work(shared: Shared<'_>, number: usize, seed: u64, stop: &AtomicBo
             continue;
         }
         doubtful.extend(ask_batch(&mut client, &mut load));
-        match load.rng().below(1500) {
+        match load.rng().index(1500) {
             0..4 => client.disconnect(),
             4 => client.close(),
             5 => client.forget(),
             _ => {}
         }
         let longest = usize::try_from(shared.pause.as_micros()).unwrap_or(0);
-        std::thread::sleep(Duration::from_micros(load.rng().below(longest + 1) as u64));
+        std::thread::sleep(Duration::from_micros(load.rng().index(longest + 1) as u64));
     }
     if load.rng().one_in(2) {
         client.close();
@@ -66,7 +65,7 @@ fn ask_batch(client: &mut Client, load: &mut Workload) -> Vec<Request> {
             batch.iter().zip(&answers).for_each(|(request, answer)| load.answered(request, answer));
             Vec::new()
         }
-        Err(_) => batch.iter().flat_map(workload::effects).collect(),
+        Err(_) => batch.iter().flat_map(effects).collect(),
     }
 }
 
@@ -139,8 +138,4 @@ fn written(incoming: &[Incoming]) -> Vec<Request> {
     paths.sort_unstable();
     paths.dedup();
     paths.into_iter().map(|path| look(View::Data, path)).collect()
-}
-
-pub(super) fn look(view: View, path: &str) -> Request {
-    Request::Read { view, path: path.to_owned(), watch: false }
 }

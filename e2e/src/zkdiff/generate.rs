@@ -3,7 +3,7 @@
 use pharos_jute::OpCode;
 
 use super::action::{AclEntry, Action, Data, NewNode, Path};
-use crate::rng::Rng;
+use pharos_crowd::Rng;
 
 /// One step of a run.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ impl Generator {
     }
 
     pub(crate) fn step(&mut self) -> Step {
-        let connection = self.rng.below(self.connections);
-        match self.rng.below(200) {
+        let connection = self.rng.index(self.connections);
+        match self.rng.index(200) {
             0 => Step::Resume(connection),
             1 => Step::Renew(connection),
             _ => Step::Request(connection, self.action()),
@@ -58,7 +58,7 @@ impl Generator {
     }
 
     fn action(&mut self) -> Action {
-        match self.rng.below(100) {
+        match self.rng.index(100) {
             0..22 => self.create(),
             22..32 => Action::Delete(self.write_path(), self.version()),
             32..42 => Action::SetData(self.write_path(), self.data(), self.version()),
@@ -77,7 +77,7 @@ impl Generator {
 
     fn rare(&mut self) -> Action {
         let user = self.rng.pick(&["alice:secret", "bob:secret"]);
-        match self.rng.below(12) {
+        match self.rng.index(12) {
             0..6 => Action::Auth("digest".into(), Data(Some(user.into()))),
             6 => Action::Auth("nonsense".into(), Data(Some(b"x".to_vec()))),
             7 => Action::Check(self.path(), -1),
@@ -101,14 +101,14 @@ impl Generator {
         }
         if self.rng.one_in(8) {
             // The sequential nodes that creates leave behind.
-            let number = self.rng.below(6);
+            let number = self.rng.index(6);
             path.push_str(&format!("/s{number:010}"));
         }
         path
     }
 
     fn path(&mut self) -> Path {
-        match self.rng.below(40) {
+        match self.rng.index(40) {
             0 => None,
             1..4 => Some(self.rng.pick(&ODD_PATHS).into()),
             4 => Some(self.rng.pick(&FIXED[..2]).into()),
@@ -126,18 +126,18 @@ impl Generator {
     }
 
     fn data(&mut self) -> Data {
-        Data(match self.rng.below(8) {
+        Data(match self.rng.index(8) {
             0 => None,
             1 => Some(Vec::new()),
             2 => Some(vec![b'x'; 2000]),
-            _ => Some(format!("data {}", self.rng.below(100)).into_bytes()),
+            _ => Some(format!("data {}", self.rng.index(100)).into_bytes()),
         })
     }
 
     fn acl(&mut self) -> Option<Vec<AclEntry>> {
         let entry = |perms, scheme: &str, id: &str| (perms, scheme.to_owned(), id.to_owned());
         let open = entry(31, "world", "anyone");
-        Some(match self.rng.below(60) {
+        Some(match self.rng.index(60) {
             0 => return None,
             1 => vec![],
             2 => vec![entry(31, "auth", "")],
@@ -146,7 +146,7 @@ impl Generator {
             5 => vec![entry(31, "ip", "127.0.0.0/8"), entry(1, "ip", "10.0.0.0/30")],
             6 => vec![entry(31, "ip", "10.0.0.1")],
             7 => vec![open.clone(), open, entry(1, "digest", "user:hash")],
-            8 => vec![entry(i32::try_from(self.rng.below(32)).unwrap_or(1), "world", "anyone")],
+            8 => vec![entry(i32::try_from(self.rng.index(32)).unwrap_or(1), "world", "anyone")],
             9 => vec![self.bad_acl()],
             10 => vec![entry(31, "ip", "::1/64"), open],
             _ => vec![open],
@@ -219,10 +219,10 @@ impl Generator {
     /// Null paths and lists are not asked for here: the former leave an original ZooKeeper with changes that were never
     /// made, the latter are the one malformed multi that takes no zxid.
     fn multi(&mut self) -> Action {
-        let count = self.rng.below(6);
+        let count = self.rng.index(6);
         let mut ops = Vec::new();
         while ops.len() < count {
-            let op = match self.rng.below(20) {
+            let op = match self.rng.index(20) {
                 0..9 => self.create(),
                 9..13 => Action::Delete(self.write_path(), self.version()),
                 13..17 => Action::SetData(self.write_path(), self.data(), self.version()),
@@ -238,7 +238,7 @@ impl Generator {
     }
 
     fn multi_read(&mut self) -> Action {
-        let count = self.rng.below(5);
+        let count = self.rng.index(5);
         let ops = [OpCode::GetData, OpCode::GetChildren];
         let mut reads = Vec::new();
         while reads.len() < count {
@@ -252,7 +252,7 @@ impl Generator {
 
     fn watch(&mut self) -> Action {
         let path = Some(self.good_path());
-        match self.rng.below(10) {
+        match self.rng.index(10) {
             0..5 => Action::Watch(OpCode::AddWatch, path, self.rng.weighted(&[(4, 0), (4, 1), (1, 2)])),
             5..7 => Action::Watch(OpCode::CheckWatches, path, self.rng.pick(&[1, 2, 3, 4, 5])),
             _ => Action::Watch(OpCode::RemoveWatches, path, self.rng.pick(&[1, 2, 3, 4, 5])),
@@ -263,7 +263,7 @@ impl Generator {
         let op = self.rng.pick(&[OpCode::SetWatches, OpCode::SetWatches2]);
         let mut lists: [Vec<String>; 5] = Default::default();
         for list in &mut lists {
-            for _ in 0..self.rng.below(3) {
+            for _ in 0..self.rng.index(3) {
                 list.push(self.good_path());
             }
         }

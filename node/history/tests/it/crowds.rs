@@ -6,15 +6,14 @@
 mod client;
 mod flaw;
 mod link;
-mod load;
 mod log;
 mod world;
 
 use pharos_history::{History, Limits, Report};
 
-use crate::rng::Rng;
 use client::Client;
 use flaw::{Flaw, Plan};
+use pharos_crowd::Rng;
 use world::World;
 
 const SEEDS: u64 = 40;
@@ -35,13 +34,13 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let mut rng = Rng(seed);
-        let world = World::new(Rng(rng.below(u64::MAX)));
+        let mut rng = Rng::new(seed);
+        let world = World::new(Rng::new(rng.below(u64::MAX)));
         Self { loses: true, rng, world, clients: Vec::new() }
     }
 
     fn work(&mut self) {
-        self.until_gone(Client::script(load::fixtures()));
+        self.until_gone(Client::script(pharos_crowd::fixtures()));
         for number in 0..WORKERS {
             let rng = self.split();
             self.clients.push(Client::worker(number, rng));
@@ -75,7 +74,7 @@ impl Run {
     }
 
     fn split(&mut self) -> Rng {
-        Rng(self.rng.below(u64::MAX))
+        Rng::new(self.rng.below(u64::MAX))
     }
 
     fn until_gone(&mut self, client: Client) {

@@ -5,8 +5,8 @@ use pharos_history::{Body, History, Request};
 use stateright::semantics::register::{Register, RegisterOp, RegisterRet};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 
-use crate::rng::Rng;
 use crate::script::{Script, broken, create, created, data, get, set, stat};
+use pharos_crowd::Rng;
 
 #[derive(Clone, Copy)]
 struct Step {
@@ -114,7 +114,7 @@ fn is_linearizable(steps: &[Step]) -> bool {
 
 #[test]
 fn what_is_accepted_is_linearizable_and_what_is_not_linearizable_is_found() {
-    let mut rng = Rng(1);
+    let mut rng = Rng::new(1);
     let (mut both, mut neither, mut stricter) = (0, 0, 0);
     for round in 0..3000 {
         let steps = steps(&mut rng);
@@ -132,10 +132,10 @@ fn what_is_accepted_is_linearizable_and_what_is_not_linearizable_is_found() {
 
 #[test]
 fn what_took_effect_between_question_and_answer_is_accepted() {
-    let mut rng = Rng(2);
+    let mut rng = Rng::new(2);
     let mut untouched = 0;
     for _ in 0..1000 {
-        let mut ours = Rng(rng.below(u64::MAX));
+        let mut ours = Rng::new(rng.below(u64::MAX));
         let steps = steps(&mut ours);
         let in_order = steps.windows(2).all(|pair| match pair {
             [one, two] => two.at == one.at + usize::from(two.writes.is_some()),

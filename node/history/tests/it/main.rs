@@ -4,7 +4,6 @@
 
 mod crowds;
 mod linearizability;
-mod rng;
 mod script;
 mod sessions;
 mod sessions_order;

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use pharos_history::{
-    Answer, Body, Connection, ErrorCode, EventKind, Incoming, Micros, Operation, Outcome, Rearm, Request,
-    Session, View, WatchEvent,
+    Answer, Body, Connection, EventKind, Incoming, Micros, Operation, Outcome, Request, Session, View,
+    WatchEvent,
 };
 
 use super::link::Message;
-use super::load::{self, Load, ROOT, look};
 use super::world::{LinkId, World};
-use crate::rng::Rng;
+use pharos_crowd::Rng;
+use pharos_crowd::{ROOT, Watching, Workload, effects, look};
 
 const TIMEOUTS_MS: [i32; 3] = [4_000, 6_000, 10_000];
 const OBSERVER_TIMEOUT_MS: i32 = 10_000;
@@ -21,7 +21,7 @@ const OBSERVER_PAUSE: u64 = 2_000;
 
 enum Role {
     /// Writes and reads at random. With what shows what became of lost requests.
-    Worker(Box<Load>, Vec<Request>),
+    Worker(Box<Workload>, Vec<Request>),
     /// Watches everything, and reads what has changed.
     Observer,
     /// Asks this and no more.
@@ -83,7 +83,7 @@ impl Client {
     }
 
     pub(super) fn worker(number: usize, mut rng: Rng) -> Self {
-        let load = Load::new(number, Rng(rng.below(u64::MAX)));
+        let load = Workload::new(number, Rng::new(rng.below(u64::MAX)));
         let timeout_ms = rng.pick(&TIMEOUTS_MS);
         Self { timeout_ms, ..Self::new(Role::Worker(Box::new(load), Vec::new()), rng) }
     }
@@ -93,11 +93,11 @@ impl Client {
     }
 
     pub(super) fn script(requests: Vec<Request>) -> Self {
-        Self::new(Role::Script(requests), Rng(0))
+        Self::new(Role::Script(requests), Rng::new(0))
     }
 
     pub(super) fn witness() -> Self {
-        Self::new(Role::Witness, Rng(0))
+        Self::new(Role::Witness, Rng::new(0))
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -170,7 +170,7 @@ impl Client {
         }
         if matches!(self.stage, Stage::Work) && self.waiting > 0 {
             let effects: Vec<Request> =
-                self.last_batch().iter().flat_map(|op| load::effects(&op.request)).collect();
+                self.last_batch().iter().flat_map(|op| effects(&op.request)).collect();
             if let Role::Worker(_, doubtful) = &mut self.role {
                 doubtful.extend(effects);
             }
@@ -306,56 +306,5 @@ fn read_after(incoming: &Incoming) -> Option<&str> {
             ..
         }) => Some(path),
         _ => None,
-    }
-}
-
-/// Which watches a client has, to set them again on its next connection.
-#[derive(Default)]
-struct Watching {
-    seen: i64,
-    data: BTreeSet<String>,
-    exist: BTreeSet<String>,
-    child: BTreeSet<String>,
-    persistent: BTreeSet<String>,
-    recursive: BTreeSet<String>,
-}
-
-impl Watching {
-    fn answered(&mut self, request: &Request, answer: &Answer) {
-        self.seen = self.seen.max(answer.zxid);
-        let missing = answer.result == Err(ErrorCode::NO_NODE);
-        let (list, path) = match request {
-            Request::Read { view: View::Stat, path, watch: true } if missing => (&mut self.exist, path),
-            _ if answer.result.is_err() => return,
-            Request::Read { view: View::Children, path, watch: true } => (&mut self.child, path),
-            Request::Read { path, watch: true, .. } => (&mut self.data, path),
-            Request::AddWatch { path, recursive: true } => (&mut self.recursive, path),
-            Request::AddWatch { path, recursive: false } => (&mut self.persistent, path),
-            _ => return,
-        };
-        list.insert(path.clone());
-    }
-
-    fn fired(&mut self, event: &WatchEvent) {
-        if event.kind != EventKind::NodeChildrenChanged {
-            self.data.remove(&event.path);
-            self.exist.remove(&event.path);
-        }
-        if matches!(event.kind, EventKind::NodeChildrenChanged | EventKind::NodeDeleted) {
-            self.child.remove(&event.path);
-        }
-    }
-
-    fn lists(&self) -> Option<Rearm> {
-        let list = |paths: &BTreeSet<String>| paths.iter().cloned().collect();
-        let lists = Rearm {
-            since: self.seen,
-            data: list(&self.data),
-            exist: list(&self.exist),
-            child: list(&self.child),
-            persistent: list(&self.persistent),
-            recursive: list(&self.recursive),
-        };
-        (lists != Rearm { since: self.seen, ..Rearm::default() }).then_some(lists)
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use pharos_znode::{Command, Op};
 
-use super::load::JOB;
 use super::log::{Asked, Log};
-use crate::rng::Rng;
+use pharos_crowd::JOB;
+use pharos_crowd::Rng;
 
 /// Of writes that would have changed something, at one change of leaders:
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

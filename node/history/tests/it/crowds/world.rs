@@ -11,7 +11,7 @@ use pharos_znode::{Command, Op, SessionId};
 use super::flaw::{Plan, Tail};
 use super::link::{Link, Message};
 use super::log::{Asked, Log, command, op};
-use crate::rng::Rng;
+use pharos_crowd::Rng;
 
 /// The most requests that are carried out and not heard of when a leader is lost. About twice as many writes without an
 /// answer leave traces then as in a run of `./x chaos`: 36 against 18.

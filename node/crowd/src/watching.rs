@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use pharos_history::{Answer, ErrorCode, EventKind, Rearm, Request, View, WatchEvent};
 
-#[derive(Default)]
-pub(super) struct Watching {
+/// Them, and how far the client has seen.
+#[derive(Debug, Default)]
+pub struct Watching {
     /// The zxid of the last answer. Not of the last event: another of the same transaction may still have been to come.
     seen: i64,
     data: BTreeSet<String>,
@@ -16,7 +17,8 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    pub(super) fn answered(&mut self, request: &Request, answer: &Answer) {
+    /// A request was answered.
+    pub fn answered(&mut self, request: &Request, answer: &Answer) {
         self.seen = self.seen.max(answer.zxid);
         let missing = answer.result == Err(ErrorCode::NO_NODE);
         match request {
@@ -40,7 +42,8 @@ impl Watching {
         }
     }
 
-    pub(super) fn fired(&mut self, event: &WatchEvent) {
+    /// An event came: a watch for once is gone.
+    pub fn fired(&mut self, event: &WatchEvent) {
         let path = event.path.as_str();
         match event.kind {
             EventKind::NodeCreated | EventKind::NodeDataChanged => {
@@ -59,7 +62,8 @@ impl Watching {
     }
 
     /// What a new connection has to be told, if there is anything.
-    pub(super) fn lists(&self) -> Option<Rearm> {
+    #[must_use]
+    pub fn lists(&self) -> Option<Rearm> {
         let list = |paths: &BTreeSet<String>| paths.iter().cloned().collect();
         let lists = Rearm {
             since: self.seen,

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pharos_history::{Answer, Body, Request, View, Write};
 
-use super::client::version_of;
-use crate::rng::Rng;
+use crate::Rng;
 
 /// Everything is below this.
-pub(super) const ROOT: &str = "/chaos";
+pub const ROOT: &str = "/chaos";
+/// Where sequential znodes are that stay.
+pub const JOB: &str = "/chaos/q/job-";
 const REGISTERS: usize = 6;
 const CHURN: usize = 6;
 const LOCKS: usize = 4;
@@ -19,7 +20,8 @@ const LOCKS: usize = 4;
 const MOST_OWN: usize = 6;
 
 /// What one client knows and asks.
-pub(super) struct Workload {
+#[derive(Debug)]
+pub struct Workload {
     client: usize,
     rng: Rng,
     values: u64,
@@ -28,14 +30,16 @@ pub(super) struct Workload {
 }
 
 /// The znodes that are there from the beginning, and stay.
-pub(super) fn fixtures() -> Vec<Request> {
+#[must_use]
+pub fn fixtures() -> Vec<Request> {
     let registers = (0..REGISTERS).map(register);
     let fixed = ["", "/r", "/n", "/e", "/q", "/l"].into_iter().map(|name| format!("{ROOT}{name}"));
     fixed.chain(registers).map(|path| Request::Write(create(path, Vec::new(), false, false))).collect()
 }
 
 /// Parents whose children are all ephemeral.
-pub(super) fn ephemeral_parents() -> [String; 2] {
+#[must_use]
+pub fn ephemeral_parents() -> [String; 2] {
     [format!("{ROOT}/e"), format!("{ROOT}/l")]
 }
 
@@ -48,17 +52,20 @@ fn create(path: String, data: Vec<u8>, ephemeral: bool, sequential: bool) -> Wri
 }
 
 impl Workload {
-    pub(super) fn new(client: usize, rng: Rng) -> Self {
+    /// That of the client with this number.
+    #[must_use]
+    pub fn new(client: usize, rng: Rng) -> Self {
         Self { client, rng, values: 0, versions: BTreeMap::new(), own: VecDeque::new() }
     }
 
-    pub(super) fn rng(&mut self) -> &mut Rng {
+    /// The client's own chance.
+    pub fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
 
     /// Requests to be sent at once.
-    pub(super) fn batch(&mut self) -> Vec<Request> {
-        let count = 1 + self.rng.below(8);
+    pub fn batch(&mut self) -> Vec<Request> {
+        let count = 1 + self.rng.index(8);
         let mut batch = Vec::new();
         for _ in 0..count {
             self.one(&mut batch);
@@ -67,7 +74,7 @@ impl Workload {
     }
 
     /// Learns from the answer to a request.
-    pub(super) fn answered(&mut self, request: &Request, answer: &Answer) {
+    pub fn answered(&mut self, request: &Request, answer: &Answer) {
         if let (Some(version), Some(path)) = (version_of(answer), named(request)) {
             self.versions.insert(path.to_owned(), version);
         }
@@ -79,7 +86,7 @@ impl Workload {
     }
 
     fn one(&mut self, batch: &mut Vec<Request>) {
-        match self.rng.below(100) {
+        match self.rng.index(100) {
             0..16 => batch.push(Request::Write(self.set())),
             16..30 => batch.push(self.read(View::Data)),
             30..40 => batch.push(self.read(View::Stat)),
@@ -103,7 +110,7 @@ impl Workload {
     /// Any version, the one last seen, or one that may be wrong.
     fn version(&mut self, path: &str) -> i32 {
         let known = self.versions.get(path).copied();
-        match (self.rng.below(4), known) {
+        match (self.rng.index(4), known) {
             (0, Some(version)) => version,
             (1, _) if self.rng.one_in(4) => 1,
             _ => -1,
@@ -111,18 +118,18 @@ impl Workload {
     }
 
     fn set(&mut self) -> Write {
-        let path = if self.rng.one_in(4) { self.churned() } else { register(self.rng.below(REGISTERS)) };
+        let path = if self.rng.one_in(4) { self.churned() } else { register(self.rng.index(REGISTERS)) };
         Write::SetData { version: self.version(&path), data: self.value(), path }
     }
 
     fn churned(&mut self) -> String {
-        let path = format!("{ROOT}/n/{}", self.rng.below(CHURN));
-        if self.rng.one_in(3) { format!("{path}/{}", self.rng.below(3)) } else { path }
+        let path = format!("{ROOT}/n/{}", self.rng.index(CHURN));
+        if self.rng.one_in(3) { format!("{path}/{}", self.rng.index(3)) } else { path }
     }
 
     fn read(&mut self, view: View) -> Request {
-        let path = match self.rng.below(8) {
-            0..4 => register(self.rng.below(REGISTERS)),
+        let path = match self.rng.index(8) {
+            0..4 => register(self.rng.index(REGISTERS)),
             4..7 => self.churned(),
             _ => self.lock(),
         };
@@ -130,8 +137,8 @@ impl Workload {
     }
 
     fn children(&mut self) -> Request {
-        let path = match self.rng.below(6) {
-            0..4 => format!("{ROOT}/n/{}", self.rng.below(CHURN)),
+        let path = match self.rng.index(6) {
+            0..4 => format!("{ROOT}/n/{}", self.rng.index(CHURN)),
             4 => format!("{ROOT}/n"),
             _ => format!("{ROOT}/{}", self.rng.pick(&["e", "q", "l"])),
         };
@@ -148,7 +155,7 @@ impl Workload {
     }
 
     fn lock(&mut self) -> String {
-        format!("{ROOT}/e/{}", self.rng.below(LOCKS))
+        format!("{ROOT}/e/{}", self.rng.index(LOCKS))
     }
 
     fn ephemeral(&mut self) -> Write {
@@ -166,19 +173,19 @@ impl Workload {
             return Write::Delete { path, version: -1 };
         }
         let ephemeral = self.rng.one_in(2);
-        let path = format!("{ROOT}/{}", if ephemeral { "l/lock-" } else { "q/job-" });
+        let path = if ephemeral { format!("{ROOT}/l/lock-") } else { JOB.to_owned() };
         create(path, self.value(), ephemeral, true)
     }
 
     fn multi(&mut self) -> Request {
         let mut writes = vec![self.set()];
-        for _ in 0..1 + self.rng.below(3) {
-            writes.push(match self.rng.below(5) {
+        for _ in 0..1 + self.rng.index(3) {
+            writes.push(match self.rng.index(5) {
                 0 => self.churn_create(),
                 1 => self.churn_delete(),
                 2 => self.ephemeral(),
                 3 => {
-                    let path = register(self.rng.below(REGISTERS));
+                    let path = register(self.rng.index(REGISTERS));
                     Write::Check { version: self.version(&path), path }
                 }
                 _ => self.set(),
@@ -189,21 +196,34 @@ impl Workload {
 
     fn persistent_watch(&mut self) -> Request {
         let recursive = self.rng.one_in(2);
-        let path = if recursive { format!("{ROOT}/n") } else { register(self.rng.below(REGISTERS)) };
+        let path = if recursive { format!("{ROOT}/n") } else { register(self.rng.index(REGISTERS)) };
         Request::AddWatch { path, recursive }
     }
 }
 
 /// Reads that show whether a write has happened.
-pub(super) fn effects(request: &Request) -> Vec<Request> {
+#[must_use]
+pub fn effects(request: &Request) -> Vec<Request> {
     let writes = match request {
         Request::Write(write) => std::slice::from_ref(write),
         Request::Multi(writes) => writes,
         _ => &[],
     };
-    let read =
-        |write: &Write| Request::Read { view: View::Data, path: write.path().to_owned(), watch: false };
-    writes.iter().map(read).collect()
+    writes.iter().map(|write| look(View::Data, write.path())).collect()
+}
+
+/// A read without a watch.
+#[must_use]
+pub fn look(view: View, path: &str) -> Request {
+    Request::Read { view, path: path.to_owned(), watch: false }
+}
+
+/// The version that an answer tells.
+fn version_of(answer: &Answer) -> Option<i32> {
+    match &answer.result {
+        Ok(Body::Data(_, stat) | Body::Stat(stat) | Body::Created(_, stat)) => Some(stat.version),
+        _ => None,
+    }
 }
 
 fn named(request: &Request) -> Option<&str> {
