@@ -5,7 +5,7 @@
 //! only from a run's own copies.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -141,13 +141,42 @@ fn parse_artifact(line: &str) -> Option<Artifact> {
     })
 }
 
-fn lock_target(layout: &Layout) -> anyhow::Result<File> {
+/// Locks the shared target directory until the file is dropped. Cargo tells what is new by times alone, so what another
+/// clone left there would pass for this one's: it forgets the workspace's own crates first. Dependencies stay.
+pub(crate) fn lock_target(layout: &Layout) -> anyhow::Result<File> {
     std::fs::create_dir_all(&layout.target)
         .with_context(|| format!("cannot make {}", layout.target.display()))?;
     let path = layout.target.join("pharos.lock");
-    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    let here = layout.root.as_os_str().as_encoded_bytes();
+    let mut owner = Vec::new();
+    file.read_to_end(&mut owner)?;
+    if owner != here {
+        forget_own_crates(&layout.target)?;
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(here)?;
+    }
     Ok(file)
+}
+
+/// Removes cargo's notes that crates of the workspace were built, in every profile under `target`.
+fn forget_own_crates(target: &Path) -> anyhow::Result<()> {
+    for profile in std::fs::read_dir(target)?.flatten() {
+        let notes = profile.path().join(".fingerprint");
+        for note in std::fs::read_dir(notes).into_iter().flatten().flatten() {
+            let name = note.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("pharos-") || name.starts_with("xtask-") {
+                let path = note.path();
+                std::fs::remove_dir_all(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -31,6 +31,7 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     let end_to_end = end_to_end.first().context("pharos-e2e has no tests")?;
     step("unit and property tests", || {
         units.iter().try_for_each(|test| run(&mut executable(&copies, test)))?;
+        let _lock = artifacts::lock_target(layout)?;
         run(&mut cargo(layout, ["test", "--quiet", "--workspace", "--doc"]))
     })?;
     sim::run_built(&copies, &sim::Options::gate())?;
@@ -52,6 +53,7 @@ const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
 
 fn planted_bugs(layout: &Layout, package: &str) -> anyhow::Result<()> {
     let args = ["test", "--quiet", "--package", package, "--features", "planted-bugs", "--test", "it"];
+    let _lock = artifacts::lock_target(layout)?;
     run(&mut cargo(layout, args))
 }
 

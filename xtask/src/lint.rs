@@ -1,5 +1,6 @@
 //! Format, lints and documentation.
 
+use crate::artifacts;
 use crate::layout::Layout;
 use crate::setup;
 use crate::shell::{self, cargo, step};
@@ -25,6 +26,7 @@ pub(crate) fn clippy(layout: &Layout) -> anyhow::Result<()> {
 pub(crate) fn documentation(layout: &Layout) -> anyhow::Result<()> {
     setup::cpp(layout)?;
     step("documentation", || {
+        let _lock = artifacts::lock_target(layout)?;
         // RUSTDOCFLAGS, unlike RUSTFLAGS, rebuilds no dependency.
         shell::run(
             cargo(layout, ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
@@ -34,5 +36,6 @@ pub(crate) fn documentation(layout: &Layout) -> anyhow::Result<()> {
 }
 
 fn run_cargo(layout: &Layout, args: &[&str]) -> anyhow::Result<()> {
+    let _lock = artifacts::lock_target(layout)?;
     shell::run(&mut cargo(layout, args))
 }

@@ -143,6 +143,16 @@ fn outputs(directory: &Path) -> BTreeMap<&'static str, Vec<u8>> {
     ["results", "late"].into_iter().map(read).collect()
 }
 
+/// When a life is killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Never,
+    /// After so many operations on files.
+    After(u64),
+    /// At the first operation after a checkpoint counts; a run commits nothing before one does.
+    AtCheckpoint,
+}
+
 struct Life {
     report: Result<Report, StreamError>,
     checkpoints: u64,
@@ -153,17 +163,26 @@ fn live_once(
     directory: &Path,
     document: &str,
     threads: usize,
-    left: u64,
+    death: Death,
     ensemble: &MemoryCoordination,
 ) -> Life {
+    let left = Arc::new(AtomicU64::new(match death {
+        Death::After(operations) => operations,
+        Death::Never | Death::AtCheckpoint => u64::MAX,
+    }));
     let checkpoints = Arc::new(AtomicU64::new(0));
     let restored = Arc::new(Mutex::new(None));
-    let (counted, noted) = (Arc::clone(&checkpoints), Arc::clone(&restored));
+    let (counted, noted, killed) = (Arc::clone(&checkpoints), Arc::clone(&restored), Arc::clone(&left));
     let options = RunOptions {
         threads,
         run: "test".to_owned(),
         listener: Arc::new(move |event| match event {
-            Event::Checkpoint { .. } => drop(counted.fetch_add(1, Ordering::SeqCst)),
+            Event::Checkpoint { .. } => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                if death == Death::AtCheckpoint {
+                    killed.store(0, Ordering::SeqCst);
+                }
+            }
             Event::Restored { epoch } => *noted.lock().unwrap() = Some(*epoch),
             _ => {}
         }),
@@ -176,8 +195,7 @@ fn live_once(
         }),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let connectors: Arc<dyn Connectors> =
-        Arc::new(Mortal { files: Files::new(directory), left: Arc::new(AtomicU64::new(left)) });
+    let connectors: Arc<dyn Connectors> = Arc::new(Mortal { files: Files::new(directory), left });
     let report = run(&plan(document, directory), &connectors, &options);
     let restored = *restored.lock().unwrap();
     Life { report, checkpoints: checkpoints.load(Ordering::SeqCst), restored }
@@ -192,7 +210,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
         let document = DOCUMENT.replace("WINDOWING", windowing);
         let whole = tempfile::tempdir().unwrap();
         write_input(whole.path());
-        let life = live_once(whole.path(), &document, 2, u64::MAX, &MemoryCoordination::default());
+        let life = live_once(whole.path(), &document, 2, Death::Never, &MemoryCoordination::default());
         life.report.unwrap();
         let expected = outputs(whole.path());
         assert!(expected.values().all(|bytes| !bytes.is_empty()));
@@ -206,7 +224,11 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
                 lives += 1;
                 assert!(lives < 300, "every life goes a little further");
                 let threads = 1 + (lives % 3) as usize;
-                let life = live_once(broken.path(), &document, threads, (first + lives) * scale, &ensemble);
+                let death = match lives {
+                    2 | 3 => Death::AtCheckpoint,
+                    _ => Death::After((first + lives) * scale),
+                };
+                let life = live_once(broken.path(), &document, threads, death, &ensemble);
                 restored_from.extend(life.restored.filter(|_| life.checkpoints > 0));
                 match life.report {
                     Ok(_) => break,
@@ -230,9 +252,9 @@ fn a_run_that_is_done_is_not_run_again() {
     write_input(directory.path());
     let document = DOCUMENT.replace("WINDOWING", "fixed, size: 10s");
     let ensemble = MemoryCoordination::default();
-    live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap();
+    live_once(directory.path(), &document, 2, Death::Never, &ensemble).report.unwrap();
     std::fs::remove_file(directory.path().join("results-00000-of-00001")).unwrap();
-    let again = live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap();
+    let again = live_once(directory.path(), &document, 2, Death::Never, &ensemble).report.unwrap();
     assert!(again.already_completed);
     assert!(!directory.path().join("results-00000-of-00001").exists());
 }
@@ -243,14 +265,14 @@ fn a_checkpoint_of_an_input_with_other_columns_is_the_users_to_decide_about() {
     write_input(directory.path());
     let document = DOCUMENT.replace("WINDOWING", "fixed, size: 10s");
     let ensemble = MemoryCoordination::default();
-    let life = live_once(directory.path(), &document, 2, 1000, &ensemble);
+    let life = live_once(directory.path(), &document, 2, Death::AtCheckpoint, &ensemble);
     assert!(life.report.is_err() && life.checkpoints > 0, "it was killed after a checkpoint");
     for file in 0..3 {
         let path = directory.path().join(format!("in-{file}.json"));
         let text = std::fs::read_to_string(&path).unwrap().replace(r#","value""#, r#","other":1,"value""#);
         std::fs::write(path, text).unwrap();
     }
-    let error = live_once(directory.path(), &document, 2, u64::MAX, &ensemble).report.unwrap_err();
+    let error = live_once(directory.path(), &document, 2, Death::Never, &ensemble).report.unwrap_err();
     assert_eq!(error.fault(), Fault::User, "{error}");
     assert!(
         error.to_string().contains("is of another plan") && error.to_string().contains("`schema`"),
