@@ -95,17 +95,21 @@ pub fn run(
     let ids = task_ids(&graph, options.threads.max(1));
     let steps = Steps { graph, encoders, events: events.clone() };
     let shared = Arc::new(Shared::new(steps));
-    let (threads, news) = spawn(&shared, tasks);
     let mut control = Control {
         shared: &shared,
         connectors: &**connectors,
         events: &events,
         stop: &options.stop,
         coordinator: Coordinator::new(ids, start.next),
+        due: Instant::now(),
         keeping: start.keeping,
         coordination: options.durability.as_ref().map(|durability| Arc::clone(&durability.coordination)),
         sinks: BTreeMap::new(),
     };
+    control.schedule();
+    // What is due at once comes before the first round.
+    control.checkpoint_if_due()?;
+    let (threads, news) = spawn(&shared, tasks);
     let result = control.follow(&news, threads.len());
     if result.is_err() {
         shared.stop();
@@ -245,6 +249,8 @@ struct Control<'a> {
     events: &'a Events,
     stop: &'a AtomicBool,
     coordinator: Coordinator<TaskState>,
+    /// When the next checkpoint is, if any are taken.
+    due: Instant,
     keeping: Option<Keeping>,
     coordination: Option<Arc<Mutex<dyn Coordination>>>,
     /// What the sinks prepared last.
@@ -257,18 +263,12 @@ impl Control<'_> {
     fn follow(&mut self, news: &Receiver<News>, threads: usize) -> Result<(), StreamError> {
         let mut running = threads;
         let mut failure = None;
-        let mut due = Instant::now();
-        if let Some(keeping) = &self.keeping {
-            due += keeping.interval;
-        }
         while running > 0 {
             if self.stop.load(Ordering::Acquire) {
                 self.shared.stop();
             }
-            let interval = self.keeping.as_ref().map(|keeping| keeping.interval);
-            if let Some(interval) = interval.filter(|_| failure.is_none() && Instant::now() >= due) {
-                self.act(Input::Due)?;
-                due = Instant::now() + interval;
+            if failure.is_none() {
+                self.checkpoint_if_due()?;
             }
             match news.recv_timeout(STOP_WITHIN) {
                 Ok(News::Report(report)) if failure.is_none() => self.report(report)?,
@@ -290,6 +290,20 @@ impl Control<'_> {
             None if self.coordinator.is_done() => Ok(()),
             None => Err(StreamError::Checkpoint("the threads ended before the run was done".to_owned())),
         }
+    }
+
+    fn schedule(&mut self) {
+        if let Some(keeping) = &self.keeping {
+            self.due = Instant::now() + keeping.interval;
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), StreamError> {
+        if self.keeping.is_some() && Instant::now() >= self.due {
+            self.act(Input::Due)?;
+            self.schedule();
+        }
+        Ok(())
     }
 
     fn report(&mut self, report: TaskReport) -> Result<(), StreamError> {
