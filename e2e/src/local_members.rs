@@ -30,10 +30,7 @@ impl LocalEnsemble {
     pub fn replace(&mut self, index: usize) -> anyhow::Result<()> {
         let lost = self.id(index)?;
         self.kill(index)?;
-        let volume = self.directory.path().join(index.to_string());
-        std::fs::remove_dir_all(&volume).with_context(|| format!("cannot remove {}", volume.display()))?;
-        self.start(index)?;
-        self.admit(index)?;
+        self.renew(index)?;
         let mut voters = self.voters()?;
         voters.retain(|voter| *voter != lost);
         voters.push(self.id(index)?);
@@ -77,6 +74,37 @@ impl LocalEnsemble {
         let permit = self.directory.path().join("permit.json");
         self.members_command("add", |command| command.args(["--joiner", &joiner, "--out"]).arg(&permit))?;
         self.wait_serving(index)
+    }
+
+    /// Lets the Ensemble go on from one member's volume, without the others, as `pharos-node recover` does; gives what
+    /// it says. No member may run.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub fn recover(&self, index: usize, with: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(["--log", "warn", "recover", "--data-dir"]);
+        output(command.arg(self.directory.path().join(index.to_string())).args(with))
+    }
+
+    /// What a member wrote to its log.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn log_of(&self, index: usize) -> anyhow::Result<String> {
+        let path = self.directory.path().join(format!("{index}.log"));
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// A member loses its volume, whose place a new one takes; it serves, without a vote, when this returns.
+    ///
+    /// # Errors
+    /// If the others do not take it in.
+    pub fn renew(&mut self, index: usize) -> anyhow::Result<()> {
+        let volume = self.directory.path().join(index.to_string());
+        std::fs::remove_dir_all(&volume).with_context(|| format!("cannot remove {}", volume.display()))?;
+        self.start(index)?;
+        self.admit(index)
     }
 
     /// A member's id, once it has one.

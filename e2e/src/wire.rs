@@ -24,6 +24,12 @@ impl Session {
     pub fn id(&self) -> i64 {
         self.id
     }
+
+    /// The last zxid that the client has seen.
+    #[must_use]
+    pub fn last_zxid(&self) -> i64 {
+        self.last_zxid
+    }
 }
 
 /// How a client connects.

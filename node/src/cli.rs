@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Permit(PermitArgs),
     /// Show or change who belongs to an Ensemble (the operator does this in Kubernetes)
     Members(MembersArgs),
+    /// Let an Ensemble that has lost its majority for good go on from one member's data directory
+    Recover(RecoverArgs),
     /// Run the Ensembles and Pipelines of manifests, or a Beam YAML file, in this process: the very YAML
     /// that `kubectl apply` takes. Ends when all Pipelines have completed, or with Ctrl-C
     Local(LocalArgs),
@@ -179,6 +181,22 @@ pub(crate) enum MembersCommand {
         #[arg(value_name = "ID")]
         member: u32,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecoverArgs {
+    /// Data directory of the member that survived, which must not be running. Of several survivors it should be the one
+    /// that knows most: without --accept-lost-writes this shows what it holds and changes nothing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Do it: the Ensemble goes on from here in a new generation with this member alone. What only the others hold is
+    /// lost, even if it was acknowledged; they are turned away for good. Then start the member, and add others with
+    /// `members`
+    #[arg(long)]
+    pub(crate) accept_lost_writes: bool,
+    /// Number of the new generation, above that of the directory [default: the next one]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) generation: Option<u32>,
 }
 
 #[derive(Args, Debug)]

@@ -10,6 +10,7 @@ mod cli;
 mod ensemble;
 mod ensemble_members;
 mod ensemble_permit;
+mod ensemble_recover;
 mod failure;
 mod local;
 mod local_manifests;
@@ -37,6 +38,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Ensemble(args) => ensemble::run(args)?,
         Command::Permit(args) => ensemble_permit::run(&args)?,
         Command::Members(args) => ensemble_members::run(&args)?,
+        Command::Recover(args) => ensemble_recover::run(&args)?,
         Command::Local(args) => local::run(&args)?,
         Command::Worker(args) => pipeline_worker::run(&args)?,
         Command::Check(args) => return Ok(pipeline::check(&args.file)),

@@ -7,4 +7,5 @@ mod differential;
 mod kazoo;
 mod kubernetes;
 mod members;
+mod recover;
 mod restart;

@@ -42,7 +42,7 @@ fn write(addresses: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) -> usize {
     count
 }
 
-fn create(wire: &mut Wire, number: usize) -> anyhow::Result<()> {
+pub(crate) fn create(wire: &mut Wire, number: usize) -> anyhow::Result<()> {
     let acl = vec![AclRef { perms: 31, scheme: Some("world"), id: Some("anyone") }];
     let path = format!("/a{number}");
     wire.ask(1, &Request::Create(Create { path: Some(&path), data: Some(b"x"), acl: Some(acl), flags: 0 }));
@@ -53,7 +53,7 @@ fn create(wire: &mut Wire, number: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn count_on(address: SocketAddr) -> usize {
+pub(crate) fn count_on(address: SocketAddr) -> usize {
     let mut wire = wait_until("a session", PATIENCE, || Wire::open(address).map(Some)).unwrap();
     wire.ask(1, &Request::Sync(Some("/")));
     wire.answered(1).unwrap();

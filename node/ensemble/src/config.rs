@@ -5,10 +5,10 @@
 use crate::frames::DEFAULT_MAX_CLIENT_FRAME;
 use crate::hello::Id128;
 use crate::permit::PermitError;
-use pharos_log::LogError;
 use pharos_log::file::DataDirError;
+use pharos_log::{LogError, WalConfig};
 use pharos_paxos::MemberId;
-use pharos_replica::StartError;
+use pharos_replica::{GenerationError, StartError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,6 +75,14 @@ pub struct Tuning {
     pub log_tail_bytes: u64,
 }
 
+impl Tuning {
+    /// The log of the volume with this id.
+    pub(crate) fn log(&self, volume: Id128) -> WalConfig {
+        let Self { segment_bytes, spare_segments, .. } = *self;
+        WalConfig { segment_bytes, spare_segments, identity: volume.0 }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self {
@@ -105,6 +113,9 @@ pub enum ServerError {
     /// Blank, and nothing to wait for.
     #[error("data directory {0} is blank, and no permit file is given that could make it a member")]
     Blank(PathBuf),
+    /// Nothing there to go on from.
+    #[error("{0} is not the data directory of a member")]
+    NoMember(PathBuf),
     /// The volume is a member of something else than the permit is for.
     #[error("data directory {dir} belongs to {found}, but the permit {permit} is for {expected}")]
     Foreign {
@@ -165,6 +176,26 @@ pub enum ServerError {
         /// What the founding entry says.
         founded: Id128,
     },
+    /// It cannot go on alone.
+    #[error("{dir}: {source}")]
+    Generation {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        source: GenerationError,
+    },
+    /// The log is of another time than the superblock.
+    #[error(
+        "the superblock of {dir} is of generation {noted}, but its log of {found}: the log is an old copy"
+    )]
+    OldLog {
+        /// The data directory.
+        dir: PathBuf,
+        /// What the superblock says.
+        noted: u64,
+        /// What the log leads to.
+        found: u32,
+    },
     /// The operating system refuses something that the server cannot do without.
     #[error("cannot {what}")]
     System {
@@ -186,12 +217,15 @@ impl ServerError {
             Self::DataDir(_)
             | Self::NoSuperblock(_)
             | Self::Blank(_)
+            | Self::NoMember(_)
             | Self::Foreign { .. }
             | Self::Listen { .. }
             | Self::LogWrite { .. }
             | Self::StoreRefused(_)
             | Self::Permit(_)
             | Self::Mismatch { .. }
+            | Self::Generation { .. }
+            | Self::OldLog { .. }
             | Self::Log(LogError::ForeignVolume { .. } | LogError::UnknownFormat { .. }) => true,
             Self::Log(_) | Self::Store { .. } | Self::Start(_) | Self::System { .. } | Self::Failed(_) => {
                 false

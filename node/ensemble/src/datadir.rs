@@ -10,11 +10,12 @@ use crate::disks::describe;
 use crate::hello::Id128;
 use crate::os;
 use crate::permit::Permit;
+use crate::state_store::{Loaded, OpenStore, StateStore};
 use crate::status::{HexText, Identity, Life};
 use pharos_log::file::{DataDir, FileDisk};
-use pharos_log::{DiskRead, Home, Superblock, Wal, WalConfig};
+use pharos_log::{DiskOp, DiskRead, Home, Recovery, Superblock, Wal, WalConfig};
 use pharos_paxos::{LogOp, MemberId};
-use pharos_replica::Founding;
+use pharos_replica::{Boot, Founding, GenerationError, NewGeneration};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,18 @@ impl Volume {
             }
         };
         Ok(Self { dir, superblock })
+    }
+
+    /// Opens the directory of a member, and makes nothing.
+    pub(crate) fn open_member(path: &Path) -> Result<Self, ServerError> {
+        if !path.join("pharos.superblock").exists() {
+            return Err(ServerError::NoMember(path.to_owned()));
+        }
+        let volume = Self::open(path)?;
+        match volume.home() {
+            Some(_) => Ok(volume),
+            None => Err(ServerError::NoMember(path.to_owned())),
+        }
     }
 
     /// The directory.
@@ -89,18 +102,23 @@ impl Volume {
         self.path().join("state")
     }
 
-    /// Refuses to go on when the permit beside the volume is for another ensemble or member. A permit
-    /// that is not there or cannot be read says nothing.
-    pub fn check_permit(&self, admission: &Admission) -> Result<(), ServerError> {
-        let (Some(home), Admission::PermitFile(file)) = (self.home(), admission) else { return Ok(()) };
+    /// What the permit beside the volume lets it begin. A permit that is not there or cannot be read says nothing.
+    ///
+    /// # Errors
+    /// When it is for another ensemble, generation or member.
+    pub fn check_permit(&self, admission: &Admission) -> Result<Option<NewGeneration>, ServerError> {
+        let (Some(home), Admission::PermitFile(file)) = (self.home(), admission) else { return Ok(None) };
         let Some(permit) = std::fs::read(file).ok().and_then(|text| Permit::parse(&text).ok()) else {
-            return Ok(());
+            return Ok(None);
         };
         let member = permit.member_of(self.id()).unwrap_or(home.member);
         let expected =
             Home { cluster: permit.cluster_id.0.0, generation: u64::from(permit.generation), member };
-        if expected == home {
-            return Ok(());
+        let begins = permit.begins(home).filter(|begun| begun.survivor.volume == self.id().0);
+        // One of an earlier generation stays where it was when the ensemble went on from this volume.
+        let obsolete = expected.generation < home.generation && expected.cluster == home.cluster;
+        if expected == home || begins.is_some() || obsolete {
+            return Ok(begins);
         }
         Err(ServerError::Foreign {
             dir: self.path().to_owned(),
@@ -108,6 +126,71 @@ impl Volume {
             found: name(home),
             expected: name(expected),
         })
+    }
+
+    /// Reads what is on the volume, and makes the log fit to be written.
+    pub(crate) fn read<S: StateStore>(
+        &self,
+        config: WalConfig,
+        disk: &mut FileDisk,
+        open_store: OpenStore<S>,
+    ) -> Result<(S, Boot), ServerError> {
+        let log = self.read_log(config, disk)?;
+        let mut store = open_store(&self.store_dir())?;
+        let Loaded { state, own, applied } = store.load()?;
+        Ok((store, Boot { log, state, own, applied, joins: None }))
+    }
+
+    fn read_log(&self, config: WalConfig, disk: &mut FileDisk) -> Result<Recovery, ServerError> {
+        let log = Wal::recover(config, disk)?;
+        self.execute(disk, &log.ops)?;
+        Ok(log)
+    }
+
+    /// Begins a generation with what was found on the volume.
+    pub(crate) fn begin_generation(
+        &mut self,
+        begun: &NewGeneration,
+        boot: &mut Boot,
+        config: WalConfig,
+        disk: &mut FileDisk,
+    ) -> Result<(), ServerError> {
+        let group = begun.first_group(boot).map_err(|source| self.generation_error(source))?;
+        let mut ops = Vec::new();
+        boot.log.wal.append(&group, &mut ops);
+        self.execute(disk, &ops)?;
+        boot.log = self.read_log(config, disk)?;
+        self.note_generation(begun.generation)
+    }
+
+    /// Notes the generation that the log leads to.
+    ///
+    /// # Errors
+    /// When a later one was noted.
+    pub(crate) fn note_generation(&mut self, found: u32) -> Result<(), ServerError> {
+        let home = self.home().expect("a member has a home");
+        if u64::from(found) < home.generation {
+            return Err(ServerError::OldLog { dir: self.path().to_owned(), noted: home.generation, found });
+        }
+        if u64::from(found) > home.generation {
+            let home = Home { generation: u64::from(found), ..home };
+            let superblock = Superblock { home: Some(home), ..self.superblock };
+            self.dir.write_superblock(&superblock)?;
+            self.superblock = superblock;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn generation_error(&self, source: GenerationError) -> ServerError {
+        ServerError::Generation { dir: self.path().to_owned(), source }
+    }
+
+    fn execute(&self, disk: &mut FileDisk, ops: &[DiskOp]) -> Result<(), ServerError> {
+        for op in ops {
+            disk.execute(std::slice::from_ref(op))
+                .map_err(|error| self.write_error(&describe(op), &error))?;
+        }
+        Ok(())
     }
 
     /// Makes the volume a founding member.
@@ -144,10 +227,7 @@ impl Volume {
         if !first.is_empty() {
             wal.append(first, &mut ops);
         }
-        for op in &ops {
-            disk.execute(std::slice::from_ref(op))
-                .map_err(|error| self.write_error(&describe(op), &error))?;
-        }
+        self.execute(&mut disk, &ops)?;
         let home = Home { cluster: founding.cluster, generation: u64::from(founding.generation), member };
         let superblock = Superblock { home: Some(home), ..self.superblock };
         self.dir.write_superblock(&superblock)?;
@@ -176,6 +256,7 @@ fn name(home: Home) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::at_rest::AtRest;
     use crate::hello::Id128;
 
     const SMALL: u64 = 64 << 10;
@@ -267,6 +348,32 @@ mod tests {
         assert!(error.is_users_fault(), "{error}");
         let text = error.to_string();
         assert!(text.contains(&"07".repeat(16)) && text.contains(&"08".repeat(16)), "{text}");
+    }
+
+    #[test]
+    fn a_volume_goes_on_only_by_a_permit_that_says_so_and_keeps_the_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut volume = Volume::open(dir.path()).unwrap();
+        found(&mut volume);
+        let file = dir.path().join("permit.json");
+        let admission = Admission::PermitFile(file.clone());
+        let first = permit(7, volume.id());
+        let mut second = Permit { generation: 2, ..first.clone() };
+        let write = |permit: &Permit| std::fs::write(&file, serde_json::to_vec(permit).unwrap()).unwrap();
+        write(&second);
+        let error = volume.check_permit(&admission).unwrap_err().to_string();
+        assert!(error.contains("generation 1, but") && error.contains("generation 2"), "{error}");
+        second.recovers = true;
+        write(&second);
+        let begun = volume.check_permit(&admission).unwrap().unwrap();
+        assert_eq!((begun.generation, begun.survivor.id), (2, MemberId(1)));
+        volume.note_generation(2).unwrap();
+        assert_eq!(volume.check_permit(&admission).unwrap(), None, "once");
+        write(&first);
+        assert_eq!(volume.check_permit(&admission).unwrap(), None, "what is over says nothing");
+        let error = volume.note_generation(1).unwrap_err();
+        assert!(error.to_string().ends_with("but its log of 1: the log is an old copy"), "{error}");
+        assert!(AtRest::open(&dir.path().join("nothing")).unwrap_err().is_users_fault());
     }
 
     #[test]

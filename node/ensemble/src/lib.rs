@@ -6,6 +6,7 @@
 //! Invariant: one thread owns the sockets and the replica; other threads only hand it commands.
 
 mod admin;
+mod at_rest;
 mod clients;
 mod command;
 mod config;
@@ -31,6 +32,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use at_rest::AtRest;
 pub use config::{Admission, ServerConfig, ServerError, Tuning};
 pub use datadir::Volume;
 pub use frames::DEFAULT_MAX_CLIENT_FRAME;

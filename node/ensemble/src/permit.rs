@@ -6,8 +6,9 @@
 //! byte for byte; a permit that does not name this member's volume is no permit (DESIGN 3.1).
 
 use crate::hello::Id128;
+use pharos_log::Home;
 use pharos_paxos::MemberId;
-use pharos_replica::{Founding, Member};
+use pharos_replica::{Founding, Member, NewGeneration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -35,6 +36,10 @@ pub struct Permit {
     pub secret: Option<HexId>,
     /// The first voters.
     pub founders: Vec<PermitFounder>,
+    /// The ensemble goes on from the volume of the only founder, a member of an earlier generation, without all other
+    /// members: what only those hold is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovers: bool,
     /// Learners that may begin: what the ensemble has registered, and their volumes. They found nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joiners: Vec<PermitFounder>,
@@ -108,6 +113,12 @@ pub enum PermitError {
     /// A joiner would not know whom to believe.
     #[error("the permit names a joiner but not {0}")]
     Lacks(&'static str),
+    /// A generation that goes on from a volume goes on from one.
+    #[error("the permit recovers from {0} volumes in generation {1}: it needs one, and a generation above 1")]
+    Recovers(usize, u32),
+    /// There is nothing to go on from.
+    #[error("the permit recovers the ensemble from this volume, which is blank")]
+    RecoversBlank,
     /// Neither source of the session secret is there.
     #[error("the permit has no secret and this member has no admin token file to derive one from")]
     NoSecret,
@@ -136,6 +147,9 @@ impl Permit {
                 return Err(PermitError::Twice(format!("volume {}", founder.volume.0)));
             }
         }
+        if permit.recovers && (permit.founders.len() != 1 || permit.generation < 2) {
+            return Err(PermitError::Recovers(permit.founders.len(), permit.generation));
+        }
         if !permit.joiners.is_empty() && permit.members.is_empty() {
             return Err(PermitError::Lacks("the members"));
         }
@@ -156,6 +170,7 @@ impl Permit {
             generation: 1,
             secret,
             founders,
+            recovers: false,
             joiners,
             members,
             founding_digest,
@@ -176,6 +191,14 @@ impl Permit {
         let mut all = self.founders.iter().chain(&self.joiners);
         let member = all.find(|member| member.volume.0 == volume)?;
         Some(MemberId(member.member_id))
+    }
+
+    /// What the volume with this home begins by the permit, which otherwise is for another one.
+    pub(crate) fn begins(&self, home: Home) -> Option<NewGeneration> {
+        let survivor = Member::from(self.founders.first()?);
+        let allowed = self.recovers && self.cluster_id.0.0 == home.cluster && survivor.id == home.member;
+        let generation = self.generation;
+        (allowed && u64::from(generation) > home.generation).then_some(NewGeneration { generation, survivor })
     }
 
     /// As what the member with this volume joins; none if it does not.
@@ -305,6 +328,10 @@ mod tests {
                 "the permit names volume 11111111111111111111111111111111 twice",
             ),
             (text(&founder(0, 0x11)), "the permit gives a founder the id 0"),
+            (
+                text(&one).replace(r#""version":1"#, r#""recovers":true,"version":1"#),
+                "the permit recovers from 1 volumes in generation 1: it needs one, and a generation above 1",
+            ),
             (
                 text(&one).replace(r#""version":1"#, r#""version":2"#),
                 "the permit has version 2, which this version does not know (it knows 1)",

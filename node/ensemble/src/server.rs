@@ -15,16 +15,16 @@ use crate::disks;
 use crate::hello::{Hello, Id128, VERSIONS};
 use crate::links::Links;
 use crate::os;
-use crate::permit::{Permit, founding_digest};
+use crate::permit::{Permit, PermitError, founding_digest};
 use crate::reactor::{CLIENT_LISTENER, Clock, End, PEER_LISTENER, Reactor, WAKE};
 use crate::sockets::{Bound, Sockets};
 use crate::state_store::{OpenStore, StateStore};
 use crate::status::{Board, Identity, Life, RoleName, Snapshot, Status, VERSION};
 use crate::view::View;
 use mio::{Interest, Poll, Waker};
-use pharos_log::{Wal, WalConfig};
+use pharos_log::WalConfig;
 use pharos_paxos::{MemberId, Millis};
-use pharos_replica::{Boot, Lane, Plant, Replica, ReplicaConfig};
+use pharos_replica::{Lane, NewGeneration, Plant, Replica, ReplicaConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -78,7 +78,7 @@ pub(crate) fn start_with<S: StateStore>(
     open_store: OpenStore<S>,
 ) -> Result<ServerHandle, ServerError> {
     let volume = Volume::open(&config.data_dir)?;
-    volume.check_permit(&config.admission)?;
+    let begins = volume.check_permit(&config.admission)?;
     if volume.home().is_none() && config.admission == Admission::MemberOnly {
         return Err(ServerError::Blank(config.data_dir));
     }
@@ -105,6 +105,7 @@ pub(crate) fn start_with<S: StateStore>(
     let life = Living {
         config,
         volume,
+        begins,
         sockets,
         poll,
         received,
@@ -212,6 +213,8 @@ impl Drop for ServerHandle {
 struct Living {
     config: ServerConfig,
     volume: Volume,
+    /// What the permit lets the volume begin.
+    begins: Option<NewGeneration>,
     sockets: Sockets,
     poll: Poll,
     received: Receiver<Command>,
@@ -242,6 +245,9 @@ impl Living {
             Admission::Alone | Admission::MemberOnly => self.permit_alone()?,
         };
         let Some(member) = permit.member_of(self.volume.id()) else { return Ok(false) };
+        if permit.recovers {
+            return Err(PermitError::RecoversBlank.into());
+        }
         if let Some(joining) = permit.joining(self.volume.id()) {
             self.volume.join(member, &joining.founding, self.wal_config())?;
             tracing::info!(%member, cluster = %permit.cluster_id.0, "joins");
@@ -294,30 +300,24 @@ impl Living {
     }
 
     fn wal_config(&self) -> WalConfig {
-        WalConfig {
-            segment_bytes: self.config.tuning.segment_bytes,
-            spare_segments: self.config.tuning.spare_segments,
-            identity: self.volume.id().0,
-        }
+        self.config.tuning.log(self.volume.id())
     }
 
     /// None when the server is to end before it runs.
-    fn into_reactor<S: StateStore>(self, open_store: OpenStore<S>) -> Result<Option<Reactor>, ServerError> {
+    fn into_reactor<S: StateStore>(
+        mut self,
+        open_store: OpenStore<S>,
+    ) -> Result<Option<Reactor>, ServerError> {
         let home = self.volume.home().expect("a member has a home");
         let started = Instant::now();
         let mut disk = self.volume.log_disk()?;
-        let log = Wal::recover(self.wal_config(), &disk)?;
-        disk.execute(&log.ops).map_err(|source| {
-            let dir = self.config.data_dir.clone();
-            ServerError::LogWrite { dir, source }
-        })?;
-        let (replayed, tail) = (log.replayed, log.tail);
-        let mut store = open_store(&self.volume.store_dir())?;
-        let loaded = store.load()?;
+        let (store, mut boot) = self.volume.read(self.wal_config(), &mut disk, open_store)?;
+        let (replayed, tail, stored) = (boot.log.replayed, boot.log.tail, boot.applied);
+        if let Some(begins) = self.begins.take() {
+            self.volume.begin_generation(&begins, &mut boot, self.wal_config(), &mut disk)?;
+        }
         let clock = Clock::start();
         let boot_nonce = u64::from_le_bytes(os::random().map_err(system("read randomness"))?);
-        let mut boot =
-            Boot { log, state: loaded.state, own: loaded.own, applied: loaded.applied, joins: None };
         let mut joining = None;
         if !boot.is_founded() {
             publish_identity(&self.board, Identity { state: Life::Joining, ..self.identity() });
@@ -334,8 +334,9 @@ impl Living {
                 founded: Id128(founding.cluster),
             });
         }
+        self.volume.note_generation(founding.generation)?;
         tracing::info!(
-            member = %home.member, cluster = %Id128(home.cluster), stored = %loaded.applied,
+            member = %home.member, cluster = %Id128(home.cluster), stored = %stored,
             log_bytes = replayed.bytes, ?tail, elapsed_ms = started.elapsed().as_millis() as u64, "started"
         );
         let mut view = View::new(Arc::clone(&self.context), self.identity());

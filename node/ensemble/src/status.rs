@@ -161,6 +161,9 @@ pub struct Status {
     pub leader: Option<u32>,
     /// `configuration.round.member`.
     pub ballot: String,
+    /// The ballot whose leader's log this member's log is a beginning of. Of two members the one with the higher ballot,
+    /// or with the same and more durable slots, knows more.
+    pub accepted: String,
     /// The last slot applied.
     pub applied: u64,
     /// The last slot known to be chosen.

@@ -91,6 +91,7 @@ impl View {
             role: role(status.role),
             leader: status.leader.map(|leader| leader.0),
             ballot: status.ballot.to_string(),
+            accepted: status.accepted.to_string(),
             applied: status.applied.0,
             committed: status.committed.0,
             durable: status.durable.0,

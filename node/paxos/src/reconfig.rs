@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::output::ReconfigError;
 use crate::paxos::{Paxos, State};
 use crate::peer::{Peer, Phase};
-use crate::types::{Ballot, ConfigNo, Entry, EntryKind, MAX_ENTRY_BYTES, MemberId, Membership, Slot};
+use crate::types::{Ballot, ConfigNo, Entry, MAX_ENTRY_BYTES, MemberId, Membership, Slot};
 use std::collections::BTreeSet;
 
 impl Paxos {
@@ -62,7 +62,7 @@ impl Paxos {
         let mut slot = first;
         while let Some(entry) = self.log.get(slot) {
             let next = entry.seals().map(|(next, _)| next);
-            if let Some(next) = next.filter(|next| next.config.0 == self.membership.config.0 + 1) {
+            if let Some(next) = next.filter(|next| next.config > self.membership.config) {
                 if slot > self.committed && self.accepted.config < next.config {
                     self.seal = Some(next);
                     return;
@@ -86,12 +86,12 @@ impl Paxos {
         self.check_reconfigure(&voters)?;
         let State::Leader(l) = &self.state else { return Err(ReconfigError::NotLeading) };
         let config = ConfigNo(self.membership.config.0 + 1);
-        let payload = Entry::seal_payload(config, &voters, rest);
-        if payload.len() > MAX_ENTRY_BYTES {
+        let slot = self.log.end().next();
+        let seal = Entry::seal(slot, l.ballot, config, &voters, rest);
+        if seal.payload.len() > MAX_ENTRY_BYTES {
             return Err(ReconfigError::TooLarge);
         }
-        let slot = self.log.end().next();
-        self.append(Entry { slot, ballot: l.ballot, kind: EntryKind::Seal, payload });
+        self.append(seal);
         self.set_learners(self.learners.clone());
         Ok(slot)
     }
@@ -134,7 +134,7 @@ impl Paxos {
         self.enter(entry.ballot.config);
         assert!(self.seal.is_none(), "nothing follows a seal in its configuration");
         let Some((next, _)) = entry.seals() else { return };
-        if next.config.0 == self.membership.config.0 + 1 {
+        if next.config > self.membership.config {
             self.seal = Some(next);
         }
     }

@@ -100,15 +100,16 @@ pub struct Entry {
 const SEAL_VERSION: u8 = 1;
 
 impl Entry {
-    /// The payload of a seal: the next configuration's number and voters, then what the core does not read.
+    /// A seal: it names the number and the voters, sorted, of the next configuration. `rest` travels with it and means
+    /// nothing to the core.
     #[must_use]
-    pub(crate) fn seal_payload(config: ConfigNo, voters: &[MemberId], rest: &[u8]) -> Bytes {
+    pub fn seal(slot: Slot, ballot: Ballot, config: ConfigNo, voters: &[MemberId], rest: &[u8]) -> Self {
         let mut out = vec![SEAL_VERSION];
         out.extend_from_slice(&config.0.to_le_bytes());
         out.extend_from_slice(&(voters.len() as u32).to_le_bytes());
         voters.iter().for_each(|voter| out.extend_from_slice(&voter.0.to_le_bytes()));
         out.extend_from_slice(rest);
-        out.into()
+        Self { slot, ballot, kind: EntryKind::Seal, payload: out.into() }
     }
 
     /// The configuration that begins after this entry, and what whoever asked for it added. None if the entry is no

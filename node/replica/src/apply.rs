@@ -6,6 +6,7 @@
 
 use crate::answers::put_answer;
 use crate::clients::{Pending, Phase};
+use crate::generation::NewGeneration;
 use crate::io::{CloseReason, ConnId, Output};
 use crate::replica::Replica;
 use crate::requests::split_key;
@@ -96,25 +97,33 @@ impl Replica {
         match entry.kind {
             EntryKind::Founding => self.write_config(entry.slot),
             EntryKind::Seal => {
+                match NewGeneration::of(&entry) {
+                    Ok(Some(begun)) => self.begin_generation(&begun),
+                    Ok(None) => {}
+                    Err(error) => self.unreadable(entry.slot, &error),
+                }
                 let (next, _) = entry.seals().expect("the core takes no seal that it cannot read");
                 self.enter_configuration(next);
                 self.write_config(entry.slot);
             }
             EntryKind::Members => {
                 if let Err(error) = self.apply_change(entry.payload) {
-                    let reason = format!("slot {} holds what no member wrote: {error}", entry.slot);
-                    self.outputs.push_back(Output::Fatal { reason });
+                    self.unreadable(entry.slot, &error);
                 }
                 self.write_config(entry.slot);
             }
             EntryKind::EpochStart => self.state.epoch_start(),
             EntryKind::Commands => {
                 if let Err(error) = self.apply_batch(&entry.payload) {
-                    let reason = format!("slot {} holds what no member wrote: {error}", entry.slot);
-                    self.outputs.push_back(Output::Fatal { reason });
+                    self.unreadable(entry.slot, &error);
                 }
             }
         }
+    }
+
+    fn unreadable(&mut self, slot: Slot, error: &dyn std::fmt::Display) {
+        let reason = format!("slot {slot} holds what no member wrote: {error}");
+        self.outputs.push_back(Output::Fatal { reason });
     }
 
     fn apply_batch(&mut self, payload: &Bytes) -> Result<(), BatchError> {

@@ -14,6 +14,7 @@ mod digests;
 mod expiry;
 mod forward;
 mod founding;
+mod generation;
 mod group;
 mod handshake;
 mod io;
@@ -34,6 +35,7 @@ mod wire;
 
 pub use config_node::config_command;
 pub use founding::Founding;
+pub use generation::{GenerationError, Holdings, NewGeneration};
 pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows};
 pub use peer_msg::PeerError;
 pub use pharos_paxos::Plant as CorePlant;

@@ -185,6 +185,12 @@ impl Registry {
         self.members.retain(|member| self.membership.has(member.id) || !before.has(member.id));
     }
 
+    /// Of all members only this one is left.
+    pub(crate) fn begin_generation(&mut self, survivor: &Member) {
+        self.next_id = self.next_id.max(survivor.id.0 + 1);
+        self.members = vec![survivor.clone()];
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Membership { config, voters, since, by } = &self.membership;
         let mut out = vec![VERSION];

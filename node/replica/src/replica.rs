@@ -12,6 +12,7 @@ use crate::digests::Digests;
 use crate::expiry::Expiry;
 use crate::forward::{Incoming, Outgoing};
 use crate::founding::Founding;
+use crate::generation;
 use crate::group::GroupCommit;
 use crate::io::{Now, Output};
 use crate::peer_msg::PeerMsg;
@@ -81,6 +82,11 @@ impl Boot {
     pub fn is_founded(&self) -> bool {
         let first = self.log.entries.first().filter(|e| e.kind == EntryKind::Founding);
         first.is_some() || self.own.iter().any(|(key, _)| key == FOUNDING_KEY)
+    }
+
+    /// The last slot in the log.
+    pub(crate) fn log_end(&self) -> Slot {
+        self.log.entries.last().map_or(self.log.trimmed, |entry| entry.slot)
     }
 }
 
@@ -156,12 +162,14 @@ impl Replica {
     pub fn start(cfg: ReplicaConfig, boot: Boot, now: Now) -> Result<Self, StartError> {
         let founding = find_founding(&boot)?;
         let registry = find_registry(&boot, &founding)?;
+        // What peers are told from the start is the generation that the log leads to.
+        let founding = generation::newest(founding, &boot)?;
+        let log_end = boot.log_end();
         let Boot { log, state, own, applied, .. } = boot;
         if log.trimmed > applied {
             return Err(StartError::Gap { trimmed: log.trimmed, applied });
         }
         let mut hard = log.hard;
-        let log_end = log.entries.last().map_or(log.trimmed, |entry| entry.slot);
         // What the log holds up to a state that was installed may never have been chosen.
         let installed = snapshot::installed(&own)?;
         let mut trimmed = log.trimmed;
@@ -526,8 +534,9 @@ fn own_row<'a>(boot: &'a Boot, wanted: &[u8]) -> Option<&'a Bytes> {
     boot.own.iter().find(|(key, _)| key == wanted).map(|(_, value)| value)
 }
 
-/// From the store once it has been flushed, from the log's first entry before, or else from the permit to join.
-fn find_founding(boot: &Boot) -> Result<Founding, StartError> {
+/// As of what the store has flushed: from there, from the log's first entry before the first flush, or else from the
+/// permit to join.
+pub(crate) fn find_founding(boot: &Boot) -> Result<Founding, StartError> {
     let first = boot.log.entries.first().filter(|e| e.kind == EntryKind::Founding);
     match own_row(boot, FOUNDING_KEY).or(first.map(|first| &first.payload)) {
         Some(bytes) => Ok(Founding::decode(bytes.clone())?),
@@ -535,7 +544,7 @@ fn find_founding(boot: &Boot) -> Result<Founding, StartError> {
     }
 }
 
-fn find_registry(boot: &Boot, founding: &Founding) -> Result<Registry, StartError> {
+pub(crate) fn find_registry(boot: &Boot, founding: &Founding) -> Result<Registry, StartError> {
     match own_row(boot, REGISTRY_KEY) {
         Some(bytes) => Registry::decode(bytes.clone()).map_err(StartError::Registry),
         None => Ok(Registry::founding(founding)),

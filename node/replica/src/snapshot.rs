@@ -249,6 +249,10 @@ impl Replica {
     fn begin_transfer(&mut self) {
         let Leadership::Leads { ballot } = self.leadership else { return };
         let upto = self.persist.flushed();
+        // Of the state before the last change of the voters a member would learn of an ensemble that is over.
+        if upto < self.registry.membership().since {
+            return;
+        }
         let needy = || self.paxos.behind().chain(self.digests.asking(upto));
         let reachable = || needy().filter(|member| self.snapshots.connected.contains(member));
         let next = reachable().find(|member| Some(*member) > self.snapshots.last);

@@ -46,6 +46,8 @@ pub struct ReplicaStatus {
     pub leader: Option<MemberId>,
     /// The highest ballot promised.
     pub ballot: Ballot,
+    /// The ballot whose leader's log this member's log is a beginning of.
+    pub accepted: Ballot,
     /// Applied to the state up to here.
     pub applied: Slot,
     /// Known to be chosen up to here.
@@ -105,6 +107,7 @@ impl Replica {
             role: self.role(),
             leader: core.leader,
             ballot: core.promised,
+            accepted: core.accepted,
             applied: self.applier.applied(),
             committed: self.applier.chosen(),
             durable: core.durable,
