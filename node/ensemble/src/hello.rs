@@ -15,7 +15,7 @@ use std::fmt;
 const FORMAT: u8 = 1;
 /// The first byte of a refusal, which takes the place of the answering hello.
 const REFUSED: u8 = 0;
-/// The fields of format 1.
+/// The fields that every hello of format 1 has.
 const HELLO_BYTES: usize = 1 + 2 + 2 + 16 + 4 + 16 + 4 + 4 + 16 + 8 + 8 + 1;
 /// The longest refusal that is sent.
 const MAX_REFUSAL_BYTES: usize = 512;
@@ -80,6 +80,9 @@ pub(crate) struct Hello {
     pub link: u64,
     /// What this connection is for.
     pub lane: Lane,
+    /// Whom it is for: another may have the address by now, and must not take it for its own link. 0 where a version
+    /// does not say.
+    pub meant: MemberId,
 }
 
 /// The first frame in either direction.
@@ -148,6 +151,7 @@ impl Hello {
         out.put_u64(self.boot);
         out.put_u64(self.link);
         out.put_u8(lane_number(self.lane));
+        out.put_u32(self.meant.0);
     }
 
     fn get(mut body: &[u8]) -> Result<Self, GreetingError> {
@@ -166,6 +170,7 @@ impl Hello {
             boot: body.get_u64(),
             link: body.get_u64(),
             lane: lane_of(body.get_u8())?,
+            meant: MemberId(body.try_get_u32().unwrap_or(0)),
         })
     }
 }
@@ -268,8 +273,8 @@ pub(crate) struct Roster {
 impl Roster {
     /// This member's hello for one connection.
     #[must_use]
-    pub(crate) fn hello(&self, lane: Lane, link: u64) -> Hello {
-        Hello { lane, link, ..self.own }
+    pub(crate) fn hello(&self, lane: Lane, link: u64, meant: MemberId) -> Hello {
+        Hello { lane, link, meant, ..self.own }
     }
 
     /// The protocol version to speak with the sender of `theirs`, or why not at all.
@@ -288,6 +293,9 @@ impl Roster {
         }
         if member == own.member {
             return Err(Refusal::OwnId(member));
+        }
+        if ![MemberId(0), own.member].contains(&theirs.meant) {
+            return Err(Refusal::NotTheDialled { answered: own.member, dialled: theirs.meant });
         }
         match self.volumes.get(&member) {
             Some(ours) if theirs.volume != *ours => {
@@ -320,6 +328,7 @@ mod tests {
             boot: 11,
             link: 12,
             lane: Lane::Bulk,
+            meant: MemberId(1),
         }
     }
 
@@ -336,6 +345,8 @@ mod tests {
         let mut longer = BytesMut::from(&Greeting::Hello(hello(2)).encode()[..]);
         longer.put_u64(99);
         assert_eq!(Greeting::decode(&longer), Ok(Greeting::Hello(hello(2))));
+        let older = Hello { meant: MemberId(0), ..hello(2) };
+        assert_eq!(Greeting::decode(&longer[..HELLO_BYTES]), Ok(Greeting::Hello(older)));
     }
 
     #[test]
@@ -388,6 +399,10 @@ mod tests {
                 Refusal::WrongVolume { member, theirs: other, ours: ours.volume },
             ),
             (Hello { founding: other, ..ours }, Refusal::FoundingDiffers(member)),
+            (
+                Hello { meant: MemberId(3), ..ours },
+                Refusal::NotTheDialled { answered: MemberId(1), dialled: MemberId(3) },
+            ),
         ];
         for (hello, refusal) in matrix {
             assert_eq!(roster().check(&hello), Err(refusal));

@@ -301,7 +301,7 @@ impl Links {
             if let Some(link) = self.links.get_mut(&peer) {
                 *link.lane(lane) = Some(place);
             }
-            let greeting = Greeting::Hello(self.roster.hello(lane, id)).encode();
+            let greeting = Greeting::Hello(self.roster.hello(lane, id, peer)).encode();
             if let Some(conn) = self.conns.get_mut(place) {
                 conn.outgoing.push(greeting);
             }
@@ -469,7 +469,7 @@ impl Links {
         if occupied.is_some() {
             return self.break_link(peer, "it used a lane twice");
         }
-        let answer = Greeting::Hello(self.roster.hello(hello.lane, hello.link)).encode();
+        let answer = Greeting::Hello(self.roster.hello(hello.lane, hello.link, peer)).encode();
         if let Some(conn) = self.conns.get_mut(place) {
             conn.outgoing.push(answer);
         }

@@ -430,5 +430,6 @@ fn hello(replica: &Replica, founding: Id128, volume: Id128, boot: u64) -> Hello 
         boot,
         link: 0,
         lane: Lane::Control,
+        meant: MemberId(0),
     }
 }
