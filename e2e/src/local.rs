@@ -24,8 +24,8 @@ pub struct LocalEnsemble {
 }
 
 pub(crate) struct Member {
-    client: u16,
-    peer: u16,
+    pub(crate) client: u16,
+    pub(crate) peer: u16,
     pub(crate) admin: u16,
     metrics: u16,
     process: Option<Running>,

@@ -2,6 +2,7 @@
 //!
 //! Must not know how members agree on it: all goes through `pharos-node members`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -87,6 +88,43 @@ impl LocalEnsemble {
         output(command.arg(self.directory.path().join(index.to_string())).args(with))
     }
 
+    /// Copies the state to a place below this directory, which is given.
+    ///
+    /// # Errors
+    /// If no member leads, or it cannot be copied.
+    pub fn backup(&self, to: &Path) -> anyhow::Result<PathBuf> {
+        let mut command = Command::new(&self.program);
+        command.args(["--log", "warn", "backup"]);
+        for member in &self.members {
+            command.arg("--ensemble").arg(format!("http://127.0.0.1:{}", member.admin));
+        }
+        command.arg("--admin-token-file").arg(self.directory.path().join("token")).arg("--to").arg(to);
+        let said = output(&mut command)?;
+        Ok(said.split(": ").next().context("it says where the backup is")?.into())
+    }
+
+    /// Puts a backup on a member's volume; gives what is said.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub fn restore(&self, index: usize, from: &Path) -> anyhow::Result<String> {
+        let member = self.members.get(index).context("there is no such member")?;
+        let mut command = Command::new(&self.program);
+        command.args(["--log", "warn", "restore", "--from"]).arg(from);
+        command.arg("--data-dir").arg(self.directory.path().join(index.to_string()));
+        command.args(["--peer-port", &member.peer.to_string(), "--client-port", &member.client.to_string()]);
+        output(&mut command)
+    }
+
+    /// The volume of a member that does not run is lost.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn lose(&self, index: usize) -> anyhow::Result<()> {
+        let volume = self.directory.path().join(index.to_string());
+        std::fs::remove_dir_all(&volume).with_context(|| format!("cannot remove {}", volume.display()))
+    }
+
     /// What a member wrote to its log.
     ///
     /// # Errors
@@ -101,8 +139,15 @@ impl LocalEnsemble {
     /// # Errors
     /// If the others do not take it in.
     pub fn renew(&mut self, index: usize) -> anyhow::Result<()> {
-        let volume = self.directory.path().join(index.to_string());
-        std::fs::remove_dir_all(&volume).with_context(|| format!("cannot remove {}", volume.display()))?;
+        self.lose(index)?;
+        self.enlist(index)
+    }
+
+    /// A member without a volume gets a new one; it serves, without a vote, when this returns.
+    ///
+    /// # Errors
+    /// If the others do not take it in.
+    pub fn enlist(&mut self, index: usize) -> anyhow::Result<()> {
         self.start(index)?;
         self.admit(index)
     }

@@ -6,12 +6,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use pharos_ensemble::{HexId, Permit, PermitFounder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// A member gives up sooner.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(70);
 /// A status with the most members there can be is below this.
 const MAX_ANSWER: u64 = 256 << 10;
 
@@ -131,11 +133,39 @@ impl Admin {
         }
     }
 
+    /// What the path gives, however long it is, as it comes.
+    pub(crate) fn stream(&self, path: &str, token: &str) -> Result<impl Read + use<>> {
+        let mut stream = self.connect()?;
+        // The copy that is made first takes its time; HTTP/1.0 for a body that ends with the connection.
+        stream.set_read_timeout(Some(STREAM_TIMEOUT))?;
+        let Self { authority } = self;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {authority}\r\nAuthorization: Bearer {token}\r\n\r\n")?;
+        let mut body = BufReader::new(stream);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = body.by_ref().take(MAX_ANSWER).read_until(b'\n', &mut head).context("no answer")?;
+            if read == 0 || head.len() as u64 > MAX_ANSWER {
+                bail!("the answer is not HTTP");
+            }
+        }
+        let head = String::from_utf8_lossy(&head);
+        if status_of(&head)? != 200 {
+            let mut why = String::new();
+            body.take(MAX_ANSWER).read_to_string(&mut why)?;
+            bail!("{path}: {}", why.trim());
+        }
+        Ok(body)
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        let mut addresses = self.authority.to_socket_addrs()?;
+        let address = addresses.next().ok_or_else(|| anyhow!("the name has no address"))?;
+        TcpStream::connect_timeout(&address, TIMEOUT).context("no connection")
+    }
+
     fn exchange(&self, line: &str, headers: &str, body: &str) -> Result<(u16, String)> {
         let Self { authority } = self;
-        let mut addresses = authority.to_socket_addrs()?;
-        let address = addresses.next().ok_or_else(|| anyhow!("the name has no address"))?;
-        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).context("no connection")?;
+        let mut stream = self.connect()?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         let length = body.len();
         let request = format!(
@@ -145,9 +175,13 @@ impl Admin {
         let mut answer = String::new();
         stream.take(MAX_ANSWER).read_to_string(&mut answer).context("no answer")?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("the answer is not HTTP"))?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.ok_or_else(|| anyhow!("the answer is not HTTP"))?, body.to_owned()))
+        Ok((status_of(head)?, body.to_owned()))
     }
+}
+
+fn status_of(head: &str) -> Result<u16> {
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| anyhow!("the answer is not HTTP"))
 }
 
 /// The token in a file, as the members read it.

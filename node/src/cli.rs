@@ -62,6 +62,10 @@ pub(crate) enum Command {
     Members(MembersArgs),
     /// Let an Ensemble that has lost its majority for good go on from one member's data directory
     Recover(RecoverArgs),
+    /// Copy the state of an Ensemble, while it runs, to a directory or object store
+    Backup(BackupArgs),
+    /// Put a backup on a blank data directory, from which the Ensemble goes on
+    Restore(RestoreArgs),
     /// Run the Ensembles and Pipelines of manifests, or a Beam YAML file, in this process: the very YAML
     /// that `kubectl apply` takes. Ends when all Pipelines have completed, or with Ctrl-C
     Local(LocalArgs),
@@ -84,7 +88,8 @@ pub(crate) struct EnsembleArgs {
     /// Address for the other members
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2888")]
     pub(crate) peer_addr: SocketAddr,
-    /// Address of /livez, /readyz, /metrics, /v1/identity, /v1/status, /v1/transfer, /v1/members and /v1/voters
+    /// Address of /livez, /readyz, /metrics, /v1/identity, /v1/status, /v1/transfer, /v1/members, /v1/voters and
+    /// /v1/backup
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub(crate) admin_addr: SocketAddr,
     /// Address of /metrics alone
@@ -195,6 +200,46 @@ pub(crate) struct RecoverArgs {
     #[arg(long)]
     pub(crate) accept_lost_writes: bool,
     /// Number of the new generation, above that of the directory [default: the next one]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) generation: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    /// Admin address of a member, such as `http://127.0.0.1:8080`; once for each: the leader is asked
+    #[arg(long, value_name = "URL", required = true, num_args = 1)]
+    pub(crate) ensemble: Vec<String>,
+    /// File with the admin token of the members
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: PathBuf,
+    /// Directory or URL, such as `s3://bucket/prefix`, under which the backup gets a directory of its own. Keep it as
+    /// secret as the token: it has all data, and the key of session passwords
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) to: String,
+    /// How long to look for the leader, in s
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub(crate) timeout_s: u32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArgs {
+    /// Directory or URL of the backup, as `backup` printed it
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) from: String,
+    /// Data directory, which is made if it is not there and must not be a member's. The Ensemble goes on from it in a new
+    /// generation with one member: start it, and add others with `members`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Where the others will dial the member
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Port of the member's --peer-addr
+    #[arg(long, value_name = "PORT", default_value_t = 2888)]
+    pub(crate) peer_port: u16,
+    /// Port of the member's --client-addr
+    #[arg(long, value_name = "PORT", default_value_t = 2181)]
+    pub(crate) client_port: u16,
+    /// Number of the new generation, above the backup's and every one since [default: the one after the backup's]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) generation: Option<u32>,
 }

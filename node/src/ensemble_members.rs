@@ -21,8 +21,7 @@ pub(crate) fn run(args: &MembersArgs) -> Result<(), Failure> {
 }
 
 fn carry_out(args: &MembersArgs) -> Result<()> {
-    let urls = args.ensemble.iter().map(|url| Admin::new(url)).collect::<Result<Vec<_>>>()?;
-    let ensemble = Ensemble { urls, deadline: Instant::now() + Duration::from_secs(args.timeout_s.into()) };
+    let ensemble = Ensemble::new(&args.ensemble, args.timeout_s)?;
     let token = || {
         let file = args.admin_token_file.as_deref();
         read_token(file.context("this needs --admin-token-file")?)
@@ -35,14 +34,20 @@ fn carry_out(args: &MembersArgs) -> Result<()> {
     }
 }
 
-struct Ensemble {
+/// Members that are asked until a moment.
+pub(crate) struct Ensemble {
     urls: Vec<Admin>,
     deadline: Instant,
 }
 
 impl Ensemble {
+    pub(crate) fn new(urls: &[String], timeout_s: u32) -> Result<Self> {
+        let urls = urls.iter().map(|url| Admin::new(url)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { urls, deadline: Instant::now() + Duration::from_secs(timeout_s.into()) })
+    }
+
     /// Tries until there is something or the time is up; the last error says why not.
-    fn wait<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             match attempt() {
                 Ok(found) => return Ok(found),
@@ -52,7 +57,7 @@ impl Ensemble {
         }
     }
 
-    fn leader(&self) -> Result<(&Admin, Status)> {
+    pub(crate) fn leader(&self) -> Result<(&Admin, Status)> {
         let mut last = None;
         for url in &self.urls {
             match url.status() {

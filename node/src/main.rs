@@ -8,6 +8,7 @@
 mod admin_client;
 mod cli;
 mod ensemble;
+mod ensemble_backup;
 mod ensemble_members;
 mod ensemble_permit;
 mod ensemble_recover;
@@ -39,6 +40,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Permit(args) => ensemble_permit::run(&args)?,
         Command::Members(args) => ensemble_members::run(&args)?,
         Command::Recover(args) => ensemble_recover::run(&args)?,
+        Command::Backup(args) => ensemble_backup::backup(&args)?,
+        Command::Restore(args) => ensemble_backup::restore(&args)?,
         Command::Local(args) => local::run(&args)?,
         Command::Worker(args) => pipeline_worker::run(&args)?,
         Command::Check(args) => return Ok(pipeline::check(&args.file)),

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TERMS: Terms = Terms { timeout_ms: 10_000, patience: Duration::from_secs(6) };
 
 /// Creates `/a0`, `/a1` and so on, each again until it is known to be there; gives how many there are.
-fn write(addresses: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) -> usize {
+pub(crate) fn write(addresses: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) -> usize {
     let mut session = Session::default();
     let mut count = 0;
     for attempt in 0.. {

@@ -1,12 +1,14 @@
-//! An Ensemble whose majority is lost for good goes on from a survivor.
+//! An Ensemble whose majority is lost for good goes on from a survivor, and one that is lost altogether from a backup.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pharos_e2e::command::wait_until;
 use pharos_e2e::local::LocalEnsemble;
 use pharos_e2e::wire::{Session, Terms, Wire};
 
-use crate::members::{count_on, create};
+use crate::members::{count_on, create, write};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TERMS: Terms = Terms { timeout_ms: 40_000, patience: Duration::from_secs(6) };
@@ -58,5 +60,61 @@ fn an_ensemble_that_lost_its_majority_goes_on_from_a_survivor_and_turns_the_othe
         ensemble.kill(index).unwrap();
         ensemble.start(index).unwrap();
         ensemble.wait_serving(index).unwrap();
+    }
+}
+
+#[test]
+fn a_backup_made_under_writes_has_all_that_was_acknowledged_and_an_ensemble_goes_on_from_it() {
+    let mut ensemble = LocalEnsemble::found(3).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let addresses = Mutex::new((0..3).map(|index| ensemble.address(index).unwrap()).collect::<Vec<_>>());
+    let (stop, leader) = (AtomicBool::new(false), ensemble.leader().unwrap());
+    let (before, backup, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(&addresses, &stop));
+        let backed_up = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let some = || Ok(Some(count_on(addresses.lock().unwrap()[leader])).filter(|count| *count > 300));
+            let before = wait_until("some writes", PATIENCE, some).unwrap();
+            (before, ensemble.backup(place.path()).unwrap())
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let written = writer.join().unwrap();
+        let (before, backup) = backed_up.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (before, backup, written)
+    });
+    let mut wire = Wire::connect(ensemble.address(leader).unwrap(), &Session::default(), TERMS).unwrap();
+    create(&mut wire, written).unwrap();
+    let last = wire.session().last_zxid();
+    (0..3).for_each(|index| ensemble.kill(index).unwrap());
+
+    let refused = format!("{:#}", ensemble.restore(0, &backup).unwrap_err());
+    assert!(refused.contains("belongs to an ensemble: a backup is restored to"), "{refused}");
+    (0..3).for_each(|index| ensemble.lose(index).unwrap());
+    let part = backup.join("part-000000");
+    let right = std::fs::read(&part).unwrap();
+    std::fs::write(&part, &right[1..]).unwrap();
+    let refused = format!("{:#}", ensemble.restore(0, &backup).unwrap_err());
+    assert!(refused.contains("part-000000 is not as it was written"), "{refused}");
+    std::fs::write(&part, &right).unwrap();
+    let none = format!("{:#}", ensemble.restore(0, place.path()).unwrap_err());
+    assert!(none.contains("there is no manifest.json, so there is no whole backup"), "{none}");
+    let said = ensemble.restore(0, &backup).unwrap();
+    assert!(said.contains("member 4 of generation 2, alone"), "{said}");
+
+    ensemble.start(0).unwrap();
+    ensemble.wait_serving(0).unwrap();
+    let restored = count_on(ensemble.address(0).unwrap());
+    assert!((before..=written).contains(&restored), "{restored} of {written}, {before} before the backup");
+    // To clients that were ahead of the backup time does not go back.
+    let mut wire = Wire::connect(ensemble.address(0).unwrap(), &wire.session(), TERMS)
+        .or_else(|_| Wire::connect(ensemble.address(0).unwrap(), &Session::default(), TERMS))
+        .unwrap();
+    create(&mut wire, written + 1).unwrap();
+    assert!(wire.session().last_zxid() >> 32 > (last >> 32) + 60_000);
+    for index in [1, 2] {
+        ensemble.enlist(index).unwrap();
+    }
+    ensemble.switch(&[0, 1, 2]).unwrap();
+    for index in 0..3 {
+        assert_eq!(count_on(ensemble.address(index).unwrap()), restored + 1, "member {index}");
     }
 }

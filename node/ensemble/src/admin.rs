@@ -5,31 +5,39 @@
 //!
 //! Invariant: nothing here is awaited by the reactor; a command needs the token.
 
+use crate::backup::{self, Copies};
 use crate::command::{Ask, Command, Commands, Reply};
 use crate::metrics;
 use crate::permit::HexId;
+use crate::state_store::open_rocks;
 use crate::status::{Board, Snapshot};
 use crate::words::Settings;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use futures::stream;
 use pharos_paxos::{ConfigNo, MemberId};
 use pharos_replica::{Change, Member};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long a command may take to be answered.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the store may take to flush, and to be copied.
+const COPY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Parts of a backup that wait to be taken.
+const PARTS_AHEAD: usize = 2;
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -41,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) client_port: u16,
     pub(crate) data_dir: String,
+    pub(crate) copies: Copies,
     pub(crate) tick_ms: u32,
     pub(crate) max_per_ip: u32,
     pub(crate) max_descriptors: Option<u64>,
@@ -128,6 +137,7 @@ fn routes(context: Arc<Context>) -> Router {
         .route("/v1/members", post(add_member))
         .route("/v1/members/{id}", delete(remove_member))
         .route("/v1/voters", post(change_voters))
+        .route("/v1/backup", get(backup))
         .with_state(context)
 }
 
@@ -231,6 +241,37 @@ async fn change_voters(State(context): State<Arc<Context>>, headers: HeaderMap, 
         voters: voters.into_iter().map(MemberId).collect(),
     };
     carry_out(&context, &headers, parse(&body).map(ask), StatusCode::ACCEPTED).await
+}
+
+/// The state as a stream of rows, with all that was applied here before.
+async fn backup(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = authorize(context.token_file.as_deref(), &headers) {
+        return refused(refusal);
+    }
+    let now = context.board.read();
+    let (true, Some(cluster), Some(generation)) =
+        (now.status.serving, now.identity.cluster_id, now.identity.generation)
+    else {
+        return failed(StatusCode::CONFLICT, "this member does not serve".to_owned());
+    };
+    let copy = context.copies.next();
+    let (reply, answer) = oneshot::channel();
+    context.commands.send(Command::Copy { dir: copy.0.clone(), reply });
+    let slot = match tokio::time::timeout(COPY_TIMEOUT, answer).await {
+        Ok(Ok(Ok(slot))) => slot,
+        Ok(Ok(Err(why))) => return failed(StatusCode::INTERNAL_SERVER_ERROR, why),
+        Ok(Err(_)) => return failed(StatusCode::CONFLICT, "this member does not run any more".to_owned()),
+        Err(_) => return failed(StatusCode::GATEWAY_TIMEOUT, "the store was not flushed in time".to_owned()),
+    };
+    let (sender, mut receiver) = mpsc::channel(PARTS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let of = (HexId(cluster.0), generation, slot);
+        if let Err(error) = backup::stream(open_rocks, &copy, of, &sender) {
+            tracing::warn!(%error, "a backup ends early");
+        }
+    });
+    let parts = stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|part| part.map(Ok::<_, Infallible>)));
+    ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(parts)).into_response()
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, serde_json::Error> {

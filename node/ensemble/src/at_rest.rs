@@ -1,19 +1,22 @@
 //! A member's volume while no server runs on it.
 //!
-//! Owns what can be done with one: to see what it holds, and to let the ensemble go on from it alone. Must not know who
-//! asks, nor how a server is started afterwards.
+//! Owns what can be done with one: to see what it holds, to let the ensemble go on from it alone, and to put a backup on
+//! a blank one. Must not know who asks, where a backup comes from, nor how a server is started afterwards.
 //!
 //! Invariant: nothing is changed before everything that could speak against it was checked, and what is changed is one
-//! group of the log: a crash leaves the volume as it was or as it was to be.
+//! group of the log: a crash leaves the volume as it was or as it was to be. A blank volume stays blank until all of a
+//! backup is on it, durably.
 
+use crate::backup::BackupManifest;
 use crate::config::{ServerError, Tuning};
 use crate::datadir::Volume;
 use crate::hello::Id128;
-use crate::state_store::open_rocks;
+use crate::state_store::{Loaded, StateStore, open_rocks};
+use bytes::Bytes;
 use pharos_log::WalConfig;
 use pharos_log::file::FileDisk;
-use pharos_paxos::MemberId;
-use pharos_replica::{Boot, GenerationError, Holdings, NewGeneration};
+use pharos_paxos::{MemberId, Slot};
+use pharos_replica::{Boot, GenerationError, Holdings, Member, NewGeneration, installed_row};
 use std::path::Path;
 
 /// A volume that this process has for itself, read.
@@ -78,5 +81,73 @@ impl AtRest {
         let begun = NewGeneration { generation, survivor };
         self.volume.begin_generation(&begun, &mut self.boot, self.config, &mut self.disk)?;
         Ok(generation)
+    }
+}
+
+/// As what a backup goes on.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// The generation; none: the one after the backup's.
+    pub generation: Option<u32>,
+    /// Where peers will dial the member.
+    pub host: String,
+    /// Where peers will dial the member.
+    pub peer_port: u16,
+    /// Where clients will.
+    pub client_port: u16,
+}
+
+/// What became of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The only member.
+    pub member: MemberId,
+    /// The generation that begins with it.
+    pub generation: u32,
+    /// The last transaction in the backup.
+    pub zxid: i64,
+    /// The znodes in it.
+    pub znodes: usize,
+}
+
+impl Restore {
+    /// Puts a backup on a blank volume, which is then the only member of an ensemble that goes on from it. `part` gives
+    /// the bytes of the part with that number.
+    ///
+    /// # Errors
+    /// When the directory is a member's already, or the backup is damaged; the directory is blank then as before.
+    pub fn to(
+        &self,
+        dir: &Path,
+        manifest: &BackupManifest,
+        mut part: impl FnMut(usize) -> Result<Bytes, ServerError>,
+    ) -> Result<Restored, ServerError> {
+        let mut volume = Volume::open(dir)?;
+        if volume.home().is_some() {
+            return Err(ServerError::NotBlank(dir.to_owned()));
+        }
+        volume.clear_store()?;
+        let slot = Slot(manifest.slot);
+        let mut store = open_rocks(&volume.store_dir())?;
+        for (number, listed) in manifest.parts.iter().enumerate() {
+            store.fill(listed.rows(part(number)?)?, slot)?;
+        }
+        store.fill(vec![installed_row(slot)], slot)?;
+        store.finish_filling()?;
+        // Read back as by any start, so that what is no state is refused now.
+        let Loaded { state, own, applied } = store.load()?;
+        let (zxid, znodes) = (state.zxid().0, state.node_count());
+        let config = Tuning::default().log(volume.id());
+        let mut disk = volume.log_disk()?;
+        let log = volume.format_log(config, &mut disk)?;
+        let boot = Boot { log, state, own, applied, joins: None };
+        let holdings = Holdings::of(&boot).map_err(|source| volume.generation_error(source))?;
+        let generation = self.generation.unwrap_or(holdings.founding.generation + 1);
+        let member = holdings.registry.next_id();
+        let Self { host, peer_port, client_port, .. } = self.clone();
+        let survivor = Member { id: member, volume: volume.id().0, host, peer_port, client_port };
+        let begun = NewGeneration { generation, survivor };
+        volume.restore(&begun, &boot, &holdings.founding, config)?;
+        Ok(Restored { member, generation, zxid, znodes })
     }
 }

@@ -7,6 +7,7 @@ use pharos_log::DiskOp;
 use pharos_paxos::{ConfigNo, IoId, MemberId, Slot};
 use pharos_replica::{Change, Snapshot};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -41,6 +42,13 @@ pub(crate) enum Command {
         ask: Ask,
         /// Whether it is under way.
         reply: oneshot::Sender<Reply>,
+    },
+    /// A copy of the store is to be made there, of a state that has all that was applied before.
+    Copy {
+        /// The directory to be made.
+        dir: PathBuf,
+        /// Of which slot it is, or why there is none.
+        reply: oneshot::Sender<Result<Slot, String>>,
     },
     /// A thread that the member cannot do without has failed.
     Failed(String),

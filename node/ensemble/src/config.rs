@@ -2,6 +2,7 @@
 //!
 //! Owns the embedding API's vocabulary. Must not know flags: the binary translates.
 
+use crate::backup::BackupError;
 use crate::frames::DEFAULT_MAX_CLIENT_FRAME;
 use crate::hello::Id128;
 use crate::permit::PermitError;
@@ -176,6 +177,12 @@ pub enum ServerError {
         /// What the founding entry says.
         founded: Id128,
     },
+    /// A backup is only put on a blank volume.
+    #[error("data directory {0} belongs to an ensemble: a backup is restored to a directory that does not")]
+    NotBlank(PathBuf),
+    /// It cannot be restored.
+    #[error("cannot restore the backup: {0}")]
+    Backup(#[from] BackupError),
     /// It cannot go on alone.
     #[error("{dir}: {source}")]
     Generation {
@@ -218,6 +225,8 @@ impl ServerError {
             | Self::NoSuperblock(_)
             | Self::Blank(_)
             | Self::NoMember(_)
+            | Self::NotBlank(_)
+            | Self::Backup(_)
             | Self::Foreign { .. }
             | Self::Listen { .. }
             | Self::LogWrite { .. }

@@ -141,6 +141,13 @@ impl Volume {
         Ok((store, Boot { log, state, own, applied, joins: None }))
     }
 
+    /// Makes the log of a blank volume, and reads it back.
+    pub(crate) fn format_log(&self, config: WalConfig, disk: &mut FileDisk) -> Result<Recovery, ServerError> {
+        let (_, ops) = Wal::format(config);
+        self.execute(disk, &ops)?;
+        self.read_log(config, disk)
+    }
+
     fn read_log(&self, config: WalConfig, disk: &mut FileDisk) -> Result<Recovery, ServerError> {
         let log = Wal::recover(config, disk)?;
         self.execute(disk, &log.ops)?;
@@ -201,6 +208,7 @@ impl Volume {
         config: WalConfig,
     ) -> Result<(), ServerError> {
         assert!(self.superblock.home.is_none(), "a volume is founded once");
+        self.clear_store()?;
         self.begin(member, founding, config, &founding.first_group())
     }
 
@@ -212,7 +220,32 @@ impl Volume {
         config: WalConfig,
     ) -> Result<(), ServerError> {
         assert!(self.superblock.home.is_none(), "a volume joins once");
+        self.clear_store()?;
         self.begin(member, founding, config, &[])
+    }
+
+    /// Makes the volume, whose store holds a restored state, the only member of a generation that goes on from it.
+    pub(crate) fn restore(
+        &mut self,
+        begun: &NewGeneration,
+        boot: &Boot,
+        founding: &Founding,
+        config: WalConfig,
+    ) -> Result<(), ServerError> {
+        assert!(self.superblock.home.is_none(), "a backup is restored to a blank volume");
+        let group = begun.first_group(boot).map_err(|source| self.generation_error(source))?;
+        let founding = Founding { generation: begun.generation, ..founding.clone() };
+        self.begin(begun.survivor.id, &founding, config, &group)
+    }
+
+    /// A volume without a home has no state, whatever an attempt to restore one left there.
+    pub(crate) fn clear_store(&self) -> Result<(), ServerError> {
+        match std::fs::remove_dir_all(self.store_dir()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.write_error("remove what is left of a state", &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn begin(

@@ -14,6 +14,8 @@ use pharos_paxos::{IoId, Slot};
 use pharos_replica::{PersistBatch, Snapshot};
 use std::io;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use tokio::sync::oneshot;
 
 /// What the persister leaves to the other threads.
 const NICE: i32 = 10;
@@ -35,6 +37,9 @@ pub(crate) trait Sink: Send + 'static {
     /// Writes and flushes.
     fn persist(&mut self, batch: PersistBatch) -> Result<(), String>;
 
+    /// Makes a copy of the store, as of the last flush, that opens as one of its own.
+    fn copy(&mut self, dir: &Path) -> Result<Slot, String>;
+
     /// All rows, as of the last flush.
     fn snapshot(&mut self) -> Result<(Slot, Snapshot), String>;
 }
@@ -53,6 +58,8 @@ pub(crate) enum StoreJob {
     Persist(PersistBatch),
     /// Reads everything, for a member that is behind.
     Snapshot,
+    /// Makes a copy there, for a backup, and says of which slot.
+    Copy(PathBuf, oneshot::Sender<Result<Slot, String>>),
 }
 
 /// Starts the log's thread.
@@ -93,6 +100,11 @@ pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<P
         }
         polite = true;
         let done = match job {
+            StoreJob::Copy(dir, reply) => {
+                // Without it there is no backup, which harms nobody but the one who asked; who may have gone.
+                let _ = reply.send(sink.copy(&dir));
+                return ControlFlow::Continue(());
+            }
             StoreJob::Persist(batch) => {
                 let applied = batch.applied;
                 let persisted = sink.persist(batch).map(|()| Command::Persisted(applied));

@@ -7,6 +7,7 @@
 
 mod admin;
 mod at_rest;
+mod backup;
 mod clients;
 mod command;
 mod config;
@@ -32,7 +33,8 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use at_rest::AtRest;
+pub use at_rest::{AtRest, Restore, Restored};
+pub use backup::{BackupError, BackupManifest, BackupPart, BackupStream};
 pub use config::{Admission, ServerConfig, ServerError, Tuning};
 pub use datadir::Volume;
 pub use frames::DEFAULT_MAX_CLIENT_FRAME;

@@ -16,12 +16,14 @@ use crate::status::{Board, Counters};
 use crate::view::View;
 use mio::{Events, Poll, Token};
 use pharos_log::DiskOp;
-use pharos_paxos::{MemberId, Millis};
+use pharos_paxos::{MemberId, Millis, Slot};
 use pharos_replica::{CloseReason, ConnId, MemberRole, Now, Output, Replica};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
 
 pub(crate) const WAKE: Token = Token(0);
 pub(crate) const CLIENT_LISTENER: Token = Token(1);
@@ -95,6 +97,8 @@ struct Loop {
     leave_by_ms: Option<u64>,
     handing_over: bool,
     retry_spare: Option<(u64, DiskOp)>,
+    /// Copies of the store that wait for a flush, with the slot they wait for.
+    copies: Vec<(Slot, PathBuf, oneshot::Sender<Result<Slot, String>>)>,
     end: Option<End>,
 }
 
@@ -112,6 +116,7 @@ impl Reactor {
             leave_by_ms: None,
             handing_over: false,
             retry_spare: None,
+            copies: Vec::new(),
             end: None,
         };
         while state.end.is_none() {
@@ -162,7 +167,15 @@ impl Reactor {
                 }
                 Command::SpareCreated(op) => self.replica.spare_created(&op),
                 Command::SpareFailed(op) => state.retry_spare = Some((state.now_ms + SPARE_RETRY_MS, op)),
-                Command::Persisted(applied) => self.replica.persisted(applied),
+                Command::Persisted(applied) => {
+                    self.replica.persisted(applied);
+                    self.copy_what_is_flushed(state);
+                }
+                Command::Copy { dir, reply } => {
+                    let wanted = self.replica.cut_now();
+                    state.copies.push((wanted, dir, reply));
+                    self.copy_what_is_flushed(state);
+                }
                 Command::Snapshot(applied, snapshot) => self.replica.snapshot_read(applied, snapshot),
                 Command::Dialled { peer, link, control, bulk } => {
                     self.links.dialled(self.poll.registry(), peer, link, [control, bulk], state.now_ms);
@@ -178,6 +191,14 @@ impl Reactor {
         }
         if let Some((_, op)) = state.retry_spare.take_if(|(due, _)| *due <= state.now_ms) {
             self.spares.submit(op);
+        }
+    }
+
+    /// Copies are made once the store holds what had been applied when they were asked for.
+    fn copy_what_is_flushed(&mut self, state: &mut Loop) {
+        let flushed = self.replica.flushed();
+        for (_, dir, reply) in state.copies.extract_if(.., |(wanted, ..)| *wanted <= flushed) {
+            self.persister.submit(StoreJob::Copy(dir, reply));
         }
     }
 

@@ -6,6 +6,7 @@
 //! [`Server::start`] returns; a member takes no client before it has read its log.
 
 use crate::admin::{Admin, Context, read_token};
+use crate::backup::Copies;
 use crate::clients::{Clients, Limits};
 use crate::command::{Command, Commands};
 use crate::config::{Admission, ServerConfig, ServerError};
@@ -96,6 +97,7 @@ pub(crate) fn start_with<S: StateStore>(
         token_file: config.token_file.clone(),
         client_port: addresses.client.port(),
         data_dir: config.data_dir.display().to_string(),
+        copies: Copies::beside(&config.data_dir),
         tick_ms: config.tuning.tick_ms,
         max_per_ip: config.tuning.max_per_ip,
         max_descriptors,

@@ -30,6 +30,9 @@ pub(crate) struct Loaded {
 /// A store that a member can start from and write to.
 pub(crate) trait StateStore: Sink {
     fn load(&mut self) -> Result<Loaded, ServerError>;
+
+    /// Gives every row to the function, in the order of the keys.
+    fn each_row(&mut self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), ServerError>;
 }
 
 /// Opens a store in a directory.
@@ -72,7 +75,24 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
+impl<S: Store> OnStore<S> {
+    /// Puts rows of a state of that slot, not durably.
+    pub(crate) fn fill(&mut self, rows: Vec<(Bytes, Bytes)>, slot: Slot) -> Result<(), ServerError> {
+        let batch = WriteBatch { puts: rows, deletes: Vec::new() };
+        self.store.write(batch, slot.0).map_err(|error| refused(&self.dir, &error))
+    }
+
+    /// All rows are there.
+    pub(crate) fn finish_filling(&mut self) -> Result<(), ServerError> {
+        self.store.flush().map(drop).map_err(|error| refused(&self.dir, &error))
+    }
+}
+
 impl<S: Store + 'static> StateStore for OnStore<S> {
+    fn each_row(&mut self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), ServerError> {
+        self.store.load(row).map_err(|error| refused(&self.dir, &error))
+    }
+
     /// All rows are in memory twice while the tree is built from them.
     fn load(&mut self) -> Result<Loaded, ServerError> {
         let (mut rows, mut own) = (Vec::new(), Vec::new());
@@ -80,7 +100,7 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
             let row = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             if key.first() == Some(&OWN_PREFIX) { own.push(row) } else { rows.push(row) }
         };
-        self.store.load(&mut sort).map_err(|error| refused(&self.dir, &error))?;
+        self.each_row(&mut sort)?;
         let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
         let state =
             state.map_err(|error| ServerError::Store { dir: self.dir.clone(), why: with_sources(&error) })?;
@@ -123,6 +143,11 @@ impl<S: Store + 'static> Sink for OnStore<S> {
                 Err(error) => return Err(with_sources(&error)),
             }
         }
+    }
+
+    fn copy(&mut self, dir: &Path) -> Result<Slot, String> {
+        self.store.checkpoint(dir).map_err(|error| with_sources(&error))?;
+        Ok(Slot(self.store.applied()))
     }
 
     fn snapshot(&mut self) -> Result<(Slot, Snapshot), String> {

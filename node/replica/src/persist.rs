@@ -23,6 +23,8 @@ pub(crate) struct Persist {
     held: Option<PersistBatch>,
     in_flight: Option<Slot>,
     last_cut: (Slot, Millis),
+    /// Somebody waits for a cut.
+    wanted: bool,
     /// Applied slots whose entries the log keeps for members that were away, with their bytes.
     tail: VecDeque<(Slot, u64)>,
     tail_bytes: u64,
@@ -35,6 +37,7 @@ impl Persist {
             held: None,
             in_flight: None,
             last_cut: (flushed, now),
+            wanted: false,
             tail: VecDeque::new(),
             tail_bytes: 0,
         }
@@ -72,11 +75,24 @@ impl Persist {
 
     fn due(&self, applied: Slot, now: Millis) -> bool {
         let (slot, at) = self.last_cut;
-        applied > slot && (now.0 >= at.0 + INTERVAL_MS || applied.0 - slot.0 >= INTERVAL_SLOTS)
+        let late = now.0 >= at.0 + INTERVAL_MS || applied.0 - slot.0 >= INTERVAL_SLOTS;
+        applied > slot && (late || self.wanted)
     }
 }
 
 impl Replica {
+    /// Asks for a cut without delay; gives the slot that it will have at least.
+    pub fn cut_now(&mut self) -> Slot {
+        self.persist.wanted = true;
+        self.applier.applied()
+    }
+
+    /// What the store holds.
+    #[must_use]
+    pub fn flushed(&self) -> Slot {
+        self.persist.flushed()
+    }
+
     /// The store has flushed the cut.
     pub fn persisted(&mut self, applied: Slot) {
         assert_eq!(self.persist.in_flight.take(), Some(applied), "one cut is in flight at a time");
@@ -109,6 +125,7 @@ impl Replica {
         let applied = self.applier.applied();
         if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
             self.persist.last_cut = (applied, self.now.mono);
+            self.persist.wanted = false;
             let rows = PersistRows::Changed(self.state.take_dirty());
             self.persist.held = Some(PersistBatch { rows, own: self.own_rows(), applied });
         }
