@@ -74,7 +74,7 @@ impl AtRest {
     /// When the volume holds nothing to go on from, or has gone on in that generation or a later one.
     pub fn begin_generation(&mut self, generation: Option<u32>) -> Result<u32, ServerError> {
         let holdings = self.holdings()?;
-        let survivor = holdings.registry.member(self.member()).cloned();
+        let survivor = holdings.member(self.member()).cloned();
         let removed = GenerationError::Removed(self.member());
         let survivor = survivor.ok_or_else(|| self.volume.generation_error(removed))?;
         let generation = generation.unwrap_or(holdings.founding.generation + 1);

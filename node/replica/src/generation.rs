@@ -12,7 +12,7 @@ use crate::snapshot;
 use crate::wire::{Reader, WireError};
 use bytes::Bytes;
 use pharos_paxos::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Slot};
-use pharos_znode::Zxid;
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 const VERSION: u8 = 1;
@@ -43,6 +43,8 @@ pub struct Holdings {
     pub committed: Slot,
     /// Who belongs to the ensemble by all that its log holds.
     pub registry: Registry,
+    /// Who ever did, as far as the volume tells: the last voters may have been replaced in its last slot.
+    members: BTreeMap<MemberId, Member>,
 }
 
 /// Why a volume cannot begin a generation.
@@ -78,9 +80,15 @@ impl Holdings {
         if end == Slot::ZERO {
             return Err(GenerationError::Empty);
         }
+        let mut members = BTreeMap::new();
+        let mut note = |registry: &Registry| {
+            members.extend(registry.members().iter().map(|member| (member.id, member.clone())));
+        };
+        note(&registry);
         for entry in boot.log.entries.iter().filter(|entry| entry.slot > boot.applied) {
             if entry.kind == EntryKind::Members {
                 registry.apply(Change::decode(entry.payload.clone()).map_err(StartError::Registry)?);
+                note(&registry);
             }
             if let Some((next, _)) = entry.seals() {
                 registry.enter(next);
@@ -88,7 +96,13 @@ impl Holdings {
         }
         let (hard, founding) = (boot.log.hard, newest(flushed, boot).map_err(StartError::Founding)?);
         let accepted = hard.accepted.max(registry.membership().by);
-        Ok(Self { founding, accepted, end, committed: hard.committed.max(boot.applied), registry })
+        Ok(Self { founding, accepted, end, committed: hard.committed.max(boot.applied), registry, members })
+    }
+
+    /// The member, if the volume tells of it.
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
     }
 }
 
@@ -117,7 +131,10 @@ impl NewGeneration {
     }
 
     /// What an entry begins, if it does.
-    pub(crate) fn of(entry: &Entry) -> Result<Option<Self>, WireError> {
+    ///
+    /// # Errors
+    /// When the entry says that it does, in a way that this program cannot read.
+    pub fn of(entry: &Entry) -> Result<Option<Self>, WireError> {
         match entry.seals() {
             Some((_, rest)) if !rest.is_empty() => Self::decode(rest).map(Some),
             _ => Ok(None),
@@ -153,8 +170,7 @@ impl Replica {
     pub(crate) fn begin_generation(&mut self, begun: &NewGeneration) {
         self.founding = begun.founding(&self.founding);
         self.registry.begin_generation(&begun.survivor);
-        let Zxid(zxid) = self.state.zxid();
-        self.state.jump_epoch((zxid >> 32) + EPOCHS);
+        self.state.jump_epoch(self.state.zxid().epoch() + EPOCHS);
     }
 }
 
@@ -172,12 +188,88 @@ pub(crate) fn newest(flushed: Founding, boot: &Boot) -> Result<Founding, WireErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pharos_log::mem::MemDisk;
+    use pharos_log::{Wal, WalConfig};
+    use pharos_znode::State;
+
+    const VOLUME: [u8; 16] = [9; 16];
+
+    fn config() -> WalConfig {
+        WalConfig { segment_bytes: 64 << 10, spare_segments: 1, identity: VOLUME }
+    }
+
+    fn member(id: u32) -> Member {
+        let host = format!("m{id}");
+        Member { id: MemberId(id), volume: [id as u8; 16], host, peer_port: 1, client_port: 2 }
+    }
+
+    fn founding() -> Founding {
+        let members = (1..=3).map(member).collect();
+        Founding { cluster: [7; 16], generation: 1, secret: [5; 16], members }
+    }
+
+    /// What a start finds when the log was given these groups.
+    fn boot(groups: &[Vec<LogOp>]) -> Boot {
+        let mut disk = MemDisk::new();
+        let (mut wal, mut ops) = Wal::format(config());
+        groups.iter().for_each(|group| wal.append(group, &mut ops));
+        disk.execute(&ops).unwrap();
+        let log = Wal::recover(config(), &disk).unwrap();
+        Boot { log, state: State::new(), own: Vec::new(), applied: Slot::ZERO, joins: None }
+    }
+
+    fn begun(id: u32) -> NewGeneration {
+        NewGeneration { generation: 2, survivor: member(id) }
+    }
+
+    #[test]
+    fn a_volume_goes_on_alone_with_all_that_its_log_holds_once() {
+        let ballot = Ballot { config: ConfigNo(1), round: 4, member: MemberId(2) };
+        let entry = Entry { slot: Slot(2), ballot, kind: EntryKind::EpochStart, payload: Bytes::new() };
+        let mut groups = vec![founding().first_group(), vec![LogOp::Append(entry), LogOp::Accepted(ballot)]];
+        groups.push(begun(3).first_group(&boot(&groups)).unwrap());
+        let after = boot(&groups);
+        let held = Holdings::of(&after).unwrap();
+        assert_eq!((held.end, held.committed, held.founding.generation), (Slot(3), Slot(3), 2));
+        assert_eq!((held.founding.members, held.founding.secret), (vec![member(3)], [5; 16]));
+        assert_eq!(held.registry.membership().voters, [MemberId(3)]);
+        assert!(held.accepted > ballot);
+        let error = begun(3).first_group(&after).unwrap_err();
+        assert_eq!(error.to_string(), "the volume is of generation 2 already; the next is 3");
+    }
+
+    /// What is chosen of the last slot nobody is left to tell.
+    #[test]
+    fn a_volume_whose_last_slot_replaces_its_member_may_be_the_one_that_is_left() {
+        let ballot = Ballot { config: ConfigNo(1), round: 4, member: MemberId(2) };
+        let seal = Entry::seal(Slot(2), ballot, ConfigNo(2), &[MemberId(2)], b"");
+        let mut groups = vec![founding().first_group(), vec![LogOp::Append(seal), LogOp::Accepted(ballot)]];
+        let held = Holdings::of(&boot(&groups)).unwrap();
+        assert_eq!((held.registry.member(MemberId(3)), held.member(MemberId(3))), (None, Some(&member(3))));
+        groups.push(begun(3).first_group(&boot(&groups)).unwrap());
+        let held = Holdings::of(&boot(&groups)).unwrap();
+        assert_eq!(held.registry.membership().config, ConfigNo(3));
+    }
+
+    #[test]
+    fn a_volume_that_was_never_sent_a_state_has_nothing_to_go_on_from() {
+        let joins = Boot { joins: Some(founding()), ..boot(&[]) };
+        let error = begun(3).first_group(&joins).unwrap_err();
+        assert!(matches!(error, GenerationError::Empty), "{error}");
+        // One that was, but has not stamped its log, goes on from there.
+        let own = vec![
+            (Bytes::from_static(crate::replica::FOUNDING_KEY), Bytes::from(founding().encode())),
+            crate::rows::installed_row(Slot(50)),
+        ];
+        let ops = begun(3).first_group(&Boot { own, applied: Slot(50), ..boot(&[]) }).unwrap();
+        let slot = |op: &LogOp| if let LogOp::Append(entry) = op { Some(entry.slot) } else { None };
+        assert!(matches!(ops[0], LogOp::Reset { after: Slot(50) }));
+        assert_eq!(ops.iter().find_map(slot), Some(Slot(51)));
+    }
 
     #[test]
     fn what_begins_reads_back_as_written_and_is_refused_when_cut_short() {
-        let survivor =
-            Member { id: MemberId(7), volume: [7; 16], host: "x".into(), peer_port: 1, client_port: 2 };
-        let begun = NewGeneration { generation: 3, survivor };
+        let begun = NewGeneration { generation: 3, survivor: member(7) };
         let bytes = Bytes::from(begun.encode());
         assert_eq!(NewGeneration::decode(bytes.clone()), Ok(begun));
         for len in 0..bytes.len() {

@@ -105,6 +105,10 @@ coverage! {
     all_replaced,
     /// Configurations that ended without a vote for the leader that ended them.
     leaders_left,
+    /// Ensembles that went on from one volume when all others were lost.
+    generations,
+    /// Stops in the middle of beginning to.
+    generations_interrupted,
     /// Voters without their volume that gave their place to others.
     lost_members_replaced,
     /// Members that learned that they were removed.

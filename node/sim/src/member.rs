@@ -10,8 +10,8 @@ use pharos_log::mem::{Crash, MemDisk};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, Now, OWN_PREFIX, PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, Snapshot,
-    StartError,
+    Boot, Founding, GenerationError, Holdings, NewGeneration, Now, OWN_PREFIX, PersistBatch, PersistRows,
+    Plant, Replica, ReplicaConfig, Snapshot, StartError,
 };
 use pharos_znode::State;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -223,15 +223,7 @@ impl Member {
         pace: Pace,
         plant: Plant,
     ) -> Result<Started, String> {
-        let log = Wal::recover(wal_config(self.volume), &self.disk).map_err(|e| format!("recovery: {e}"))?;
-        self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
-        let (own, rows): (Vec<_>, Vec<_>) =
-            self.rows.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k[0] == OWN_PREFIX);
-        let state = if rows.is_empty() {
-            State::new()
-        } else {
-            State::from_rows(rows).map_err(|e| format!("rows: {e}"))?
-        };
+        let boot_from = self.read()?;
         let boot = rng.bits();
         let config = ReplicaConfig {
             me: self.id,
@@ -246,8 +238,6 @@ impl Member {
             output_bytes: pace.output_bytes,
             plant,
         };
-        let joins = self.permit.as_ref().map(|permit| permit.founding.clone());
-        let boot_from = Boot { log, state, own, applied: self.flushed, joins };
         let founded = boot_from.is_founded();
         let log_end = boot_from.log.entries.last().map_or(boot_from.log.trimmed, |entry| entry.slot);
         let replica = match Replica::start(config, boot_from, now) {
@@ -265,6 +255,54 @@ impl Member {
         self.process = Some(Process { replica, boot, log, spare, persist, roster });
         let ahead = self.flushed > log_end;
         Ok(if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog })
+    }
+
+    /// What is on the disk, made fit to be written.
+    fn read(&mut self) -> Result<Boot, String> {
+        let log = Wal::recover(wal_config(self.volume), &self.disk).map_err(|e| format!("recovery: {e}"))?;
+        self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
+        let (own, rows): (Vec<_>, Vec<_>) =
+            self.rows.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k[0] == OWN_PREFIX);
+        let state = if rows.is_empty() {
+            State::new()
+        } else {
+            State::from_rows(rows).map_err(|e| format!("rows: {e}"))?
+        };
+        let joins = self.permit.as_ref().map(|permit| permit.founding.clone());
+        Ok(Boot { log, state, own, applied: self.flushed, joins })
+    }
+
+    /// What its volume holds; nothing if it joined and was never sent a state.
+    pub(crate) fn holdings(&mut self) -> Result<Option<Holdings>, String> {
+        match Holdings::of(&self.read()?) {
+            Ok(held) => Ok(Some(held)),
+            Err(GenerationError::Empty) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Makes the ensemble go on from this volume. The machine may stop in the middle, and is told again; how often it did.
+    pub(crate) fn begin_generation(&mut self, generation: u32, rng: &mut Rng) -> Result<u64, String> {
+        let mut interrupted = 0;
+        loop {
+            let mut boot = self.read()?;
+            let held = Holdings::of(&boot).map_err(|e| e.to_string())?;
+            if held.founding.generation == generation {
+                return Ok(interrupted);
+            }
+            let survivor = held.member(self.id).cloned().ok_or("it is not registered")?;
+            let begun = NewGeneration { generation, survivor };
+            let mut ops = Vec::new();
+            boot.log.wal.append(&begun.first_group(&boot).map_err(|e| e.to_string())?, &mut ops);
+            for op in &ops {
+                if rng.per_mille(150) {
+                    interrupted += 1;
+                    self.disk.crash_in(op, &mut || rng.bits()).expect("the operation was valid");
+                    break;
+                }
+                self.disk.execute_one(op).expect("a disk in memory takes what a log writes");
+            }
+        }
     }
 
     /// The machine stops, perhaps in the middle of a disk operation.

@@ -9,7 +9,7 @@ use crate::violation::Violation;
 use bytes::{BufMut, BytesMut};
 use pharos_jute::ReplyHeader;
 use pharos_paxos::{ConfigNo, Entry, EntryKind, MemberId, Membership, Slot};
-use pharos_replica::{Change, Founding, Replica, config_command};
+use pharos_replica::{Change, Founding, NewGeneration, Replica, config_command};
 use pharos_znode::{Applied, Batch, Command, Op, SessionEvent, SessionId, State};
 use std::collections::BTreeMap;
 
@@ -18,6 +18,9 @@ pub(crate) type CommandKey = (u32, u64, u64);
 
 /// A node's data as of a zxid; none when it did not exist.
 type Version = (i64, Option<(Vec<u8>, i32)>);
+
+/// How far a generation stays ahead of the one before.
+const GENERATION_EPOCHS: i64 = 65_536;
 
 pub(crate) struct Reference {
     state: State,
@@ -153,8 +156,9 @@ impl Reference {
     }
 
     fn choose(&mut self, entry: Entry) -> Result<(), Violation> {
+        let begun = NewGeneration::of(&entry).map_err(|e| Violation::new(e.to_string()))?;
         let config = self.roll().membership().config;
-        if entry.ballot.config != config {
+        if entry.ballot.config != config && begun.is_none() {
             let (slot, own) = (entry.slot, entry.ballot);
             return Err(Violation::new(format!(
                 "configuration: slot {slot} of {own} stands in {}",
@@ -165,10 +169,15 @@ impl Reference {
             EntryKind::Founding => self.write_config(entry.slot),
             EntryKind::Seal => {
                 let mut roll = self.roll().clone();
-                let old = roll.membership().clone();
-                roll.enter(&entry)?;
-                let new = roll.membership().clone();
-                self.sealed.push(Sealed { seal: entry.clone(), old, new });
+                if let Some(begun) = &begun {
+                    roll.begin_generation(begun, &entry)?;
+                    self.state.jump_epoch(self.state.zxid().epoch() + GENERATION_EPOCHS);
+                } else {
+                    let old = roll.membership().clone();
+                    roll.enter(&entry)?;
+                    let new = roll.membership().clone();
+                    self.sealed.push(Sealed { seal: entry.clone(), old, new });
+                }
                 self.rolls.push((entry.slot, roll));
                 self.write_config(entry.slot);
             }

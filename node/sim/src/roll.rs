@@ -7,7 +7,7 @@
 use crate::member::Volume;
 use crate::violation::Violation;
 use pharos_paxos::{ConfigNo, Entry, MemberId, Membership, Slot};
-use pharos_replica::{Change, Founding, Member, Registry};
+use pharos_replica::{Change, Founding, Member, NewGeneration, Registry};
 use std::collections::BTreeMap;
 
 /// Members, learners included, that an ensemble can have.
@@ -64,6 +64,18 @@ impl Roll {
                 }
             }
         }
+    }
+
+    /// The ensemble goes on from this member alone: the configuration's number may skip some that nobody knows of.
+    pub(crate) fn begin_generation(&mut self, begun: &NewGeneration, seal: &Entry) -> Result<(), Violation> {
+        let (id, slot) = (begun.survivor.id, seal.slot);
+        let (next, _) = seal.seals().ok_or_else(|| Violation::new(format!("seal {slot} says nothing")))?;
+        if next.config <= self.membership.config || next.voters != [id] || !self.given.contains_key(&id) {
+            return Err(Violation::new(format!("seal {slot} begins a generation with {next:?}")));
+        }
+        self.members = BTreeMap::from([(id, begun.survivor.clone())]);
+        self.membership = next;
+        Ok(())
     }
 
     pub(crate) fn enter(&mut self, seal: &Entry) -> Result<(), Violation> {

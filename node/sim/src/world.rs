@@ -6,6 +6,7 @@
 mod calm;
 mod checks;
 mod clients;
+mod disaster;
 mod faults;
 mod links;
 mod machines;
@@ -116,6 +117,10 @@ enum Event {
         member: usize,
     },
     Heal,
+    /// All volumes but one are lost.
+    Disaster {
+        seed: u64,
+    },
     /// Whoever decides which machines are members has a look.
     Operate,
 }
@@ -183,6 +188,7 @@ pub struct Outcome {
 pub fn run(seed: u64, bounds: Bounds) -> Result<Outcome> {
     let mut world = World::new(seed, bounds);
     world.begin();
+    world.plan_disaster(seed);
     while world.coverage.events < bounds.events || world.coverage.acknowledged < bounds.acknowledged {
         if world.coverage.events > 40 * bounds.events {
             return Err(Violation::new("the storm left no room for progress: too few answers"));
@@ -310,6 +316,7 @@ impl World {
                 self.heal();
                 Ok(())
             }
+            Event::Disaster { seed } => self.disaster(seed),
             Event::Operate => self.operate(),
         }
     }
