@@ -35,7 +35,7 @@ mod wire;
 pub use config_node::config_command;
 pub use founding::Founding;
 pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows};
-pub use peer_msg::PeerError;
+pub use peer_msg::{PeerError, reread};
 pub use pharos_paxos::Plant as CorePlant;
 pub use plant::Plant;
 pub use registry::{Change, ChangeError, Member, Registry};
