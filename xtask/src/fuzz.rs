@@ -71,6 +71,11 @@ pub(crate) fn run_fuzzer(layout: &Layout, options: &Options) -> anyhow::Result<(
     fuzzed
 }
 
+/// The directories of what is built with counters, one per profile.
+pub(crate) fn built_in(layout: &Layout) -> PathBuf {
+    layout.target.join("fuzz").join(PLATFORM)
+}
+
 /// Builds the fuzzer and gives the run's own copy.
 fn build(layout: &Layout, copies: &RunDir) -> anyhow::Result<PathBuf> {
     let _lock = artifacts::lock_target(layout)?;
@@ -81,6 +86,6 @@ fn build(layout: &Layout, copies: &RunDir) -> anyhow::Result<PathBuf> {
     command.args(["--target", PLATFORM]).env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", COUNTERS);
     run(&mut command)?;
     let program = copies.path().join("pharos-fuzz");
-    artifacts::copy(&target.join(PLATFORM).join("debug/pharos-fuzz"), &program)?;
+    artifacts::copy(&built_in(layout).join("debug/pharos-fuzz"), &program)?;
     Ok(program)
 }
