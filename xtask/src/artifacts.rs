@@ -155,6 +155,10 @@ pub(crate) fn lock_target(layout: &Layout) -> anyhow::Result<File> {
     file.read_to_end(&mut owner)?;
     if owner != here {
         forget_own_crates(&layout.target)?;
+        let fuzzer = crate::fuzz::built_in(layout);
+        if fuzzer.exists() {
+            forget_own_crates(&fuzzer)?;
+        }
         file.set_len(0)?;
         file.rewind()?;
         file.write_all(here)?;
@@ -179,7 +183,7 @@ fn forget_own_crates(target: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))

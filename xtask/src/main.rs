@@ -11,6 +11,7 @@ mod chart;
 mod cluster;
 mod codegen;
 mod demo;
+mod fuzz;
 mod gate;
 mod layout;
 mod lint;
@@ -56,6 +57,8 @@ enum Command {
     Chaos(chaos::Options),
     /// Check the consensus core in every state within bounds.
     Model(model::Options),
+    /// Feed arbitrary bytes to decoders, recovery and apply, guided by what they reach.
+    Fuzz(fuzz::Options),
     /// Measure ours beside the real peer.
     Bench {
         #[command(subcommand)]
@@ -92,6 +95,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sim(options) => sim::run(&layout, &options),
         Command::Chaos(options) => chaos::run_chaos(&layout, &options),
         Command::Model(options) => model::run(&layout, &options),
+        Command::Fuzz(options) => fuzz::run_fuzzer(&layout, &options),
         Command::Bench { bench } => bench::run_bench(&layout, &bench),
         Command::Image { out } => cluster::image(&layout, &out),
         Command::Box { action } => cluster::run_box(&layout, &action),

@@ -6,7 +6,8 @@
 //! never acknowledged: it is cut, whole, and its remains are zeroed. Unless a later group exists: then it had
 //! been durable, and something has eaten it. If all its sectors were written and one does not check, it may
 //! have been acknowledged: nothing is cut, and the log is refused by place. The cost is one pass over the
-//! live segments and the unused rest of the newest.
+//! live segments and the unused rest of the newest, and one block of each other file: a header that was lost
+//! after a sync is found by the first group behind it.
 //!
 //! What cannot be seen from here: a disk that loses the whole last group after a sync, or a newest segment
 //! that someone deleted. Both look like a log that ended earlier; a leader notices that a member has less
@@ -118,7 +119,7 @@ enum Health {
 
 fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
     let mut files = Files { used: BTreeMap::new(), idle: Vec::new(), lengths: BTreeMap::new() };
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut first_uses) = (Vec::new(), Vec::new());
     let mut names = disk.list().map_err(LogError::List)?;
     names.sort();
     for file in names {
@@ -128,7 +129,9 @@ fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
             files.idle.push(file); // Its creation did not end.
             continue;
         }
-        match Header::read(&read(disk, file, 0, BLOCK)?, config.identity) {
+        let head = read(disk, file, 0, length.min(2 * BLOCK as u64) as usize)?;
+        first_uses.extend(uses(config, &head).map(|segment| (file, segment)));
+        match Header::read(&head[..BLOCK], config.identity) {
             Found::Header { header, healthy } => {
                 let health = if healthy { Health::Whole } else { Health::Patchy };
                 if files.used.insert(header.segment, (file, header, health)).is_some() {
@@ -152,33 +155,40 @@ fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
             }
         }
     }
+    files
+        .check_later(first_uses, "the header of a segment with entries is not the one it was written with")?;
     for file in unreadable {
-        check_unreadable(config, disk, &files, file)?;
+        let bytes = read_all(disk, file, files.lengths[&file])?;
+        let found = uses(config, &bytes).map(|segment| (file, segment));
+        files.check_later(found, "the header of a segment with entries cannot be read")?;
         files.idle.push(file);
     }
     Ok(files)
 }
 
-/// A header that was being written when the machine stopped cannot be read, and then no group follows it. If
-/// one does, the header is damaged. One that misses among the known segments is found by its absence.
-fn check_unreadable(
-    config: &WalConfig,
-    disk: &dyn DiskRead,
-    files: &Files,
-    file: FileName,
-) -> Result<(), LogError> {
-    let newest = files.used.values().next_back();
-    let known = newest.map_or(SegmentNo(0), |(_, header, _)| header.segment);
-    let stamper = Stamper::new(config.identity, known);
-    let bytes = read_all(disk, file, files.lengths[&file])?;
-    let later = sectors(&bytes, BLOCK as u64)
-        .filter_map(|(offset, sector)| stamper.any_use(offset, sector))
-        .any(|segment| segment > known);
-    if later {
+impl Files {
+    /// A header that was being written when the machine stopped is the one before, or none, or cannot be read, and then
+    /// no group of the segment follows it. If one does, the header is damaged. One that misses among the known segments
+    /// is found by its absence.
+    fn check_later(
+        &self,
+        found: impl IntoIterator<Item = (FileName, SegmentNo)>,
+        what: &'static str,
+    ) -> Result<(), LogError> {
+        let newest = self.used.values().next_back();
+        let known = newest.map_or(SegmentNo(0), |(_, header, _)| header.segment);
         let from = newest.map_or(Slot::ZERO, |(_, header, _)| header.end).next();
-        return Err(corrupt(file, 0, "the header of a segment with entries cannot be read", from, None));
+        match found.into_iter().find(|(_, segment)| *segment > known) {
+            Some((file, _)) => Err(corrupt(file, 0, what, from, None)),
+            None => Ok(()),
+        }
     }
-    Ok(())
+}
+
+/// The segments that intact sectors behind a header were written in.
+fn uses(config: &WalConfig, bytes: &Bytes) -> impl Iterator<Item = SegmentNo> {
+    let stamper = Stamper::new(config.identity, SegmentNo(0));
+    sectors(bytes, BLOCK as u64).filter_map(move |(offset, sector)| stamper.any_use(offset, sector))
 }
 
 /// Reads segments, without a view of what their records mean.
@@ -214,6 +224,7 @@ struct Damage {
 }
 
 const BAD_SECTOR: &str = "a sector does not match its checksum";
+const CUT_SHORT: &str = "the file was cut short";
 const LATER_GROUP: &str = "a group is missing before a later one";
 
 /// What lies where a group is expected.
@@ -272,6 +283,10 @@ impl Reader<'_> {
             }
             break;
         }
+        if parsed.damage.is_none() && !bytes.len().is_multiple_of(BLOCK) {
+            let to = next.map(|next| next.end);
+            parsed.damage = Some(Damage { offset: at, what: CUT_SHORT, to });
+        }
         parsed.end = at;
         parsed.last = last.map(|(at, length)| {
             // A copy, so that it does not keep the whole segment in memory.
@@ -326,7 +341,7 @@ impl Scan<'_> {
             Err(next) => return next,
         };
         let count = first.count as usize;
-        if count == 0 || at + (count * SECTOR) as u64 > self.bytes.len() as u64 {
+        if count == 0 || at + padded(count) as u64 > self.bytes.len() as u64 {
             return Next::Damaged("a group reaches beyond its segment");
         }
         let mut payload = BytesMut::with_capacity(count * PAYLOAD);

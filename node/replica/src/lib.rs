@@ -38,7 +38,7 @@ pub use config_node::config_command;
 pub use founding::Founding;
 pub use generation::{GenerationError, Holdings, NewGeneration};
 pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows};
-pub use peer_msg::PeerError;
+pub use peer_msg::{PeerError, reread};
 pub use pharos_paxos::Plant as CorePlant;
 pub use plant::Plant;
 pub use registry::{Change, ChangeError, Member, Registry};

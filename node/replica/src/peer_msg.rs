@@ -123,7 +123,7 @@ impl PeerMsg {
             6 => Self::Snapshot {
                 ballot: read_ballot(&mut r)?,
                 upto: Slot(r.u64("slot")?),
-                complete: r.u8("complete")? == 1,
+                complete: read_flag(&mut r, "complete")?,
                 part: r.u32("part")?,
                 parts: r.u32("parts")?,
                 rows: r.rest(),
@@ -158,10 +158,26 @@ impl PeerMsg {
     }
 }
 
+/// Reads a frame and writes it again: it comes out as it came in, or is refused.
+///
+/// # Errors
+/// When it is no frame between members.
+pub fn reread(frame: Bytes) -> Result<Bytes, PeerError> {
+    PeerMsg::decode(frame).map(|message| message.encode())
+}
+
 fn read_forward(mut r: Reader) -> Result<PeerMsg, WireError> {
     let ballot = read_ballot(&mut r)?;
     let (stream, seq, count) = (r.u64("stream")?, r.u64("seq")?, r.u32("count")?);
     Ok(PeerMsg::Forward { ballot, stream, seq, count, commands: r.rest() })
+}
+
+fn read_flag(r: &mut Reader, field: &'static str) -> Result<bool, WireError> {
+    match r.u8(field)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(WireError::Invalid { field, value: u64::from(other) }),
+    }
 }
 
 fn read_ballot(r: &mut Reader) -> Result<Ballot, WireError> {

@@ -15,6 +15,9 @@ pub(crate) const FIXED: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", "/zo
 /// The node whose data is the membership.
 pub(crate) const CONFIG: &str = FIXED[3];
 
+/// The last zxid that a command may name: an import does not use up the epochs that are left for leaders.
+const LAST_IMPORTED: Zxid = Zxid(i64::MAX >> 1);
+
 /// The replicated state. See the crate's description for what it promises.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -136,7 +139,9 @@ impl State {
     /// Takes the command's zxid. Attaching a session is no transaction in ZooKeeper and takes none.
     fn take_zxid(&mut self, command: &Command) -> Result<(), ErrorCode> {
         match (command.zxid, &command.op) {
-            (Some(zxid), _) if zxid < self.zxid => return Err(ErrorCode::RUNTIME_INCONSISTENCY),
+            (Some(zxid), _) if zxid < self.zxid || zxid > self.zxid.max(LAST_IMPORTED) => {
+                return Err(ErrorCode::RUNTIME_INCONSISTENCY);
+            }
             (Some(zxid), _) => self.zxid = zxid,
             (None, Op::AttachSession { .. }) => {}
             (None, _) => self.zxid = self.zxid.next(),

@@ -1,6 +1,6 @@
 //! Damage to bytes that were synced: found and named, never cut.
 
-use crate::kit::{CONFIG, Chance, append, ballot, formatted, write};
+use crate::kit::{CONFIG, Chance, append, ballot, formatted, trim, write};
 use bytes::Bytes;
 use pharos_log::mem::MemDisk;
 use pharos_log::{BLOCK, DiskOp, DiskRead, FileName, LogError, SECTOR, Tail, Wal, WalConfig};
@@ -158,6 +158,66 @@ fn a_wholly_destroyed_header_before_entries_is_corruption() {
         }
     }
     assert_eq!(refused, before.wal.segments());
+}
+
+#[test]
+fn a_header_that_was_lost_or_is_an_older_one_before_entries_is_corruption() {
+    let (mut wal, mut disk) = formatted(SMALL);
+    let file = FileName(1);
+    let header = |disk: &MemDisk| {
+        let mut block = vec![0; BLOCK];
+        disk.read(file, 0, &mut block).unwrap();
+        Bytes::from(block)
+    };
+    let (older, mut slot) = (header(&disk), 0);
+    // Until the first segment's file is the newest one.
+    while header(&disk) == older {
+        slot += 1;
+        write(&mut wal, &mut disk, &[append(slot, 3_000), LogOp::Committed(Slot(slot))]);
+        trim(&mut wal, &mut disk, slot - 1);
+    }
+    write(&mut wal, &mut disk, &[append(slot + 1, 10)]);
+    for data in [Bytes::from(vec![0; BLOCK]), older] {
+        let mut damaged = disk.clone();
+        damaged.execute(&[DiskOp::Write { file, offset: 0, data }, DiskOp::Sync { file }]).unwrap();
+        let error = Wal::recover(SMALL, &damaged).unwrap_err();
+        assert!(matches!(error, LogError::Corrupt { offset: 0, .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_segment_that_was_cut_within_a_block_is_corruption() {
+    for length in [BLOCK + 1, BLOCK + SECTOR, 2 * BLOCK - 1, 3 * BLOCK + 7] {
+        let (mut wal, mut disk) = formatted(SMALL);
+        write(&mut wal, &mut disk, &[append(1, 10)]);
+        let file = FileName(1);
+        let mut bytes = vec![0; length.next_multiple_of(BLOCK)];
+        disk.read(file, 0, &mut bytes).unwrap();
+        let error = Wal::recover(SMALL, &Cut { file, bytes: bytes[..length].to_vec() }).unwrap_err();
+        assert!(matches!(error, LogError::Corrupt { .. }), "{length}: {error}");
+    }
+}
+
+/// One file of any length.
+struct Cut {
+    file: FileName,
+    bytes: Vec<u8>,
+}
+
+impl DiskRead for Cut {
+    fn list(&self) -> std::io::Result<Vec<FileName>> {
+        Ok(vec![self.file])
+    }
+
+    fn len(&self, _: FileName) -> std::io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read(&self, _: FileName, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        let from = offset as usize;
+        buf.copy_from_slice(&self.bytes[from..from + buf.len()]);
+        Ok(())
+    }
 }
 
 #[test]

@@ -220,6 +220,21 @@ fn an_import_takes_the_zxid_it_names_and_none_below() {
 }
 
 #[test]
+fn an_import_leaves_epochs_for_leaders() {
+    let mut world = World::new();
+    for zxid in [i64::MAX, 1 << 62] {
+        let import = pharos_znode::Command {
+            zxid: Some(pharos_znode::Zxid(zxid)),
+            ..world.command(crate::world::ALICE, 1, create("/a"))
+        };
+        assert_eq!(world.apply(&import), Err(ErrorCode::RUNTIME_INCONSISTENCY));
+    }
+    let before = world.state.zxid();
+    world.state.epoch_start();
+    assert!(world.state.zxid() > before);
+}
+
+#[test]
 fn the_membership_is_written_by_its_own_command() {
     let mut world = World::new();
     world.auth = Vec::new();
