@@ -53,7 +53,9 @@ pub(crate) fn run_fuzzer(layout: &Layout, options: &Options) -> anyhow::Result<(
     let mut fuzzer = Command::new(program);
     fuzzer.env("PHAROS_FUZZ_TARGET", &options.target);
     if options.keep {
-        fuzzer.args(["-merge=1", LONGEST_KEPT]).args([&committed, &found]);
+        fuzzer
+            .args(["-set_cover_merge=1", "-use_counters=0", "-use_cmp=0", LONGEST_KEPT])
+            .args([&committed, &found]);
         return step("keeping what was found", || run_quietly(fuzzer.args(&options.rest)));
     }
     // What breaks a rule lies beside the corpus, not in it.
