@@ -17,6 +17,7 @@ use crate::error::{LogError, SlotRange, Volume};
 use crate::group::{self, Record, Undecodable};
 use crate::header::{FORMAT, Found, Header};
 use crate::ledger::{Ledger, Segment};
+use crate::plant::Plant;
 use crate::sector::{Chain, GroupNo, PAYLOAD, Part, Sector, SegmentNo, Stamper, padded};
 use crate::wal::{Wal, WalConfig};
 use bytes::{Bytes, BytesMut};
@@ -74,9 +75,17 @@ pub struct Replayed {
 impl Wal {
     /// Reads the log. The result depends on the disk alone: until `ops` are executed it can be repeated.
     pub fn recover(config: WalConfig, disk: &dyn DiskRead) -> Result<Recovery, LogError> {
-        let files = survey(&config, disk)?;
+        Self::recover_with(config, disk, Plant::None)
+    }
+
+    /// The same, with a known bug.
+    ///
+    /// # Errors
+    /// As without.
+    pub fn recover_with(config: WalConfig, disk: &dyn DiskRead, plant: Plant) -> Result<Recovery, LogError> {
+        let files = survey(&config, disk, plant)?;
         let newest = *files.used.keys().next_back().ok_or(LogError::NoLog)?;
-        let reader = Reader { config, disk, files };
+        let reader = Reader { config, disk, files, plant };
         let last = reader.parse(newest, None)?;
         let mut floor = last.floors().fold(reader.header(newest)?.floor, SegmentNo::max);
         while last.damage.is_some() && !reader.files.used.contains_key(&floor) {
@@ -116,7 +125,7 @@ enum Health {
     Patchy,
 }
 
-fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
+fn survey(config: &WalConfig, disk: &dyn DiskRead, plant: Plant) -> Result<Files, LogError> {
     let mut files = Files { used: BTreeMap::new(), idle: Vec::new(), lengths: BTreeMap::new() };
     let mut unreadable = Vec::new();
     let mut names = disk.list().map_err(LogError::List)?;
@@ -129,6 +138,7 @@ fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
             continue;
         }
         match Header::read(&read(disk, file, 0, BLOCK)?, config.identity) {
+            Found::Header { healthy: false, .. } if plant.refuses_half_header() => unreadable.push(file),
             Found::Header { header, healthy } => {
                 let health = if healthy { Health::Whole } else { Health::Patchy };
                 if files.used.insert(header.segment, (file, header, health)).is_some() {
@@ -153,7 +163,7 @@ fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
         }
     }
     for file in unreadable {
-        check_unreadable(config, disk, &files, file)?;
+        check_unreadable(config, disk, &files, file, plant)?;
         files.idle.push(file);
     }
     Ok(files)
@@ -166,6 +176,7 @@ fn check_unreadable(
     disk: &dyn DiskRead,
     files: &Files,
     file: FileName,
+    plant: Plant,
 ) -> Result<(), LogError> {
     let newest = files.used.values().next_back();
     let known = newest.map_or(SegmentNo(0), |(_, header, _)| header.segment);
@@ -174,7 +185,7 @@ fn check_unreadable(
     let later = sectors(&bytes, BLOCK as u64)
         .filter_map(|(offset, sector)| stamper.any_use(offset, sector))
         .any(|segment| segment > known);
-    if later {
+    if later || plant.refuses_half_header() {
         let from = newest.map_or(Slot::ZERO, |(_, header, _)| header.end).next();
         return Err(corrupt(file, 0, "the header of a segment with entries cannot be read", from, None));
     }
@@ -186,6 +197,7 @@ struct Reader<'a> {
     config: WalConfig,
     disk: &'a dyn DiskRead,
     files: Files,
+    plant: Plant,
 }
 
 /// The groups of a segment, as far as they could be read.
@@ -260,6 +272,9 @@ impl Reader<'_> {
                 }
                 Next::Unwritten if next.is_some() => Some("a group is missing before the next segment"),
                 Next::Unwritten => scan.evidence_after(at, group).map(|(what, _)| what),
+                Next::Damaged(_) if next.is_none() && self.plant.cuts_corrupt_tail() => {
+                    scan.evidence_after(at, group).map(|(what, _)| what)
+                }
                 Next::Damaged(what) => Some(what),
             };
             match what {
@@ -290,8 +305,10 @@ impl Reader<'_> {
             }
         }
         let (_, header, _) = self.files.used[&newest.no];
-        ops.push(DiskOp::Write { file, offset: 0, data: header.encode() });
-        if let Some((offset, data)) = &newest.last {
+        if !self.plant.trusts_the_cache() {
+            ops.push(DiskOp::Write { file, offset: 0, data: header.encode() });
+        }
+        if let Some((offset, data)) = newest.last.as_ref().filter(|_| !self.plant.trusts_the_cache()) {
             ops.push(DiskOp::Write { file, offset: *offset, data: data.clone() });
         }
         if newest.remains > 0 {
