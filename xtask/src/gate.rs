@@ -39,6 +39,7 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     model::run_built(&copies, &model::Options::default())?;
     step("planted bugs, by the model", || planted_bugs(layout, "pharos-model"))?;
     step("planted bugs, by the core's own schedules", || planted_bugs(layout, "pharos-paxos"))?;
+    step("planted bugs, by the log's tests", || planted_bugs(layout, "pharos-log"))?;
     setup::java()?;
     let tools = Tools::set_up(layout)?;
     step("conformance with ZooKeeper's clients and server", || {

@@ -18,6 +18,7 @@ use crate::error::{LogError, SlotRange, Volume};
 use crate::group::{self, Record, Undecodable};
 use crate::header::{FORMAT, Found, Header};
 use crate::ledger::{Ledger, Segment};
+use crate::plant::Plant;
 use crate::sector::{Chain, GroupNo, PAYLOAD, Part, Sector, SegmentNo, Stamper, padded};
 use crate::wal::{Wal, WalConfig};
 use bytes::{Bytes, BytesMut};
@@ -75,9 +76,17 @@ pub struct Replayed {
 impl Wal {
     /// Reads the log. The result depends on the disk alone: until `ops` are executed it can be repeated.
     pub fn recover(config: WalConfig, disk: &dyn DiskRead) -> Result<Recovery, LogError> {
-        let files = survey(&config, disk)?;
+        Self::recover_with(config, disk, Plant::None)
+    }
+
+    /// The same, with a known bug.
+    ///
+    /// # Errors
+    /// As without.
+    pub fn recover_with(config: WalConfig, disk: &dyn DiskRead, plant: Plant) -> Result<Recovery, LogError> {
+        let files = survey(&config, disk, plant)?;
         let newest = *files.used.keys().next_back().ok_or(LogError::NoLog)?;
-        let reader = Reader { config, disk, files };
+        let reader = Reader { config, disk, files, plant };
         let last = reader.parse(newest, None)?;
         let mut floor = last.floors().fold(reader.header(newest)?.floor, SegmentNo::max);
         while last.damage.is_some() && !reader.files.used.contains_key(&floor) {
@@ -117,7 +126,7 @@ enum Health {
     Patchy,
 }
 
-fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
+fn survey(config: &WalConfig, disk: &dyn DiskRead, plant: Plant) -> Result<Files, LogError> {
     let mut files = Files { used: BTreeMap::new(), idle: Vec::new(), lengths: BTreeMap::new() };
     let (mut unreadable, mut first_uses) = (Vec::new(), Vec::new());
     let mut names = disk.list().map_err(LogError::List)?;
@@ -132,6 +141,7 @@ fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
         let head = read(disk, file, 0, length.min(2 * BLOCK as u64) as usize)?;
         first_uses.extend(uses(config, &head).map(|segment| (file, segment)));
         match Header::read(&head[..BLOCK], config.identity) {
+            Found::Header { healthy: false, .. } if plant.refuses_half_header() => unreadable.push(file),
             Found::Header { header, healthy } => {
                 let health = if healthy { Health::Whole } else { Health::Patchy };
                 if files.used.insert(header.segment, (file, header, health)).is_some() {
@@ -161,6 +171,9 @@ fn survey(config: &WalConfig, disk: &dyn DiskRead) -> Result<Files, LogError> {
         let bytes = read_all(disk, file, files.lengths[&file])?;
         let found = uses(config, &bytes).map(|segment| (file, segment));
         files.check_later(found, "the header of a segment with entries cannot be read")?;
+        if plant.refuses_half_header() {
+            return Err(corrupt(file, 0, "half a header", Slot::ZERO.next(), None));
+        }
         files.idle.push(file);
     }
     Ok(files)
@@ -196,6 +209,7 @@ struct Reader<'a> {
     config: WalConfig,
     disk: &'a dyn DiskRead,
     files: Files,
+    plant: Plant,
 }
 
 /// The groups of a segment, as far as they could be read.
@@ -271,6 +285,9 @@ impl Reader<'_> {
                 }
                 Next::Unwritten if next.is_some() => Some("a group is missing before the next segment"),
                 Next::Unwritten => scan.evidence_after(at, group).map(|(what, _)| what),
+                Next::Damaged(_) if next.is_none() && self.plant.cuts_corrupt_tail() => {
+                    scan.evidence_after(at, group).map(|(what, _)| what)
+                }
                 Next::Damaged(what) => Some(what),
             };
             match what {
@@ -305,8 +322,10 @@ impl Reader<'_> {
             }
         }
         let (_, header, _) = self.files.used[&newest.no];
-        ops.push(DiskOp::Write { file, offset: 0, data: header.encode() });
-        if let Some((offset, data)) = &newest.last {
+        if !self.plant.trusts_the_cache() {
+            ops.push(DiskOp::Write { file, offset: 0, data: header.encode() });
+        }
+        if let Some((offset, data)) = newest.last.as_ref().filter(|_| !self.plant.trusts_the_cache()) {
             ops.push(DiskOp::Write { file, offset: *offset, data: data.clone() });
         }
         if newest.remains > 0 {

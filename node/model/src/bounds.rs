@@ -4,7 +4,7 @@
 //! state.
 
 use crate::net::Order;
-use pharos_paxos::Plant;
+use pharos_paxos::{MemberId, Plant};
 use std::fmt;
 
 /// Where a model begins.
@@ -50,6 +50,8 @@ pub struct Bounds {
     pub name: &'static str,
     /// How many members.
     pub members: u32,
+    /// How many of them, the last ones, found nothing: they come with an empty disk and learn.
+    pub joiners: u32,
     /// How often a member's election timeout ends, over all members: each opens a ballot at most.
     pub timeouts: u8,
     /// How many values are proposed.
@@ -67,6 +69,10 @@ pub struct Bounds {
     pub trims: u8,
     /// How often a leader is told to hand over.
     pub transfers: u8,
+    /// How often a leader is asked for other voters.
+    pub reconfigures: u8,
+    /// For which voters, by id.
+    pub wanted: &'static [&'static [u32]],
     /// A leader or candidate may step down at any time, as if it heard nobody.
     pub steps_down: bool,
     /// Messages carry one entry each, instead of all.
@@ -101,10 +107,21 @@ impl Heartbeats {
 }
 
 impl Bounds {
+    /// Who founds.
+    pub(crate) fn founders(&self) -> Vec<MemberId> {
+        (1..=self.members - self.joiners).map(MemberId).collect()
+    }
+
+    /// Who comes later.
+    pub(crate) fn learners(&self) -> impl Iterator<Item = MemberId> {
+        (self.members - self.joiners + 1..=self.members).map(MemberId)
+    }
+
     /// Three founded members, nothing of anything; configurations say what they add.
     pub const NOTHING: Self = Self {
         name: "",
         members: 3,
+        joiners: 0,
         timeouts: 0,
         values: 0,
         crashes: 0,
@@ -113,6 +130,8 @@ impl Bounds {
         reads: 0,
         trims: 0,
         transfers: 0,
+        reconfigures: 0,
+        wanted: &[],
         steps_down: false,
         chunks: false,
         stand: &[],
@@ -137,8 +156,12 @@ impl fmt::Display for Bounds {
             (self.reads, "reads"),
             (self.trims, "trims"),
             (self.transfers, "hand-overs"),
+            (self.reconfigures, "changes of voters"),
         ];
         write!(f, "members {}", self.members)?;
+        if self.joiners > 0 {
+            write!(f, ", of whom the last {} join", self.joiners)?;
+        }
         for (count, what) in counted.into_iter().filter(|(count, _)| *count > 0) {
             write!(f, ", {what} {count}")?;
         }
@@ -156,6 +179,9 @@ impl fmt::Display for Bounds {
         write!(f, "; {order}")?;
         for (_, what) in rest.into_iter().filter(|(is, _)| *is) {
             write!(f, ", {what}")?;
+        }
+        if !self.wanted.is_empty() {
+            write!(f, "; voters wanted {:?}", self.wanted)?;
         }
         if !self.stand.is_empty() {
             write!(f, "; only {:?} stand", self.stand)?;

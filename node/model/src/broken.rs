@@ -17,6 +17,8 @@ pub enum Broken {
     LedTwice(Ballot),
     /// A read was answered with a slot below what was chosen before it was asked.
     StaleRead(Slot),
+    /// Something of a configuration that had not begun, or was over.
+    Seal(String),
     /// A core has stopped.
     Fatal(&'static str),
     /// An assertion of the core, or of the disk, failed.

@@ -15,9 +15,12 @@ pub(crate) fn is_dead(member: &Member, msg: &Message) -> bool {
         | Message::Fetched { ballot, .. }
         | Message::Accepted { ballot, .. }
         | Message::Have { ballot, .. }
+        | Message::Lacks { ballot }
         | Message::HeartbeatAck { ballot, .. } => !in_office(member, *ballot),
         // Anybody learns from it which ballots there are.
         Message::Reject { ballot, promised: theirs } => !in_office(member, *ballot) && promised >= *theirs,
+        // What a restart takes for chosen.
+        Message::Chosen { slot, .. } => member.disk.hard.committed >= *slot,
         Message::Commit { ballot, .. } | Message::TransferNow { ballot } => promised > *ballot,
         _ => false,
     }
@@ -74,6 +77,15 @@ mod tests {
     #[test]
     fn without_dead_messages_two_rivals_come_to_the_same_states() {
         assert_nothing_is_missed(Bounds { members: 2, timeouts: 2, crashes: 1, ..Bounds::NOTHING });
+    }
+
+    #[test]
+    fn without_dead_messages_two_that_become_one_come_to_the_same_states() {
+        let start = Start::Led { heard: &[1, 2], values: 0 };
+        let wanted: &[&[u32]] = &[&[1], &[2]];
+        let bounds =
+            Bounds { members: 2, timeouts: 1, crashes: 1, reconfigures: 1, wanted, ..Bounds::NOTHING };
+        assert_nothing_is_missed(Bounds { start, ..bounds });
     }
 
     #[test]

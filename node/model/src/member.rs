@@ -24,10 +24,13 @@ pub(crate) enum Nudge {
 }
 
 /// A state from the leader that waits for this member's store.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Arriving {
     pub(crate) upto: Slot,
     pub(crate) complete: Option<Ballot>,
+    pub(crate) voters: Membership,
+    /// The store has been given it: what was promised for its sake is durable.
+    pub(crate) given: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -44,9 +47,7 @@ const ELECTION: Millis = Millis(500);
 /// Four heartbeats at least, after which what was sent is taken as lost, and less than an election timeout.
 const BEAT: u64 = 250;
 
-fn config(bounds: &Bounds, place: usize, seed: u64) -> Config {
-    let voters = (1..=bounds.members).map(MemberId).collect();
-    let membership = Membership::founding(voters);
+fn config(bounds: &Bounds, place: usize, membership: Membership, seed: u64) -> Config {
     let mut config = Config::new(id(place), membership, seed);
     config.heartbeat = HEARTBEAT;
     config.election = ELECTION;
@@ -55,6 +56,18 @@ fn config(bounds: &Bounds, place: usize, seed: u64) -> Config {
         config.chunk_bytes = 1;
     }
     config
+}
+
+/// As `Replica::start`.
+fn start(bounds: &Bounds, place: usize, disk: &Disk, seed: u64) -> Paxos {
+    let founding = Membership::founding(bounds.founders());
+    let (recovered, voters, install) = disk.recovered(founding);
+    let mut core = Paxos::new(config(bounds, place, voters, seed), recovered, Millis(0));
+    if let Some(upto) = install {
+        core.install(upto, None, &disk.voters);
+    }
+    core.set_learners(bounds.learners());
+    core
 }
 
 /// The id of the member at that place.
@@ -69,9 +82,10 @@ pub(crate) fn place(id: MemberId) -> usize {
 
 impl Member {
     pub(crate) fn founded(bounds: &Bounds, place: usize) -> Self {
-        let disk = Disk::founded();
-        let (recovered, _) = disk.recovered();
-        let core = Paxos::new(config(bounds, place, 0), recovered, Millis(0));
+        let founders = Membership::founding(bounds.founders());
+        let founds = founders.has(id(place));
+        let disk = if founds { Disk::founded(founders) } else { Disk::blank(founders) };
+        let core = start(bounds, place, &disk, 0);
         Self { core, disk, arriving: None, starts: 0 }
     }
 
@@ -83,12 +97,7 @@ impl Member {
         if bounds.reads > 0 {
             self.starts += 1;
         }
-        let (recovered, install) = self.disk.recovered();
-        self.core = Paxos::new(config(bounds, place, self.starts), recovered, Millis(0));
-        if let Some(upto) = install {
-            let membership = self.core.membership().clone();
-            self.core.install(upto, None, &membership);
-        }
+        self.core = start(bounds, place, &self.disk, self.starts);
     }
 
     /// Whether a core would take the nudge.
@@ -115,9 +124,15 @@ impl Member {
         }
     }
 
-    /// What can be trimmed: what is chosen and durable here.
-    pub(crate) fn trimmable(&self) -> Slot {
-        self.core.committed().min(self.core.durable()).min(self.disk.end())
+    /// What can be flushed, and then trimmed: what is chosen and durable here.
+    pub(crate) fn flushable(&self) -> Slot {
+        self.core.committed().min(self.core.durable())
+    }
+
+    /// Whether that is news to a store that waits for no other state.
+    pub(crate) fn trims(&self) -> bool {
+        let upto = self.flushable();
+        self.arriving.is_none() && upto >= self.disk.stored && upto > self.disk.trimmed
     }
 
     /// Forgets what has no say in what the core does next. Sound, because time moves by [`Nudge`] alone: no

@@ -44,6 +44,8 @@ pub enum Action {
     Read(usize),
     /// A leader is told to hand over.
     Transfer(usize, usize),
+    /// A leader is asked for other voters: which of those that are wanted.
+    Reconfigure(usize, usize),
     /// A member flushes its store and trims its log.
     Trim(usize),
     /// The store of a member has flushed a state that came.
@@ -74,10 +76,10 @@ impl Model for PaxosModel {
             if world.left.crashes > 0 {
                 actions.extend((0..=pending).map(|survive| Action::Crash(place, survive)));
             }
-            if member.arriving.is_some() {
+            if member.arriving.as_ref().is_some_and(|arriving| arriving.given) {
                 actions.push(Action::Install(place));
             }
-            if world.left.trims > 0 && member.trimmable() > member.disk.trimmed {
+            if world.left.trims > 0 && member.trims() {
                 actions.push(Action::Trim(place));
             }
             self.nudges(world, place, actions);
@@ -127,6 +129,9 @@ impl PaxosModel {
             let others = (0..world.members.len()).filter(|other| *other != place);
             actions.extend(others.map(|other| Action::Transfer(place, other)));
         }
+        if left.reconfigures > 0 && member.takes(Nudge::Transfer(MemberId(0))) {
+            actions.extend((0..self.bounds.wanted.len()).map(|which| Action::Reconfigure(place, which)));
+        }
     }
 
     fn act(&self, world: &mut World, action: &Action) -> Result<(), Broken> {
@@ -165,6 +170,15 @@ impl PaxosModel {
                 world.left.transfers -= 1;
                 world.step(bounds, place, |s| s.nudge(Nudge::Transfer(id(to))))
             }
+            Action::Reconfigure(place, which) => {
+                let mut taken = false;
+                world.step(bounds, place, |s| {
+                    taken = s.reconfigure(bounds.wanted[which])?;
+                    Ok(())
+                })?;
+                world.left.reconfigures -= u8::from(taken);
+                Ok(())
+            }
             Action::Trim(place) => {
                 world.left.trims -= 1;
                 world.step(bounds, place, |s| s.trim())
@@ -189,8 +203,11 @@ impl PaxosModel {
         world.left.repeats = 0;
         world.left.timeouts = 1;
         let mut inputs = vec![Action::Timeout(0)];
+        // Who joins is heard by its answer to a heartbeat, asked for a promise, sent a state, and asked again.
+        inputs.extend((0..2 * self.bounds.joiners).map(|_| Action::Beat(0)));
         inputs.extend((0..values).map(|_| Action::Propose(0)));
         for input in inputs {
+            world.left.beats = 1;
             world.left.values = b'z' - b'a'; // Counted down, and no name of a value proposed later.
             world = plain.next_state(&world, input).unwrap_or(world);
             world = plain.settle(world, heard);
@@ -203,7 +220,7 @@ impl PaxosModel {
         let of = |member: usize| heard.iter().any(|h| place(MemberId(*h)) == member);
         let goes_on = |action: &Action| match action {
             Action::Deliver(envelope) => of(envelope.from) && of(envelope.to),
-            Action::Durable(_) => true,
+            Action::Durable(_) | Action::Install(_) => true,
             _ => false,
         };
         loop {

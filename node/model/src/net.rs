@@ -4,7 +4,7 @@
 //! one, so loss needs no action of its own. Two equal messages on the way are one.
 
 use crate::shared::Shared;
-use pharos_paxos::{Ballot, Message, Slot};
+use pharos_paxos::{Ballot, Membership, Message, Slot};
 
 /// What one member says to another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub enum Speech {
         upto: Slot,
         /// It includes the sender's own first entry.
         complete: bool,
+        /// Who votes, as of it.
+        voters: Membership,
     },
 }
 

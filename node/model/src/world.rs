@@ -11,7 +11,7 @@ use crate::member::{Arriving, Member, Nudge, id, place};
 use crate::net::{Envelope, Net, Speech};
 use crate::shared::Shared;
 use crate::story::Story;
-use pharos_paxos::{Ballot, IoId, Message, Output, Role, Slot};
+use pharos_paxos::{Ballot, IoId, MemberId, Membership, Message, Output, Role, Slot};
 use std::sync::Arc;
 
 /// What is left of the bounds.
@@ -24,6 +24,7 @@ pub(crate) struct Left {
     pub(crate) reads: u8,
     pub(crate) trims: u8,
     pub(crate) transfers: u8,
+    pub(crate) reconfigures: u8,
     pub(crate) repeats: u8,
 }
 
@@ -62,13 +63,14 @@ impl World {
             reads: bounds.reads,
             trims: bounds.trims,
             transfers: bounds.transfers,
+            reconfigures: bounds.reconfigures,
             repeats: bounds.repeats,
         };
         let blank = Shared::new(Member::founded(bounds, 0));
         let mut world = Self {
             members: vec![blank; bounds.members as usize],
             net: Shared::new(Net::default()),
-            story: Shared::new(Story::default()),
+            story: Shared::new(Story::new(Membership::founding(bounds.founders()))),
             left,
             broken: None,
         };
@@ -129,28 +131,39 @@ impl Stepping<'_> {
     pub(crate) fn repeat(&mut self, envelope: &Shared<Envelope>) -> Result {
         match &envelope.speech {
             Speech::Core(msg) => self.member.core.recv(id(envelope.from), msg.clone()),
-            Speech::Snapshot { ballot, upto, complete } => {
-                self.take_snapshot(envelope.from, *ballot, *upto, *complete)
+            Speech::Snapshot { ballot, upto, complete, voters } => {
+                self.take_snapshot(envelope.from, *ballot, (*upto, *complete), voters)
             }
         }
         self.drain()
     }
 
-    /// As `Replica::take_snapshot`: only from the leader that is followed, and only what is news.
-    fn take_snapshot(&mut self, from: usize, ballot: Ballot, upto: Slot, complete: bool) {
-        let follows = Role::Follower { leader: Some(id(from)), ballot };
-        let news = upto > self.member.core.committed() && self.member.arriving.is_none();
-        if self.member.core.role() == follows && news {
-            self.member.arriving = Some(Arriving { upto, complete: complete.then_some(ballot) });
+    /// As `Replica::take_snapshot`: only what is news, and only from the leader of the ballot that is promised, or will
+    /// be for the sake of the state. What is applied may be as little as the store holds.
+    fn take_snapshot(
+        &mut self,
+        from: usize,
+        ballot: Ballot,
+        (upto, complete): (Slot, bool),
+        voters: &Membership,
+    ) {
+        let member = &mut self.member;
+        if member.arriving.is_some() || upto <= member.disk.stored {
+            return;
+        }
+        member.core.await_state(ballot);
+        let leads = matches!(member.core.role(), Role::Leader { .. });
+        if ballot.member == id(from) && ballot == member.core.ballot() && !leads {
+            let (complete, voters) = (complete.then_some(ballot), voters.clone());
+            member.arriving = Some(Arriving { upto, complete, voters, given: false });
         }
     }
 
     /// The store holds the state that has come, and it takes effect.
     pub(crate) fn install(&mut self) -> Result {
-        if let Some(Arriving { upto, complete }) = self.member.arriving.take() {
-            self.member.disk.install(upto);
-            let membership = self.member.core.membership().clone();
-            self.member.core.install(upto, complete, &membership);
+        if let Some(Arriving { upto, complete, voters, .. }) = self.member.arriving.take() {
+            self.member.core.install(upto, complete, &voters);
+            self.member.disk.install(upto, voters);
         }
         self.drain()
     }
@@ -171,7 +184,7 @@ impl Stepping<'_> {
     }
 
     pub(crate) fn trim(&mut self) -> Result {
-        let upto = self.member.trimmable();
+        let upto = self.member.flushable();
         self.member.disk.trim(upto);
         self.member.core.trim(upto);
         self.drain()
@@ -193,8 +206,9 @@ impl Stepping<'_> {
 
     /// A majority is willing, has nothing fresher and says nothing of its promises.
     fn grant(&mut self, nonce: u64) {
-        let others = (0..self.bounds.members as usize).filter(|p| *p != self.place);
-        for other in others.take(self.bounds.members as usize / 2) {
+        let membership = self.member.core.membership().clone();
+        let others = membership.voters.iter().filter(|other| place(**other) != self.place);
+        for other in others.take(membership.majority() - 1) {
             let reply = Message::CanvassReply {
                 nonce,
                 willing: true,
@@ -204,7 +218,7 @@ impl Stepping<'_> {
                 connected: false,
                 promised: Ballot::ZERO,
             };
-            self.member.core.recv(id(other), reply);
+            self.member.core.recv(*other, reply);
         }
     }
 
@@ -213,8 +227,18 @@ impl Stepping<'_> {
         while let Some(output) = self.member.core.next_output() {
             self.carry_out(output)?;
         }
+        if let Some(arriving) = &mut self.member.arriving {
+            arriving.given |= self.member.core.is_durable();
+        }
         self.offer_snapshots();
         Ok(())
+    }
+
+    /// As leader, asks for other voters; whether it was taken.
+    pub(crate) fn reconfigure(&mut self, voters: &[u32]) -> std::result::Result<bool, Broken> {
+        let voters: Vec<_> = voters.iter().copied().map(MemberId).collect();
+        let taken = self.member.core.reconfigure(&voters, &[]).is_ok();
+        self.drain().map(|()| taken)
     }
 
     fn carry_out(&mut self, output: Output) -> Result {
@@ -229,13 +253,16 @@ impl Stepping<'_> {
             Output::Commit { upto } => self.story.commit(&self.member.core, upto),
             Output::ReadReady { ctx, slot } => self.story.answer(ctx, Some(slot)),
             Output::ReadFailed { ctx } => self.story.answer(ctx, None),
-            Output::Role(role) => self.story.role(role),
+            Output::Role(role) => self.story.role(&self.member.core, role),
             Output::Fatal { reason } => Err(Broken::Fatal(reason)),
         }
     }
 
     fn send(&mut self, to: usize, msg: Message) -> Result {
         check_claim(&self.member.core, &self.member.disk, &msg)?;
+        if let Message::Prepare { ballot, .. } = &msg {
+            self.story.opens(*ballot)?;
+        }
         match msg {
             Message::Canvass { nonce, .. } if self.bounds.canvassing == Canvassing::Granted => {
                 self.canvass = Some(nonce);
@@ -249,13 +276,18 @@ impl Stepping<'_> {
         Ok(())
     }
 
-    /// As `Replica::send_snapshots`: a leader sends what its store holds to whoever lacks what is trimmed.
+    /// As `Replica::send_snapshots`: a leader sends what its store holds to whoever lacks what is trimmed. A store that
+    /// holds nothing is flushed before.
     fn offer_snapshots(&mut self) {
         let Role::Leader { ballot } = self.member.core.role() else { return };
+        let behind: Vec<_> = self.member.core.behind().map(place).collect();
+        if !behind.is_empty() && self.member.disk.stored == Slot::ZERO {
+            self.member.disk.flush(self.member.flushable());
+        }
         let upto = self.member.disk.stored;
         let complete = self.member.core.epoch_start().is_some_and(|start| start <= upto);
-        let speech = Speech::Snapshot { ballot, upto, complete };
-        let behind: Vec<_> = self.member.core.behind().map(place).collect();
+        let voters = self.member.disk.voters.clone();
+        let speech = Speech::Snapshot { ballot, upto, complete, voters };
         for to in behind {
             self.net.add(Envelope { from: self.place, to, speech: speech.clone() }, self.bounds.order);
         }

@@ -205,6 +205,11 @@ impl Paxos {
     pub(crate) fn restamp(&mut self, ballot: Ballot, base: Slot, end: Slot, entries: Vec<Entry>) {
         assert!(ballot == self.promised, "only the promised ballot is accepted");
         assert!(ballot > self.accepted || self.cfg.plant != crate::Plant::None, "a prefix is adopted once");
+        if self.cfg.plant.stamp_before_prefix() {
+            self.accepted = ballot;
+            self.disk.push(LogOp::Accepted(ballot));
+            self.issue_write();
+        }
         let differs = entries.iter().find(|e| !self.log.matches(e.slot, e.ballot)).map(|e| e.slot);
         let mut cut = differs.unwrap_or(end.next());
         if self.cfg.plant.truncate_committed() {
@@ -215,7 +220,9 @@ impl Paxos {
         if cut <= self.log.end() {
             self.log.truncate(cut);
             self.note_cut(cut);
-            self.disk.push(LogOp::Truncate { from: cut });
+            if !self.cfg.plant.cut_not_written() {
+                self.disk.push(LogOp::Truncate { from: cut });
+            }
         }
         for entry in entries {
             if entry.slot >= cut && entry.slot > self.log.end() {

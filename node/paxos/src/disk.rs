@@ -4,6 +4,7 @@
 //! deferred runs only when every operation pushed before it is durable.
 
 use crate::message::Message;
+use crate::plant::Plant;
 use crate::types::{Ballot, IoId, LogOp, MemberId, Millis, Slot};
 use std::collections::VecDeque;
 
@@ -38,10 +39,11 @@ pub(crate) struct Disk {
     end: Slot,
     claimed: Slot,
     accepted: Ballot,
+    plant: Plant,
 }
 
 impl Disk {
-    pub(crate) fn new(end: Slot, accepted: Ballot) -> Self {
+    pub(crate) fn new(end: Slot, accepted: Ballot, plant: Plant) -> Self {
         Self {
             ops: Vec::new(),
             then: Vec::new(),
@@ -50,6 +52,7 @@ impl Disk {
             end,
             claimed: end,
             accepted,
+            plant,
         }
     }
 
@@ -99,7 +102,11 @@ impl Disk {
 
     /// Waits for everything pushed so far; given back at once when all of it is durable.
     pub(crate) fn defer(&mut self, what: Deferred) -> Option<Deferred> {
-        if !self.ops.is_empty() {
+        if self.plant.promise_overtakes()
+            && let Some(first) = self.issued.front_mut()
+        {
+            first.then.push(what);
+        } else if !self.ops.is_empty() {
             self.then.push(what);
         } else if let Some(last) = self.issued.back_mut() {
             last.then.push(what);

@@ -9,6 +9,7 @@ use crate::disk::Deferred;
 use crate::leader::Leadership;
 use crate::message::{Message, Run};
 use crate::paxos::{Paxos, State};
+use crate::plant::Plant;
 use crate::types::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Millis, Slot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,6 +291,9 @@ impl Paxos {
                 assert!(accepted < ballot, "nobody accepts a ballot before its leader has adopted");
                 assert!(committed <= end, "a commit index is within its log");
                 c.promises.entry(from).or_insert(promised);
+                if self.cfg.plant.commit_from_promise() {
+                    self.learn_commit(committed.min(self.log.end()));
+                }
                 self.try_adopt();
             }
             State::Leader(l) if l.ballot == ballot => self.on_late_promise(from, &promised),
@@ -304,7 +308,7 @@ impl Paxos {
             return;
         }
         if c.adoption.is_none() {
-            match choose(self.cfg.me, c.ballot.config, &mut c.promises) {
+            match choose(self.cfg.me, c.ballot.config, &mut c.promises, self.cfg.plant) {
                 Ok(adoption) => c.adoption = Some(adoption),
                 Err(reason) => {
                     self.leave_office();
@@ -426,9 +430,11 @@ fn choose(
     me: MemberId,
     config: ConfigNo,
     promises: &mut BTreeMap<MemberId, Promised>,
+    plant: Plant,
 ) -> Result<Adoption, &'static str> {
     let stamp = |p: &Promised| (p.accepted.config >= config).then_some((p.accepted, p.end));
-    let rank = |m: MemberId, p: &Promised| (stamp(p), m == me, std::cmp::Reverse(m));
+    let length = |p: &Promised| plant.longest_log_wins().then_some(p.end);
+    let rank = |m: MemberId, p: &Promised| (length(p), stamp(p), m == me, std::cmp::Reverse(m));
     let best = promises.iter().max_by_key(|(m, p)| rank(**m, p)).map(|(m, _)| *m);
     let from = best.expect("a quorum has at least the candidate");
     let p = promises.get_mut(&from).expect("it was just found");

@@ -203,6 +203,7 @@ impl Paxos {
         let current = adopted.config == self.membership.config;
         let same_leader = if current && p.accepted == adopted { p.end } else { Slot::ZERO };
         let common = self.log.common_prefix(&p.runs).max(same_leader).max(p.committed);
+        let common = if self.cfg.plant.sync_trusts_length() { p.end } else { common };
         common.min(p.end).min(sync_point).max(p.committed.min(self.committed))
     }
 
@@ -213,7 +214,10 @@ impl Paxos {
         let (now, trimmed) = (self.now, self.log.trimmed());
         let State::Leader(l) = &mut self.state else { return };
         let Some(peer) = l.peers.get_mut(&from) else { return };
-        if p.accepted == ballot {
+        if self.cfg.plant.late_promise_matches() {
+            peer.matched = peer.matched.max(p.end.min(self.log.end()));
+            self.advance_commit();
+        } else if p.accepted == ballot {
             peer.matched = peer.matched.max(p.end); // A Promise is sent when all it reports is durable.
             if peer.phase != Phase::Streaming {
                 peer.start_stream(p.end, now);
@@ -375,6 +379,11 @@ impl Paxos {
         if self.cfg.plant.double_count() {
             let voices = l.peers.values().map(|p| p.matched).chain([own]).chain(l.acks.iter().copied());
             chosen = nth_largest(voices.collect(), self.membership.majority());
+        }
+        if self.cfg.plant.half_is_enough() {
+            let voice = |voter: &MemberId| l.peers.get(voter).map_or(own, |peer| peer.matched);
+            let voters = &self.membership.voters;
+            chosen = nth_largest(voters.iter().map(voice).collect(), voters.len().div_ceil(2));
         }
         if self.cfg.plant.learner_counted() {
             let holders = l.peers.values().map(|p| p.matched).chain([own]);

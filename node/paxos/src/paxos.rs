@@ -95,7 +95,7 @@ impl Paxos {
             seal: None,
             learners: BTreeSet::new(),
             now,
-            disk: Disk::new(log.end(), hard.accepted),
+            disk: Disk::new(log.end(), hard.accepted, cfg.plant),
             log,
             promised: hard.promised,
             accepted: hard.accepted,
@@ -324,7 +324,7 @@ impl Paxos {
         self.issue_write(); // A single member's read round or commit may have pushed nothing; a stage may.
     }
 
-    fn issue_write(&mut self) {
+    pub(crate) fn issue_write(&mut self) {
         let hint = (self.committed > self.hinted).then_some(self.committed);
         let issued = self.disk.issue(self.now, self.log.end(), self.accepted, hint);
         let Some((io, ops)) = issued else { return };

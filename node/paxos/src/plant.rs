@@ -59,4 +59,28 @@ plants! {
     SealOfOldMajority seal_of_old_majority
     /// The leader counts learners.
     LearnerCounted learner_counted
+    /// The stamp of a leader's prefix is written before the prefix is (ZOOKEEPER-4643: the epoch before the history).
+    StampBeforePrefix stamp_before_prefix
+    /// What a sync cuts from the log in memory stays in the log on the disk (ZOOKEEPER-5094: a TRUNC that is not
+    /// carried out).
+    CutNotWritten cut_not_written
+    /// A follower's log is taken for a prefix as long as it is not longer (ZOOKEEPER-2846: a DIFF that lacks
+    /// transactions).
+    SyncTrustsLength sync_trusts_length
+    /// A Promise that comes late counts as an acknowledgement of all that its sender has.
+    LatePromiseMatches late_promise_matches
+    /// A candidate believes what a single promiser says to be chosen, whatever its own log holds there.
+    CommitFromPromise commit_from_promise
+    /// A leader takes another change of the voters while one is under way.
+    TwoSeals two_seals
+    /// Half of an even number of voters is a majority.
+    HalfIsEnough half_is_enough
+    /// A confirmed read index is answered before the leader's own EpochStart is chosen.
+    ReadBeforeEpochStart read_before_epoch_start
+    /// A Promise waits for the oldest write under way, not for all: as if promises had a file of their own.
+    PromiseOvertakes promise_overtakes
+    /// At a start every seal in the log counts as chosen.
+    SealAtRestart seal_at_restart
+    /// The longest log is adopted, whatever ballots it has accepted.
+    LongestLogWins longest_log_wins
 }

@@ -78,7 +78,9 @@ impl Paxos {
     fn read_at_leader(&mut self, origin: Origin) {
         let committed = self.committed;
         let State::Leader(l) = &self.state else { return };
-        let read = Waiting { origin, round: l.round + 1, slot: committed.max(l.epoch_start()) };
+        let early = self.cfg.plant.read_before_epoch_start();
+        let floor = if early { committed } else { l.epoch_start() };
+        let read = Waiting { origin, round: l.round + 1, slot: committed.max(floor) };
         if self.cfg.plant.read_index_unconfirmed() {
             self.answer(Waiting { slot: committed, ..read }, true);
         } else if self.reads.waiting.len() >= MAX_WAITING {
@@ -101,7 +103,8 @@ impl Paxos {
     /// Answers what the rounds confirmed so far allow.
     pub(crate) fn serve_reads(&mut self) {
         let State::Leader(l) = &self.state else { return };
-        if self.reads.waiting.is_empty() || self.committed < l.epoch_start() {
+        let settled = l.is_settled(self.committed) || self.cfg.plant.read_before_epoch_start();
+        if self.reads.waiting.is_empty() || !settled {
             return;
         }
         if self.seal.is_some() {

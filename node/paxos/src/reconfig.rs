@@ -63,7 +63,8 @@ impl Paxos {
         while let Some(entry) = self.log.get(slot) {
             let next = entry.seals().map(|(next, _)| next);
             if let Some(next) = next.filter(|next| next.config > self.membership.config) {
-                if slot > self.committed && self.accepted.config < next.config {
+                let open = slot > self.committed && self.accepted.config < next.config;
+                if open && !self.cfg.plant.seal_at_restart() {
                     self.seal = Some(next);
                     return;
                 }
@@ -98,7 +99,8 @@ impl Paxos {
 
     fn check_reconfigure(&self, voters: &[MemberId]) -> Result<(), ReconfigError> {
         let State::Leader(l) = &self.state else { return Err(ReconfigError::NotLeading) };
-        if self.seal.is_some() || !l.is_settled(self.committed) {
+        let sealed = self.seal.is_some() && !self.cfg.plant.two_seals();
+        if sealed || !l.is_settled(self.committed) {
             return Err(ReconfigError::Busy);
         }
         if voters.is_empty() {
@@ -132,7 +134,8 @@ impl Paxos {
     /// What a log's new end means for the seal: it is the last entry, or not there.
     pub(crate) fn note_appended(&mut self, entry: &Entry) {
         self.enter(entry.ballot.config);
-        assert!(self.seal.is_none(), "nothing follows a seal in its configuration");
+        let alone = self.seal.is_none() || self.cfg.plant.two_seals();
+        assert!(alone, "nothing follows a seal in its configuration");
         let Some((next, _)) = entry.seals() else { return };
         if next.config > self.membership.config {
             self.seal = Some(next);

@@ -136,7 +136,13 @@ impl Replica {
 
     pub(crate) fn apply_command(&mut self, command: &Command, time_ms: i64) {
         let mut out = std::mem::take(&mut self.applier.out);
-        self.state.apply(command, time_ms, &mut out);
+        if self.cfg.plant.ignores_attach()
+            && let Some(attach) = self.state.session(command.session).map(|session| session.attach)
+        {
+            self.state.apply(&Command { attach, ..command.clone() }, time_ms, &mut out);
+        } else {
+            self.state.apply(command, time_ms, &mut out);
+        }
         for event in &out.session_events {
             self.session_bound(*event);
         }
@@ -233,7 +239,7 @@ impl Replica {
         if self.leads()
             && let Some(timeout_ms) = self.state.session(session).map(|s| s.timeout_ms)
         {
-            self.expiry.track(session, timeout_ms.max(0) as u64, self.now.mono);
+            self.expiry.track(session, timeout_ms.max(0) as u64, self.session_clock());
         }
     }
 }

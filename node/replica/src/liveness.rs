@@ -8,6 +8,7 @@
 use crate::clients::{Conn, Phase};
 use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
+use pharos_paxos::Millis;
 use pharos_znode::{Command, Op};
 
 /// Requests of a connection that may wait for an answer: ZooKeeper's `globalOutstandingLimit`, for each.
@@ -94,7 +95,7 @@ impl Replica {
         if !self.leads() {
             return;
         }
-        for id in self.expiry.due(self.now.mono) {
+        for id in self.expiry.due(self.session_clock()) {
             if let Some(attach) = self.state.session(id).map(|session| session.attach) {
                 let command = self.own_command(Op::Expire { session: id, attach });
                 self.proposals.push(&command, None);
@@ -119,9 +120,15 @@ impl Replica {
     /// timeout again, as a new leader does.
     pub(crate) fn grant_full_timeouts(&mut self) {
         self.expiry.clear();
+        let now = self.session_clock();
         for (id, session) in self.state.sessions() {
-            self.expiry.track(id, session.timeout_ms.max(0) as u64, self.now.mono);
+            self.expiry.track(id, session.timeout_ms.max(0) as u64, now);
         }
+    }
+
+    /// The clock by which sessions end.
+    pub(crate) fn session_clock(&self) -> Millis {
+        if self.cfg.plant.expires_by_wall_clock() { Millis(self.now.wall_ms as u64) } else { self.now.mono }
     }
 
     fn own_command(&self, op: Op) -> Command {

@@ -93,6 +93,9 @@ impl Replica {
     }
 
     pub(crate) fn apply_change(&mut self, payload: Bytes) -> Result<(), WireError> {
+        if self.cfg.plant.reuses_ids() {
+            self.registry.forget_who_left();
+        }
         self.registry.apply(Change::decode(payload)?);
         self.members_changed();
         Ok(())

@@ -58,12 +58,11 @@ impl Persist {
         self.tail_bytes += bytes as u64;
     }
 
-    /// The last slot that the log may forget: flushed, not above `hold`, and not within the newest `keep`
-    /// bytes.
-    fn forgettable(&mut self, keep: u64, hold: Slot) -> Slot {
+    /// The last slot that the log may forget: not above `limit`, and not within the newest `keep` bytes.
+    fn forgettable(&mut self, keep: u64, limit: Slot) -> Slot {
         let mut upto = Slot::ZERO;
         while let Some(&(slot, bytes)) = self.tail.front() {
-            if slot > self.flushed.min(hold) || self.tail_bytes - bytes < keep {
+            if slot > limit || self.tail_bytes - bytes < keep {
                 break;
             }
             self.tail.pop_front();
@@ -130,7 +129,8 @@ impl Replica {
             self.persist.held = Some(PersistBatch { rows, own: self.own_rows(), applied });
         }
         let durable = self.paxos.durable();
-        if let Some(batch) = self.persist.held.take_if(|batch| batch.applied <= durable) {
+        let early = self.cfg.plant.persists_ahead_of_log();
+        if let Some(batch) = self.persist.held.take_if(|batch| batch.applied <= durable || early) {
             self.persist.in_flight = Some(batch.applied);
             self.outputs.push_back(Output::Persist { batch });
         }
@@ -145,7 +145,11 @@ impl Replica {
     /// Forgets entries that the store holds, but for a tail for members that were away briefly.
     fn trim(&mut self) {
         let hold = self.snapshots.hold().unwrap_or(self.persist.flushed);
-        let upto = self.persist.forgettable(self.cfg.log_tail_bytes, hold);
+        let mut limit = hold.min(self.persist.flushed);
+        if self.cfg.plant.trims_unflushed() {
+            limit = self.applier.applied().min(self.paxos.durable());
+        }
+        let upto = self.persist.forgettable(self.cfg.log_tail_bytes, limit);
         if upto > Slot::ZERO {
             self.paxos.trim(upto);
             self.group.trim(upto);

@@ -18,6 +18,9 @@ macro_rules! plants {
         }
 
         impl Plant {
+            /// Every bug of the composition that this build can plant.
+            pub const OWN: &[Plant] = &[$(#[cfg(feature = "planted-bugs")] Plant::$name,)*];
+
             $(
                 $(#[$asked])*
                 #[cfg(feature = "planted-bugs")]
@@ -54,6 +57,20 @@ plants! {
     RemovedKeepsServing pub(crate) removed_keeps_serving
     /// The voters are changed although the list of members is about to change.
     VotersOverMembers pub(crate) voters_over_members
+    /// The store is given what is not durable in this member's log (ZOOKEEPER-4882: memory ahead of the log).
+    PersistsAheadOfLog pub(crate) persists_ahead_of_log
+    /// The log forgets what the store has not flushed.
+    TrimsUnflushed pub(crate) trims_unflushed
+    /// Sessions end by the wall clock.
+    ExpiresByWallClock pub(crate) expires_by_wall_clock
+    /// Commands of a session that has moved to another member are carried out.
+    IgnoresAttach pub(crate) ignores_attach
+    /// Parts of two states make one (etcd 18055: a snapshot while a newer one is arriving).
+    MixesStates pub(crate) mixes_states
+    /// A state that came is taken however old it is.
+    TakesOldState pub(crate) takes_old_state
+    /// The id of a member that is gone is given again.
+    ReusesIds pub(crate) reuses_ids
 }
 
 impl Plant {

@@ -78,8 +78,9 @@ impl Replica {
         match self.leadership {
             Leadership::None => {}
             Leadership::Leads { .. } => {
+                let now = self.session_clock();
                 for session in self.clients.take_touched() {
-                    self.expiry.touch(session, self.now.mono);
+                    self.expiry.touch(session, now);
                 }
                 let report = self.contact.send(self.now.mono, std::iter::empty());
                 let ctx = self.reads.ask(Purpose::Contact { report });
@@ -100,8 +101,9 @@ impl Replica {
         if !self.leads() {
             return;
         }
+        let now = self.session_clock();
         for session in sessions {
-            self.expiry.touch(*session, self.now.mono);
+            self.expiry.touch(*session, now);
         }
         let ctx = self.reads.ask(Purpose::PeerContact { peer, report });
         self.paxos.read_index(ctx);

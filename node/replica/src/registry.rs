@@ -175,6 +175,11 @@ impl Registry {
         }
     }
 
+    /// For [`crate::Plant`] alone: an id that is the last one given can be given again.
+    pub(crate) fn forget_who_left(&mut self) {
+        self.next_id = self.members.iter().map(|member| member.id.0).max().unwrap_or(0) + 1;
+    }
+
     fn of_volume(&self, new: &Member) -> Option<usize> {
         self.members.iter().position(|member| member.volume == new.volume)
     }

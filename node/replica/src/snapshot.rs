@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 /// The own row that says which state was installed last, by its slot.
 pub(crate) const INSTALLED_KEY: &[u8] = b"\xffinstalled";
-/// Bytes of rows in one frame.
+/// Bytes of rows in one frame, in production.
 const PART_BYTES: usize = 256 << 10;
 /// Parts on the way at once.
 const WINDOW: usize = 4;
@@ -31,13 +31,32 @@ const SHARED: [&[u8]; 2] = [FOUNDING_KEY, REGISTRY_KEY];
 type Rows = Vec<(Bytes, Bytes)>;
 
 /// The rows of a store as they are sent. Made by the driver, from the store, in the order of the keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshot {
     parts: Vec<Bytes>,
     part: Vec<u8>,
+    part_bytes: usize,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::in_parts_of(PART_BYTES)
+    }
 }
 
 impl Snapshot {
+    /// In parts of about so many bytes.
+    #[must_use]
+    pub fn in_parts_of(part_bytes: usize) -> Self {
+        Self { parts: Vec::new(), part: Vec::new(), part_bytes }
+    }
+
+    /// Whether there is more than one part.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.parts.len() + usize::from(!self.part.is_empty()) > 1
+    }
+
     /// Adds a row; of the replica's own only those that are the same on every member.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
         if key.first() == Some(&OWN_PREFIX) && !SHARED.contains(&key) {
@@ -45,7 +64,7 @@ impl Snapshot {
         }
         put_bytes(&mut self.part, key);
         put_bytes(&mut self.part, value);
-        if self.part.len() >= PART_BYTES {
+        if self.part.len() >= self.part_bytes {
             self.parts.push(std::mem::take(&mut self.part).into());
         }
     }
@@ -274,16 +293,19 @@ impl Replica {
         rows: Bytes,
     ) -> Result<(), PeerError> {
         let applied = self.applier.applied();
-        let of_use = upto > applied || (upto == applied && self.digests.is_wrong());
+        let wanted = upto > applied || (upto == applied && self.digests.is_wrong());
+        let of_use = wanted || self.cfg.plant.takes_old_state();
         if self.snapshots.install.is_some() || !of_use || !self.expects(from, ballot) {
             return Ok(());
         }
-        if part == 0 {
+        let mixes = self.cfg.plant.mixes_states();
+        if part == 0 && !(mixes && self.snapshots.incoming.is_some()) {
             self.snapshots.incoming = Some(Incoming { ballot, upto, next: 0, rows: Vec::new() });
             self.close_all(CloseReason::NotServing);
         }
         let Some(incoming) = &mut self.snapshots.incoming else { return Ok(()) };
-        if (incoming.ballot, incoming.upto, incoming.next) != (ballot, upto, part) {
+        let same = (incoming.ballot, incoming.upto) == (ballot, upto) || mixes;
+        if !same || incoming.next != part {
             return Ok(());
         }
         read_rows(rows, &mut incoming.rows)?;

@@ -69,6 +69,10 @@ coverage! {
     restarts_from_store,
     /// States that a member took over, because it lacked what was trimmed.
     installed_states,
+    /// States that were sent in several parts.
+    states_cut,
+    /// Wall clocks that were set.
+    clock_jumps,
     /// Volumes that were lost with all they held.
     lost_volumes,
     /// Starts on an empty disk, which must not vote.

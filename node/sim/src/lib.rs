@@ -16,6 +16,7 @@ mod violation;
 mod world;
 
 pub use coverage::Coverage;
+pub use pharos_log::Plant as LogPlant;
 pub use pharos_replica::{CorePlant, Plant};
 pub use violation::Violation;
 pub use world::{Bounds, Outcome, run};

@@ -34,6 +34,8 @@ pub(crate) struct Member {
     pub(crate) seen: Seen,
     /// Until when the process does not run.
     pub(crate) paused_until: u64,
+    /// How far the machine's wall clock is off, in milliseconds.
+    pub(crate) wall_off_ms: i64,
     /// Its first volume is gone.
     pub(crate) lost: bool,
     /// It was removed and is switched off for good.
@@ -101,7 +103,7 @@ pub(crate) struct Pace {
     pub(crate) crashes: u64,
     /// How much of the log is kept for members that were away.
     log_tail_bytes: u64,
-    /// After how much a message of log entries, and a client's output, is cut.
+    /// After how much a message of log entries or of a state, and a client's output, is cut.
     chunk_bytes: usize,
     output_bytes: usize,
 }
@@ -189,6 +191,7 @@ impl Member {
             life: 0,
             seen: Seen::default(),
             paused_until: 0,
+            wall_off_ms: 0,
             lost: false,
             retired: false,
             told: Told::default(),
@@ -365,8 +368,8 @@ impl Member {
     }
 
     /// All rows as the store holds them now.
-    pub(crate) fn snapshot(&self) -> (Slot, Snapshot) {
-        let mut snapshot = Snapshot::default();
+    pub(crate) fn snapshot(&self, pace: Pace) -> (Slot, Snapshot) {
+        let mut snapshot = Snapshot::in_parts_of(pace.chunk_bytes);
         self.rows.iter().for_each(|(key, value)| snapshot.push(key, value));
         (self.flushed, snapshot)
     }

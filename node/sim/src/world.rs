@@ -275,9 +275,10 @@ impl World {
         self.events.insert(self.seq, event);
     }
 
-    fn clock(&self) -> Now {
+    fn clock(&self, member: usize) -> Now {
         let ms = self.now / 1000;
-        Now { mono: Millis(ms), wall_ms: self.wall_offset_ms + ms as i64 }
+        let wall_ms = self.wall_offset_ms + self.members[member].wall_off_ms + ms as i64;
+        Now { mono: Millis(ms), wall_ms }
     }
 
     fn step(&mut self) -> Result<()> {

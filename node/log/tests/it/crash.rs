@@ -2,13 +2,13 @@
 
 use crate::kit::{CONFIG, Chance, Model, append, ballot, formatted, random_group, write};
 use pharos_log::mem::MemDisk;
-use pharos_log::{DiskOp, LogError, Tail, Wal, WalConfig};
+use pharos_log::{DiskOp, LogError, Plant, Tail, Wal, WalConfig};
 use pharos_paxos::{LogOp, Slot};
 use proptest::prelude::*;
 
 /// How a run met the faults it is about.
 #[derive(Default)]
-struct Coverage {
+pub(crate) struct Coverage {
     torn_tails: usize,
     lost_groups: usize,
     kept_unsynced_groups: usize,
@@ -18,7 +18,7 @@ struct Coverage {
 }
 
 /// Random groups, trims and crashes in the middle of any operation, over several lives of one disk.
-fn lives(seed: u64, config: WalConfig, coverage: &mut Coverage) {
+pub(crate) fn lives(seed: u64, config: WalConfig, plant: Plant, coverage: &mut Coverage) {
     let mut chance = Chance(seed);
     let (mut wal, mut disk) = formatted(config);
     let mut durable = Model::empty();
@@ -45,7 +45,7 @@ fn lives(seed: u64, config: WalConfig, coverage: &mut Coverage) {
             disk.execute(&ops).unwrap();
             durable = pending.take().unwrap_or(durable);
         }
-        (wal, durable) = restart(config, &mut disk, durable, pending, &mut chance, coverage);
+        (wal, durable) = restart((config, plant), &mut disk, durable, pending, &mut chance, coverage);
     }
 }
 
@@ -66,18 +66,18 @@ fn stop_within(disk: &mut MemDisk, ops: &[DiskOp], chance: &mut Chance, coverage
 }
 
 fn restart(
-    config: WalConfig,
+    (config, plant): (WalConfig, Plant),
     disk: &mut MemDisk,
     durable: Model,
     pending: Option<Model>,
     chance: &mut Chance,
     coverage: &mut Coverage,
 ) -> (Wal, Model) {
-    let mut recovery = Wal::recover(config, disk).unwrap();
+    let mut recovery = Wal::recover_with(config, disk, plant).unwrap();
     while chance.below(3) == 0 {
         stop_within(disk, &recovery.ops, chance, coverage);
         coverage.crashed_recoveries += 1;
-        recovery = Wal::recover(config, disk).unwrap();
+        recovery = Wal::recover_with(config, disk, plant).unwrap();
     }
     coverage.torn_tails += usize::from(recovery.tail != Tail::Clean);
     let model = if durable.is(&recovery) {
@@ -90,11 +90,11 @@ fn restart(
         whole
     };
     disk.execute(&recovery.ops).unwrap();
-    assert_eq!(Wal::recover(config, disk).unwrap().tail, Tail::Clean);
+    assert_eq!(Wal::recover_with(config, disk, plant).unwrap().tail, Tail::Clean);
     if chance.below(2) == 0 {
         disk.crash(&mut || chance.next());
     }
-    let again = Wal::recover(config, disk).unwrap();
+    let again = Wal::recover_with(config, disk, plant).unwrap();
     assert!(
         again.entries == recovery.entries && again.hard == recovery.hard,
         "recovered twice, not the same"
@@ -109,12 +109,13 @@ proptest! {
 
     #[test]
     fn whatever_was_synced_survives_any_crash_and_the_rest_is_whole_or_absent(seed: u64) {
-        lives(seed, CONFIG, &mut Coverage::default());
+        lives(seed, CONFIG, Plant::None, &mut Coverage::default());
     }
 
     #[test]
     fn the_smallest_segments_and_no_spares_survive_as_well(seed: u64) {
-        lives(seed, WalConfig { segment_bytes: 8 << 10, spare_segments: 0, ..CONFIG }, &mut Coverage::default());
+        let config = WalConfig { segment_bytes: 8 << 10, spare_segments: 0, ..CONFIG };
+        lives(seed, config, Plant::None, &mut Coverage::default());
     }
 }
 
@@ -122,7 +123,7 @@ proptest! {
 fn the_crash_runs_meet_every_fault_they_are_about() {
     let mut coverage = Coverage::default();
     for seed in 0..300 {
-        lives(seed, CONFIG, &mut coverage);
+        lives(seed, CONFIG, Plant::None, &mut coverage);
     }
     assert!(coverage.torn_tails > 20, "{}", coverage.torn_tails);
     assert!(coverage.lost_groups > 20, "{}", coverage.lost_groups);

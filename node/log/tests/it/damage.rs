@@ -3,7 +3,7 @@
 use crate::kit::{CONFIG, Chance, append, ballot, formatted, trim, write};
 use bytes::Bytes;
 use pharos_log::mem::MemDisk;
-use pharos_log::{BLOCK, DiskOp, DiskRead, FileName, LogError, SECTOR, Tail, Wal, WalConfig};
+use pharos_log::{BLOCK, DiskOp, DiskRead, FileName, LogError, Plant, SECTOR, Tail, Wal, WalConfig};
 use pharos_paxos::{LogOp, Slot};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -46,6 +46,12 @@ fn some_log_and_its_sectors() -> (Wal, MemDisk, BTreeSet<(FileName, u64)>) {
 
 #[test]
 fn every_flipped_bit_of_a_synced_group_is_refused_and_every_other_one_is_harmless() {
+    assert!(flip_bits(Plant::None) > 50_000);
+}
+
+/// Flips one after the other; how many were right.
+pub(crate) fn flip_bits(plant: Plant) -> usize {
+    let mut flipped = 0;
     let (wal, disk, mut sectors) = some_log_and_its_sectors();
     let before = Wal::recover(SMALL, &disk).unwrap();
     assert_eq!((before.tail, before.wal.segments()), (Tail::Clean, wal.segments()));
@@ -66,7 +72,7 @@ fn every_flipped_bit_of_a_synced_group_is_refused_and_every_other_one_is_harmles
             let mut damaged = disk.clone();
             damaged.flip(file, bit).unwrap();
             let byte = bit as u64 / 8;
-            match Wal::recover(SMALL, &damaged) {
+            match Wal::recover_with(SMALL, &damaged, plant) {
                 Err(LogError::Corrupt { file: named, offset, .. }) => {
                     assert!(sectors.contains(&(file, byte / SECTOR as u64)), "{file} bit {bit}");
                     assert_eq!(named, file);
@@ -79,8 +85,10 @@ fn every_flipped_bit_of_a_synced_group_is_refused_and_every_other_one_is_harmles
                     assert_eq!((recovery.hard, recovery.trimmed), (before.hard, before.trimmed));
                 }
             }
+            flipped += 1;
         }
     }
+    flipped
 }
 
 #[test]

@@ -7,3 +7,5 @@ mod damage;
 mod files;
 mod kit;
 mod layout;
+#[cfg(feature = "planted-bugs")]
+mod planted;

@@ -46,8 +46,9 @@ fn describe(bounds: &Bounds, report: &Report, took: Duration) -> String {
         (false, true) => "BROKEN",
         (false, false) => "cut off",
     };
-    let Report { unique, depth, .. } = report;
-    format!("{}\n  {bounds}\n  {end}: {unique} states, depth {depth}, {took:.1?}", bounds.name)
+    let Report { unique, depth, met, .. } = report;
+    let met = met.join("; ");
+    format!("{}\n  {bounds}\n  met: {met}\n  {end}: {unique} states, depth {depth}, {took:.1?}", bounds.name)
 }
 
 /// Says on stderr what is wrong, if something is.

@@ -76,6 +76,12 @@ impl Twins {
         })
     }
 
+    fn reconfigure(&mut self, voters: &[MemberId]) -> Vec<Said> {
+        self.same(|c| {
+            let _ = c.reconfigure(voters, b""); // Refused by both, or taken by both.
+        })
+    }
+
     fn beat(&mut self) -> Vec<Said> {
         let follows = matches!(self.whole.role(), Role::Follower { .. });
         self.beats = if follows { 0 } else { self.beats + 1 };
@@ -131,7 +137,11 @@ fn walk(seed: u64) -> usize {
             1 => said = twins[at].beat(),
             2 => said = twins[at].propose(),
             3 => said = twins[at].same(|c| c.read_index(7)),
-            4..20 => said = twins[at].complete(),
+            4 => {
+                let voters = [[1, 2], [1, 3], [2, 3]][dice.below(3)].map(MemberId);
+                said = twins[at].reconfigure(&voters);
+            }
+            5..20 => said = twins[at].complete(),
             _ if wire.is_empty() => {}
             kind => {
                 let place = dice.below(wire.len());

@@ -163,8 +163,10 @@ impl Run {
         }
     }
 
+    /// One proposal to whoever leads, or as many as the window takes: whoever leads alone has a long log then.
     fn propose(&mut self) {
-        for id in self.net.ids() {
+        let most = if self.dice.percent(10) { 8 } else { 1 };
+        for id in self.net.ids().into_iter().flat_map(|id| std::iter::repeat_n(id, most)) {
             if self.net.alive(id) && self.net.core(id).can_propose() {
                 self.proposals += 1;
                 let payload = format!("p{}", self.proposals);

@@ -16,7 +16,7 @@ impl World {
         if self.members[member].retired {
             return Ok(());
         }
-        match self.rng.below(13) {
+        match self.rng.below(14) {
             0..4 => self.crash(member),
             4 => self.pause(member),
             5 => self.break_links(member),
@@ -25,6 +25,7 @@ impl World {
             8 => self.isolate(member, Cut::Incoming),
             9 | 10 => self.clog(member),
             11 => self.lose_volume(member),
+            12 => self.set_clock(member),
             _ => self.split(member),
         }
         Ok(())
@@ -94,6 +95,13 @@ impl World {
         let length = self.rng.between(100_000, 3_000_000);
         let until = &mut self.members[member].paused_until;
         *until = (*until).max(self.now + length);
+    }
+
+    /// Somebody sets the wall clock, by seconds or by a year, in either direction.
+    fn set_clock(&mut self, member: usize) {
+        self.coverage.clock_jumps += 1;
+        let most = *self.rng.pick(&[5_000, 3_600_000, 31_536_000_000]);
+        self.members[member].wall_off_ms = self.rng.below(2 * most) as i64 - most as i64;
     }
 
     fn break_links(&mut self, member: usize) {

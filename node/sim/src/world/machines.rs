@@ -16,7 +16,7 @@ impl World {
         life: u64,
         input: impl FnOnce(&mut Replica),
     ) -> Result<()> {
-        let (now, paused) = (self.clock(), self.members[member].paused_until);
+        let (now, paused) = (self.clock(member), self.members[member].paused_until);
         if self.members[member].life != life {
             return Ok(());
         }
@@ -168,7 +168,8 @@ impl World {
         if self.members[member].life != life {
             return Ok(());
         }
-        let (upto, snapshot) = self.members[member].snapshot();
+        let (upto, snapshot) = self.members[member].snapshot(self.pace);
+        self.coverage.states_cut += u64::from(snapshot.is_cut());
         self.resume(member, life, move |r| r.snapshot_read(upto, snapshot))
     }
 
@@ -176,7 +177,7 @@ impl World {
         if self.members[member].process.is_some() || self.members[member].retired {
             return Ok(());
         }
-        let (now, life) = (self.clock(), self.members[member].life);
+        let (now, life) = (self.clock(member), self.members[member].life);
         let (pace, plant) = (self.pace, self.bounds.plant);
         let started = self.members[member].start(now, &mut self.rng, pace, plant).map_err(Violation::new)?;
         if started == Started::Blank {

@@ -4,3 +4,5 @@
 mod determinism;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[cfg(feature = "planted-bugs")]
+mod table;
