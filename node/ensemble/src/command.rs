@@ -47,14 +47,17 @@ pub(crate) enum Command {
     Copy {
         /// The directory to be made.
         dir: PathBuf,
-        /// Of which slot it is, or why there is none.
-        reply: oneshot::Sender<Result<Slot, String>>,
+        /// Who waits for it.
+        reply: Copied,
     },
     /// A thread that the member cannot do without has failed.
     Failed(String),
     /// End in good order.
     Shutdown,
 }
+
+/// Is told of which slot a copy is, or why there is none.
+pub(crate) type Copied = oneshot::Sender<Result<Slot, String>>;
 
 /// What the leader can be asked for.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! before it, have returned; a failed operation is never tried again, nothing after it is reported, and
 //! the server ends (DESIGN 3.2). A cut of the state is reported only when the store has flushed it whole.
 
-use crate::command::{Command, Commands};
+use crate::command::{Command, Commands, Copied};
 use crate::os;
 use crate::worker::Worker;
 use pharos_log::DiskOp;
@@ -15,7 +15,6 @@ use pharos_replica::{PersistBatch, Snapshot};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use tokio::sync::oneshot;
 
 /// What the persister leaves to the other threads.
 const NICE: i32 = 10;
@@ -59,7 +58,7 @@ pub(crate) enum StoreJob {
     /// Reads everything, for a member that is behind.
     Snapshot,
     /// Makes a copy there, for a backup, and says of which slot.
-    Copy(PathBuf, oneshot::Sender<Result<Slot, String>>),
+    Copy(PathBuf, Copied),
 }
 
 /// Starts the log's thread.

@@ -7,7 +7,7 @@
 //! waits but for the poll, for at most 10 ms.
 
 use crate::clients::{self, Clients, Turn};
-use crate::command::{Ask, Command, Reply};
+use crate::command::{Ask, Command, Copied, Reply};
 use crate::datadir::Volume;
 use crate::disks::{LogWorker, Persister, SpareWorker, StoreJob};
 use crate::links::{self, LinkEvent, Links};
@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
 
 pub(crate) const WAKE: Token = Token(0);
 pub(crate) const CLIENT_LISTENER: Token = Token(1);
@@ -98,7 +97,7 @@ struct Loop {
     handing_over: bool,
     retry_spare: Option<(u64, DiskOp)>,
     /// Copies of the store that wait for a flush, with the slot they wait for.
-    copies: Vec<(Slot, PathBuf, oneshot::Sender<Result<Slot, String>>)>,
+    copies: Vec<(Slot, PathBuf, Copied)>,
     end: Option<End>,
 }
 
