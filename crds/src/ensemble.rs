@@ -64,6 +64,13 @@ use crate::common::{ImageSpec, PodSettings, Retention};
         description = "Identity of the cluster, as on its disks."
     ),
     printcolumn(
+        name = "Generation",
+        type_ = "integer",
+        json_path = ".status.generation",
+        priority = 1,
+        description = "Generation of the cluster: it rises when it is recovered by force."
+    ),
+    printcolumn(
         name = "Waiting",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Reconciling\")].message",
@@ -89,6 +96,10 @@ pub struct EnsembleSpec {
     /// Settings of the pods. Default: none.
     #[serde(default)]
     pub pods: PodSettings,
+    /// Recovery by force, after a majority of the volumes was lost for good. Default: none, and it never happens by
+    /// itself. Once it is done it says nothing any more and may stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoverySpec>,
 }
 
 fn default_replicas() -> i32 {
@@ -148,6 +159,31 @@ impl Default for RetentionSpec {
     }
 }
 
+/// Recovery by force: the Ensemble goes on from the volume of one member, in a new generation. All other volumes of the
+/// generation before are given up: they are deleted with their pods, and new members join in their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecoverySpec {
+    /// The generation that begins: the one in `status.generation` and one. Of no effect when that has been reached, or
+    /// when it is declared while a quorum serves.
+    #[schemars(range(min = 2))]
+    pub generation: i64,
+    /// Pod of the member to go on from, as in `status.members`. Of several, the one with the highest `accepted`, and of
+    /// those the one with the highest `durable`, has lost least. 1 to 63 characters.
+    #[schemars(length(min = 1, max = 63))]
+    pub survivor: String,
+    /// `AcceptLostWrites`: what was written and the survivor does not have is lost, though clients were told otherwise.
+    pub acknowledge: Acknowledgement,
+}
+
+/// What a person takes upon themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Acknowledgement {
+    /// Writes that the survivor does not have are lost.
+    AcceptLostWrites,
+}
+
 /// What the operator has seen of an Ensemble.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -165,6 +201,13 @@ pub struct EnsembleStatus {
     /// Identity of the cluster, as on its disks: 32 hexadecimal digits, made once when it was founded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
+    /// Generation of the cluster, from 1: it rises when the cluster is recovered by force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// A recovery that was declared while a quorum served: it stays without effect, even if the quorum is lost later,
+    /// until it is taken away or another is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declined_recovery: Option<RecoverySpec>,
     /// Voters that serve, of those there are or are to be, for people: `3/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
@@ -211,6 +254,14 @@ pub struct MemberStatus {
     pub voter: Option<bool>,
     /// Whether it serves clients.
     pub serving: bool,
+    /// While a quorum is missing: the ballot whose leader's log it holds a beginning of, as
+    /// `configuration.round.member`. Of two, the member with the higher one knows more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
+    /// While a quorum is missing: the last slot durable in its log. Of two with the same `accepted`, the member with
+    /// the higher one knows more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<i64>,
     /// Version of its software.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -15,7 +15,10 @@ pub mod rules;
 pub mod schema;
 
 pub use common::{ImageSpec, PodSettings, PullPolicy, Retention};
-pub use ensemble::{Ensemble, EnsembleSpec, EnsembleStatus, MemberStatus, RetentionSpec, StorageSpec};
+pub use ensemble::{
+    Acknowledgement, Ensemble, EnsembleSpec, EnsembleStatus, MemberStatus, RecoverySpec, RetentionSpec,
+    StorageSpec,
+};
 pub use pipeline::{
     CheckpointSpec, CompletedRun, EnsembleRef, KeyRef, Pipeline, PipelineSource, PipelineSpec,
     PipelineStatus, UpgradeMode, Variable, VariableSource, VolumeClaimRef,

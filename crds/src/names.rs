@@ -42,6 +42,8 @@ pub const ANNOTATION_PERMIT: &str = "pharos.dev/permit";
 pub const ANNOTATION_ROLL: &str = "pharos.dev/roll";
 /// StatefulSet annotation: the change of voters that was asked for last, as JSON.
 pub const ANNOTATION_SWITCH: &str = "pharos.dev/switch";
+/// StatefulSet annotation: the recovery by force that was begun last, as JSON.
+pub const ANNOTATION_RECOVERY: &str = "pharos.dev/recovery";
 /// Pod template annotation: hash of the pipeline document the pod runs.
 pub const ANNOTATION_DOCUMENT_HASH: &str = "pharos.dev/document-hash";
 
@@ -225,6 +227,10 @@ pub mod reason {
     pub const SCALING_DOWN: &str = "ScalingDown";
     /// A new member takes the place of one whose volume is lost.
     pub const REPLACING_MEMBER: &str = "ReplacingMember";
+    /// The Ensemble goes on from one survivor, as was declared.
+    pub const RECOVERING: &str = "Recovering";
+    /// The recovery that is declared cannot or must not be done.
+    pub const RECOVERY_REFUSED: &str = "RecoveryRefused";
     /// A roll-out is under way.
     pub const ROLLING_UPDATE: &str = "RollingUpdate";
     /// An object of our name belongs to someone else.

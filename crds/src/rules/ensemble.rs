@@ -118,7 +118,32 @@ pub const RULES: &[Rule<Ensemble>] = &[
              spec: {image: {repository: pharos-node}}}",
         ),
     },
+    Rule {
+        name: "ensemble-recovery-survivor",
+        path: "",
+        cel: "!has(self.spec) || !has(self.spec.recovery) || \
+              (self.spec.recovery.survivor.startsWith(self.metadata.name + '-ensemble-') && \
+              self.spec.recovery.survivor.matches('-ensemble-[0-6]$') && \
+              size(self.spec.recovery.survivor) == size(self.metadata.name) + 11)",
+        message: "recovery.survivor must be a pod of this Ensemble, as in status.members: its name, '-ensemble-' and \
+                  an ordinal",
+        holds: |new, _| survivor(new),
+        accepts: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {recovery: {generation: 2, survivor: main-ensemble-1, acknowledge: AcceptLostWrites}}}",
+        ),
+        refuses: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {recovery: {generation: 2, survivor: other-ensemble-1, acknowledge: AcceptLostWrites}}}",
+        ),
+    },
 ];
+
+fn survivor(new: &Ensemble) -> bool {
+    let Some(recovery) = &new.spec.recovery else { return true };
+    let name = new.metadata.name.as_deref().unwrap_or_default();
+    (0..7).any(|ordinal| recovery.survivor == names::ensemble::pod(name, ordinal))
+}
 
 fn image(spec: &EnsembleSpec) -> bool {
     image_is_exact(spec.image.as_ref())

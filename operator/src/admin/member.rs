@@ -64,6 +64,12 @@ pub struct NodeStatus {
     /// `configuration.round.member` of the ballot it has promised.
     #[serde(default)]
     pub ballot: String,
+    /// The ballot whose leader's log it holds a beginning of, likewise.
+    #[serde(default)]
+    pub accepted: Option<String>,
+    /// The last slot durable in its log.
+    #[serde(default)]
+    pub durable: Option<u64>,
     /// The last transaction applied, in hexadecimal.
     #[serde(default)]
     pub zxid: String,

@@ -170,7 +170,12 @@ pub async fn carry_out(hands: &Hands<'_>, step: Step) -> Result<Step, StepError>
         }
         Step::AmendPermit(permit) => amend(hands, permit).await?,
         Step::Delete { pod, uid, .. } => delete(hands, pod, uid).await?,
-        Step::Discard { pod, uid, .. } => discard(hands, pod, uid).await?,
+        Step::Discard { pod, uid, .. } | Step::GiveUp { pod, uid } => discard(hands, pod, uid).await?,
+        Step::NoteRecovery(note) => {
+            // What was committed before may be lost: nobody waits for it any more.
+            write_note(hands, names::ANNOTATION_ROLL, None).await?;
+            write_note(hands, names::ANNOTATION_RECOVERY, Some(json!(note))).await?;
+        }
         Step::Transfer { leader, to, .. } => {
             let (ip, token) = leader_of(hands, leader)?;
             hands.nodes.transfer(&ip, *to, token).await?;

@@ -3,19 +3,22 @@
 //!
 //! Invariant: nothing is written here, and a member that does not answer delays a visit by one timeout at most.
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use pharos_crds::{Ensemble, names};
 use serde::de::DeserializeOwned;
 
 use super::permit::Permit;
-use super::plan::{Health, Member, Observed};
+use super::plan::{Claim, Declared, Health, Member, Observed};
 use crate::admin::AdminClient;
 use crate::apply::is_controlled_by;
 use crate::pods;
+
+/// The most members an Ensemble can have.
+const MOST_PODS: u32 = 7;
 
 /// What exists of an Ensemble in the API server.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,8 @@ pub struct Existing {
     pub permit: Option<PermitFound>,
     /// Its token, if it is ours.
     pub token: Option<String>,
+    /// Claims of its pods by ordinal: read only where a recovery is declared.
+    pub claims: Vec<Option<Claim>>,
 }
 
 /// A permit that was found.
@@ -80,7 +85,10 @@ pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existin
     let token_name = names::ensemble::token(&name);
     let token = secrets.get_opt(&token_name).await.map_err(read("Secret", &token_name))?;
     let found = pods.list(&ListParams::default().labels(&selector)).await.map_err(read("pods of", &name))?;
+    // Before the members are asked: a pod that answers has the claim that was read.
+    let claims = if declares(ensemble) { claims_of(client, ensemble).await? } else { Vec::new() };
     Ok(Existing {
+        claims,
         stateful_set: stateful_set.filter(|one| is_controlled_by(&one.metadata, &uid)),
         pods: found.items,
         permit: permit
@@ -89,6 +97,34 @@ pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existin
             .transpose()?,
         token: token.filter(|one| is_controlled_by(&one.metadata, &uid)).and_then(|one| read_token(&one)),
     })
+}
+
+/// Whether a recovery is declared that is not known to be over.
+fn declares(ensemble: &Ensemble) -> bool {
+    let known = ensemble.status.as_ref().and_then(|status| status.generation);
+    ensemble
+        .spec
+        .recovery
+        .as_ref()
+        .is_some_and(|recovery| known.is_none_or(|known| recovery.generation > known))
+}
+
+async fn claims_of(client: &Client, ensemble: &Ensemble) -> Result<Vec<Option<Claim>>, DereferenceError> {
+    let api: Api<PersistentVolumeClaim> =
+        Api::namespaced(client.clone(), &ensemble.namespace().unwrap_or_default());
+    let names = (0..MOST_PODS)
+        .map(|ordinal| names::ensemble::claim(&names::ensemble::pod(&ensemble.name_any(), ordinal)));
+    let read = names.map(|name| {
+        let api = &api;
+        async move {
+            let found = api.get_metadata_opt(&name).await.map_err(read("PersistentVolumeClaim", &name))?;
+            Ok(found.map(|found| Claim {
+                uid: found.metadata.uid.unwrap_or_default(),
+                leaving: found.metadata.deletion_timestamp.is_some(),
+            }))
+        }
+    });
+    try_join_all(read).await
 }
 
 fn read(kind: &str, name: &str) -> impl FnOnce(kube::Error) -> DereferenceError {
@@ -127,6 +163,9 @@ pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existi
         wanted,
         permit: existing.permit.as_ref().map(|found| found.permit.clone()),
         cluster_id: ensemble.status.as_ref().and_then(|status| status.cluster_id.clone()),
+        known_generation: ensemble.status.as_ref().and_then(|status| status.generation?.try_into().ok()),
+        recovery: declared(ensemble, existing),
+        recovery_note: None,
         note: None,
         switch: None,
     };
@@ -134,6 +173,17 @@ pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existi
         Some(set) => compare(observed, set, &existing.pods),
         None => observed,
     }
+}
+
+fn declared(ensemble: &Ensemble, existing: &Existing) -> Option<Declared> {
+    let recovery = ensemble.spec.recovery.as_ref()?;
+    let declined = ensemble.status.as_ref().and_then(|status| status.declined_recovery.as_ref());
+    Some(Declared {
+        generation: u64::try_from(recovery.generation).unwrap_or_default(),
+        survivor: recovery.survivor.clone(),
+        declined: declined == Some(recovery),
+        claims: existing.claims.clone(),
+    })
 }
 
 /// The same, compared with this StatefulSet: what was applied is newer than what was read.
@@ -154,6 +204,7 @@ pub fn compare(observed: Observed, set: &StatefulSet, pods: &[Pod]) -> Observed 
         members: members.collect(),
         note: note(set, names::ANNOTATION_ROLL),
         switch: note(set, names::ANNOTATION_SWITCH),
+        recovery_note: note(set, names::ANNOTATION_RECOVERY),
         ..observed
     }
 }

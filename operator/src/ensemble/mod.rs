@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -140,6 +141,7 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
     };
     let mark = format!("{}", context.now().as_second() / 5);
     apply::nudge(&context.client, &validated.namespace, &observed.unread(), &mark).await?;
+    tell_of_recovery(ensemble, &step);
     let carried = apply::carry_out(&hands, step.clone()).await;
     let (shown, failed) = match carried {
         Ok(shown) => (shown, None),
@@ -228,8 +230,11 @@ async fn announce(
     let shown = if matches!(step, Step::Stall { .. }) { condition::STALLED } else { condition::RECONCILING };
     let (before, now) = (said(old, shown), said(new, shown));
     if let (true, Some((_, reason, message))) = (before != now, &now) {
-        let kind = if shown == condition::STALLED { EventType::Warning } else { EventType::Normal };
-        context.event(&about, kind, reason, action(step), message).await;
+        let grave = shown == condition::STALLED || recovers(step);
+        let kind = if grave { EventType::Warning } else { EventType::Normal };
+        let by =
+            if recovers(step) { format!(", as {} declared", declared_by(ensemble)) } else { String::new() };
+        context.event(&about, kind, reason, action(step), &format!("{message}{by}")).await;
     }
     let (before, now) = (said(old, condition::READY), said(new, condition::READY));
     if before.as_ref().map(|one| &one.0) != now.as_ref().map(|one| &one.0)
@@ -239,6 +244,32 @@ async fn announce(
         let kind = if status == "True" || before.is_none() { EventType::Normal } else { EventType::Warning };
         context.event(&about, kind, &reason, "Observe", &message).await;
     }
+}
+
+/// Whether a step is one that only a declared recovery takes.
+fn recovers(step: &Step) -> bool {
+    match step {
+        Step::NoteRecovery(_) | Step::GiveUp { .. } => true,
+        Step::AmendPermit(permit) => permit.recovers,
+        _ => false,
+    }
+}
+
+/// Before it is carried out: what is lost by it must be found in the log, whatever becomes of this process.
+fn tell_of_recovery(ensemble: &Ensemble, step: &Step) {
+    if let (true, Some(recovery)) = (recovers(step), &ensemble.spec.recovery) {
+        let (generation, survivor, by) = (recovery.generation, &recovery.survivor, declared_by(ensemble));
+        let name = ensemble.name_any();
+        tracing::warn!(name, generation, survivor, by, ?step, "recovers by force");
+    }
+}
+
+/// The field manager that wrote the declaration: the API server does not say more of who it was.
+fn declared_by(ensemble: &Ensemble) -> &str {
+    let wrote = |fields: &FieldsV1| fields.0.pointer("/f:spec/f:recovery").is_some();
+    let entries = ensemble.metadata.managed_fields.iter().flatten();
+    let mut writers = entries.filter(|entry| entry.fields_v1.as_ref().is_some_and(wrote));
+    writers.find_map(|entry| entry.manager.as_deref()).unwrap_or("an unknown manager")
 }
 
 fn action(step: &Step) -> &'static str {
@@ -256,6 +287,7 @@ fn action(step: &Step) -> &'static str {
         Step::AmendPermit(_) => "Permit",
         Step::Switch(_) => "Switch",
         Step::Discard { .. } => "Discard",
+        Step::NoteRecovery(_) | Step::GiveUp { .. } => "Recover",
     }
 }
 

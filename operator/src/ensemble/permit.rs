@@ -2,7 +2,7 @@
 //! reach a pod.
 //!
 //! Invariant: a permit names each volume that it admits, so it is worth nothing on any other disk; what it says of the
-//! founders never changes.
+//! founders changes only when a survivor goes on alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,9 @@ pub struct Permit {
     /// Generation of the cluster. Unset: the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// Whether the generation goes on from the volume of the only founder, without all other members of the one before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovers: bool,
     /// The founders.
     pub founders: Vec<PermitMember>,
     /// What a joiner shows to be let in.
@@ -79,6 +82,7 @@ impl Permit {
             version: VERSION,
             cluster_id,
             generation: None,
+            recovers: false,
             founders: founders.collect(),
             founding_digest: None,
             members: Vec::new(),
@@ -94,6 +98,7 @@ impl Permit {
             version: VERSION,
             cluster_id: cluster_id.to_owned(),
             generation,
+            recovers: false,
             founders: membership.voters().map(PermitMember::from).collect(),
             founding_digest: None,
             members: Vec::new(),
@@ -101,13 +106,30 @@ impl Permit {
         }
     }
 
-    /// The same with the members as they are now, if someone joins or has joined by it.
+    /// The permit for one member to go on alone in a new generation.
+    #[must_use]
+    pub fn of_a_survivor(cluster_id: &str, generation: u64, survivor: &Registered) -> Self {
+        Self {
+            version: VERSION,
+            cluster_id: cluster_id.to_owned(),
+            generation: Some(generation),
+            recovers: true,
+            founders: vec![survivor.into()],
+            founding_digest: None,
+            members: Vec::new(),
+            joiners: Vec::new(),
+        }
+    }
+
+    /// The same with the members as they are now, if someone joins or has joined by it. What it let begin has begun, for
+    /// there is a leader.
     #[must_use]
     pub fn amended(&self, membership: &Membership) -> Self {
         if membership.learners().next().is_none() && self.members.is_empty() {
-            return self.clone();
+            return Self { recovers: false, ..self.clone() };
         }
         Self {
+            recovers: false,
             founding_digest: Some(membership.founding_digest.clone()),
             members: membership.members.iter().map(PermitMember::from).collect(),
             joiners: membership.learners().map(PermitMember::from).collect(),
@@ -204,6 +226,22 @@ mod tests {
         assert_eq!((ids(&joined.members), ids(&joined.joiners)), (vec![4], vec![]));
         assert_eq!(joined.founders, permit.founders);
         assert_eq!(joined.founding_digest.as_deref(), Some("dd"));
+    }
+
+    #[test]
+    fn the_permit_of_a_survivor_is_as_the_node_reads_it_and_lets_nobody_recover_once_there_is_a_leader() {
+        let known = membership(&[(1, true), (2, true), (3, true)]);
+        let permit = Permit::of_a_survivor("c1", 2, &known.members[1]);
+        let text = serde_json::to_string(&permit).expect("plain data");
+        assert_eq!(
+            text,
+            r#"{"version":1,"clusterId":"c1","generation":2,"recovers":true,"founders":[{"memberId":2,"volume":"v2","host":"h2","peerPort":2888,"clientPort":2181}]}"#
+        );
+        let alone = membership(&[(2, true)]);
+        assert_eq!(permit.amended(&alone), Permit { recovers: false, ..permit.clone() });
+        let joining = permit.amended(&membership(&[(2, true), (4, false)]));
+        assert_eq!((joining.recovers, joining.generation, ids(&joining.joiners)), (false, Some(2), vec![4]));
+        assert_eq!(joining.founders, permit.founders);
     }
 
     #[test]

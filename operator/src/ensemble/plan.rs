@@ -2,12 +2,13 @@
 //! HTTP, a clock or what was decided before.
 //!
 //! Invariant: a step never takes a serving voter down while another one is down, never leaves fewer than a quorum
-//! serving, takes no pod or volume of a member away, and repeated steps end as soon as members come up again (property
-//! tests below prove all four).
+//! serving, takes no pod or volume of a member away unless a recovery by force is declared, and repeated steps end as soon
+//! as members come up again (property tests below prove all four).
 
 mod founding;
 mod membership;
 mod predicate;
+mod recovery;
 mod registry;
 mod roll;
 mod seats;
@@ -17,6 +18,7 @@ use crate::admin::{DiskState, Identity, NodeStatus, Role};
 
 pub use founding::{Founding, founding};
 pub use predicate::{Predicate, Wait};
+pub use recovery::{Claim, Declared, RecoveryNote};
 
 /// What was seen of an Ensemble.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,12 @@ pub struct Observed {
     pub permit: Option<Permit>,
     /// The cluster that the status names, from an earlier visit.
     pub cluster_id: Option<String>,
+    /// The latest generation that the status names, from an earlier visit.
+    pub known_generation: Option<u64>,
+    /// The recovery that the spec declares.
+    pub recovery: Option<Declared>,
+    /// What was noted when a recovery was begun.
+    pub recovery_note: Option<RecoveryNote>,
     /// What was noted at the last restart that the operator asked for.
     pub note: Option<RollNote>,
     /// What was noted at the last change of voters that the operator asked for.
@@ -179,6 +187,15 @@ pub enum Step {
         /// The member that was removed.
         id: i64,
     },
+    /// Note that a recovery begins, and which volumes are given up.
+    NoteRecovery(RecoveryNote),
+    /// Delete the volume of a member that a recovery does without, and its pod.
+    GiveUp {
+        /// The pod.
+        pod: String,
+        /// Its UID: the volume of another pod of this name is left alone.
+        uid: String,
+    },
 }
 
 /// A change of voters.
@@ -255,7 +272,8 @@ pub fn plan(observed: &Observed, new_permit: impl FnOnce(&[Identity]) -> Permit)
         Founding::UnderWay(detail) => return wait(Predicate::ClusterFounded, detail),
         Founding::Founded(_) => {}
     }
-    membership::settle(observed).unwrap_or_else(|| roll::roll(observed))
+    let step = recovery::recover(observed).or_else(|| membership::settle(observed));
+    recovery::remark(observed, step.unwrap_or_else(|| roll::roll(observed)))
 }
 
 /// A pod that crashes or was never ready may always be replaced by a newer template: it serves nobody, its disk is

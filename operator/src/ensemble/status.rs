@@ -98,6 +98,8 @@ pub fn status(
         conditions: merge(&old.conditions, verdicts, ensemble.generation, now),
         endpoint: Some(names::ensemble::endpoint(&ensemble.name, &ensemble.namespace)),
         cluster_id,
+        generation: generation(observed).or(old.generation),
+        declined_recovery: ensemble.spec.recovery.clone().filter(|_| observed.declines_recovery()),
         ready: Some(format!("{serving}/{}", observed.expected())),
         replicas: count(present),
         ready_replicas: count(serving),
@@ -114,6 +116,10 @@ pub fn status(
     }
 }
 
+fn generation(observed: &Observed) -> Option<i64> {
+    was_founded(observed).then(|| observed.generation())?.and_then(|generation| generation.try_into().ok())
+}
+
 fn count(number: usize) -> Option<i32> {
     i32::try_from(number).ok()
 }
@@ -124,6 +130,8 @@ fn image(set: &StatefulSet) -> Option<String> {
 
 fn member(observed: &Observed, member: &Member) -> MemberStatus {
     let status = member.status.as_ref();
+    // It changes with every write while there is a quorum, and then nobody has to choose.
+    let knows = status.filter(|_| observed.serving() < observed.quorum() && member.id().is_some());
     MemberStatus {
         pod: member.pod.clone(),
         id: member.id(),
@@ -132,6 +140,8 @@ fn member(observed: &Observed, member: &Member) -> MemberStatus {
             .membership()
             .map(|_| observed.registered(member).is_some_and(|registered| registered.voter)),
         serving: member.serving,
+        accepted: knows.and_then(|status| status.accepted.clone()),
+        durable: knows.and_then(|status| status.durable?.try_into().ok()),
         version: status.and_then(|status| status.version.clone()),
     }
 }
@@ -167,7 +177,11 @@ fn ready(old: &EnsembleStatus, observed: &Observed) -> Verdict {
         let detail = format!("{serving} of {wanted} members serve");
         return Verdict::new(condition::READY, false, reason::MEMBERS_STARTING, detail);
     }
-    let detail = format!("{serving} of {wanted} members serve, a quorum is {}", observed.quorum());
+    let detail = format!(
+        "{serving} of {wanted} members serve, a quorum is {}; where a quorum is lost for good, spec.recovery goes on \
+         from a survivor",
+        observed.quorum()
+    );
     Verdict::new(condition::READY, false, reason::NO_QUORUM, detail)
 }
 
@@ -207,6 +221,15 @@ fn progress(step: &Step) -> (Verdict, Verdict) {
         }
         Step::Deregister { id, .. } => {
             under_way(reason::SCALING_DOWN, format!("the leader strikes learner {id} off its list"))
+        }
+        Step::NoteRecovery(note) => under_way(reason::RECOVERING, note.to_string()),
+        Step::GiveUp { pod, .. } => under_way(
+            reason::RECOVERING,
+            format!("the volume of {pod} is given up: it is deleted with the pod"),
+        ),
+        Step::AmendPermit(permit) if permit.recovers => {
+            let what = format!("member {} is permitted to go on alone", permit.founders[0].member_id);
+            under_way(reason::RECOVERING, what)
         }
         Step::AmendPermit(permit) => {
             let what = match permit.joiners.len() {

@@ -9,7 +9,7 @@ use pharos_crds::{Ensemble, EnsembleStatus};
 use serde_json::{Value, json};
 
 use super::build::{Desired, Sizes};
-use super::plan::{Health, Member, Observed, Predicate, Step, Wait};
+use super::plan::{Declared, Health, Member, Observed, Predicate, Step, Wait};
 use super::status::{Blocked, blocked, status};
 use super::validate::{Validated, validate};
 use crate::conditions::kstatus;
@@ -283,6 +283,54 @@ fn the_status_tells_who_votes_and_counts_none_but_them() {
     let voters: Vec<_> = status.members.iter().map(|member| (member.id, member.voter)).collect();
     let expected = [(1, true), (2, true), (3, true), (7, false)];
     assert_eq!(voters, expected.map(|(id, voter)| (Some(id), Some(voter))));
+}
+
+#[test]
+fn while_a_quorum_is_missing_the_status_tells_what_each_member_holds_and_which_generation_it_is() {
+    let known = |members: [Option<Member>; 3]| {
+        let mut seen = observed(members.to_vec());
+        for (id, member) in (1..).zip(seen.members.iter_mut()) {
+            let Some(member) = member else { continue };
+            let text = json!({"memberId": id, "role": "candidate", "accepted": "2.7.1", "durable": 57});
+            member.status = Some(serde_json::from_value(text).expect("a status"));
+            let text = json!({"state": "member", "volume": "v", "clusterId": "c1", "generation": 4});
+            member.identity = Some(serde_json::from_value(text).expect("an identity"));
+        }
+        after(&EnsembleStatus::default(), &seen, &Step::Done)
+    };
+    let held = |status: &EnsembleStatus| {
+        let member = &status.members[0];
+        (member.accepted.clone(), member.durable)
+    };
+    let lost = known([serving("0"), None, None]);
+    assert_eq!((held(&lost), lost.generation), ((Some("2.7.1".into()), Some(57)), Some(4)));
+    let ready = lost.conditions.iter().find(|one| one.type_ == condition::READY).expect("a condition");
+    assert!(ready.message.contains("spec.recovery goes on from a survivor"), "{}", ready.message);
+    // Nobody has to choose: it would only change with each write.
+    let whole = known([serving("0"), serving("1"), None]);
+    assert_eq!((held(&whole), whole.generation), ((None, None), Some(4)));
+}
+
+#[test]
+fn a_recovery_that_is_declined_is_remembered_until_another_is_declared() {
+    let text = "spec: {recovery: {generation: 2, survivor: main-ensemble-0, acknowledge: AcceptLostWrites}}";
+    let with = valid(&SMALLEST.replace("spec: {}", text));
+    let mut seen = observed(vec![serving("0"), None, None]);
+    seen.known_generation = Some(1);
+    let said = |seen: &Observed, ensemble: &Validated| {
+        let old = EnsembleStatus::default();
+        status(&old, ensemble, seen, &Step::Done, &StatefulSet::default(), at(100)).declined_recovery
+    };
+    let declared = |generation, declined| {
+        let survivor = "main-ensemble-0".into();
+        Some(Declared { generation, survivor, declined, claims: Vec::new() })
+    };
+    seen.recovery = declared(2, true);
+    assert_eq!(said(&seen, &with), with.spec.recovery);
+    seen.recovery = declared(2, false);
+    assert_eq!(said(&seen, &with), None);
+    seen.recovery = None;
+    assert_eq!(said(&seen, &valid(SMALLEST)), None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{installed, operator};
 
 /// How long an Ensemble may take to become ready: seconds on an idle machine.
-const READY: Duration = Duration::from_secs(180);
+pub(super) const READY: Duration = Duration::from_secs(180);
 
 fn manifest(name: &str, replicas: u32, more: &str) -> String {
     format!(
@@ -25,7 +25,7 @@ spec:
     )
 }
 
-fn ready_ensemble(name: &str) -> Sandbox<'static> {
+pub(super) fn ready_ensemble(name: &str) -> Sandbox<'static> {
     let sandbox = Sandbox::new(&installed().cluster, name).unwrap();
     sandbox.apply(&manifest(name, 3, "")).unwrap();
     sandbox.wait_for(&format!("ensemble/{name}"), "condition=Ready", READY).unwrap();
@@ -36,12 +36,12 @@ fn selector(name: &str) -> String {
     format!("app.kubernetes.io/component=ensemble,app.kubernetes.io/instance={name}")
 }
 
-fn patch(sandbox: &Sandbox<'_>, name: &str, patch: &serde_json::Value) {
+pub(super) fn patch(sandbox: &Sandbox<'_>, name: &str, patch: &serde_json::Value) {
     sandbox.kubectl(["patch", "ensemble", name, "--type=merge", "--patch", &patch.to_string()]).unwrap();
 }
 
 /// Waits until the operator has seen the latest spec and has nothing left to do.
-fn settled(sandbox: &Sandbox<'_>, name: &str) {
+pub(super) fn settled(sandbox: &Sandbox<'_>, name: &str) {
     sandbox
         .wait_until("a roll-out that ends", Duration::from_secs(300), || {
             let ensemble = sandbox.get(&format!("ensemble/{name}"))?;
@@ -65,7 +65,7 @@ fn marks(sandbox: &Sandbox<'_>, name: &str) -> anyhow::Result<Vec<String>> {
     Ok(pods.iter().map(mark).collect())
 }
 
-fn all(members: &[Member]) -> Vec<&Member> {
+pub(super) fn all(members: &[Member]) -> Vec<&Member> {
     members.iter().collect()
 }
 
@@ -242,7 +242,7 @@ fn a_roll_out_ends_right_although_the_operator_is_killed_in_the_middle() {
 }
 
 /// The pods of the members that vote, with their identities.
-fn voters(sandbox: &Sandbox<'_>, name: &str) -> anyhow::Result<BTreeMap<String, i64>> {
+pub(super) fn voters(sandbox: &Sandbox<'_>, name: &str) -> anyhow::Result<BTreeMap<String, i64>> {
     let ensemble = sandbox.get(&format!("ensemble/{name}"))?;
     let members = ensemble["status"]["members"].as_array().cloned().unwrap_or_default();
     let voter = |member: &serde_json::Value| {

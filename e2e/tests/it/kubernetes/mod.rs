@@ -4,6 +4,7 @@ mod api;
 mod ensemble;
 mod operator;
 mod pipeline;
+mod recovery;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::apply::owner_reference;
-use crate::ensemble::plan::SwitchNote;
+use crate::ensemble::plan::{RecoveryNote, SwitchNote};
 use crate::ensemble::validate::validate;
 use crate::pods::Image;
 use pharos_crds::Ensemble;
@@ -124,6 +124,30 @@ async fn a_volume_is_deleted_by_uid_before_its_pod_and_only_while_that_pod_is_th
 
     let (_, asked) = done(StatusCode::OK, None, discard("of-a-pod-before")).await;
     assert_eq!(asked, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_volume_that_a_recovery_does_without_goes_as_one_of_a_member_that_was_removed() {
+    let give_up = Step::GiveUp { pod: "main-ensemble-1".into(), uid: "pods-uid".into() };
+    let discard = Step::Discard { pod: "main-ensemble-1".into(), uid: "pods-uid".into(), id: 2 };
+    let (_, asked) = done(StatusCode::OK, None, give_up).await;
+    assert_eq!(asked, done(StatusCode::OK, None, discard).await.1);
+    assert_eq!(asked.len(), 2);
+}
+
+#[tokio::test]
+async fn a_recovery_is_noted_and_what_was_committed_before_is_waited_for_no_more() {
+    let (generation, survivor, claims) = (2, "main-ensemble-0".to_owned(), vec!["a".to_owned()]);
+    let note = RecoveryNote { generation, survivor, claims };
+    let (_, asked) = done(StatusCode::OK, None, Step::NoteRecovery(note.clone())).await;
+    let annotations = |asked: &str| -> Value {
+        let body: Value =
+            serde_json::from_str(asked.rsplit_once("main-ensemble ").expect("a body").1).expect("JSON");
+        body["metadata"]["annotations"].clone()
+    };
+    assert_eq!(annotations(&asked[0]), json!({names::ANNOTATION_ROLL: null}));
+    let noted = annotations(&asked[1])[names::ANNOTATION_RECOVERY].clone();
+    assert_eq!(serde_json::from_str::<RecoveryNote>(noted.as_str().expect("a text")).expect("a note"), note);
 }
 
 #[tokio::test]

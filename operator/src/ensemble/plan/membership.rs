@@ -6,6 +6,7 @@
 
 use pharos_crds::names::reason;
 
+use super::recovery;
 use super::registry::Settled;
 use super::seats::{Seat, place, seats};
 use super::{Member, Observed, Predicate, Step, Switch, not_serving, wait};
@@ -57,9 +58,10 @@ fn without_leader(observed: &Observed) -> Option<Step> {
     if voters - lost.len() < membership.quorum() {
         let message = format!(
             "{} of {voters} voters have lost their volumes ({}): those left are no quorum and can replace nobody; \
-             restore a volume (recovery by force is not supported yet)",
+             restore a volume or, without what only those had, {}",
             lost.len(),
-            lost.join(", ")
+            lost.join(", "),
+            recovery::advice(observed)
         );
         return Some(Step::Stall { reason: reason::LOST_VOLUME, message });
     }
@@ -95,6 +97,10 @@ fn clear(settled: &Settled<'_>, seat: &Seat<'_>) -> Option<Step> {
     let belongs = (&disk.cluster_id, disk.generation) == (&ours.cluster_id, ours.generation);
     // One that joins has only what our own permit says, and may not repeat it.
     let joins = disk.state == DiskState::Joining && disk.cluster_id.is_none();
+    // Of a generation before that was given up: what it says of itself is of no matter.
+    if disk.cluster_id == ours.cluster_id && disk.generation < ours.generation && disk.generation.is_some() {
+        return Some(Step::Discard { pod: pod.pod.clone(), uid: pod.uid.clone(), id });
+    }
     if !belongs && !joins {
         return stale("belongs to another cluster or generation".into());
     }

@@ -44,6 +44,8 @@ pub enum Predicate {
     MemberCaughtUp,
     /// The disruption budget does not allow it.
     BudgetAllows,
+    /// The member that the Ensemble is to go on from does not say that it can, or has.
+    SurvivorAnswers,
 }
 
 impl Predicate {
@@ -64,6 +66,7 @@ impl Predicate {
             Self::LeaderKnown => "leader_known",
             Self::MemberCaughtUp => "member_caught_up",
             Self::BudgetAllows => "budget_allows",
+            Self::SurvivorAnswers => "survivor_answers",
         }
     }
 
@@ -84,6 +87,7 @@ impl Predicate {
             Self::LeaderKnown => "WaitingForLeader",
             Self::MemberCaughtUp => "WaitingForCatchUp",
             Self::BudgetAllows => "WaitingForDisruptionBudget",
+            Self::SurvivorAnswers => "WaitingForSurvivor",
         }
     }
 }

@@ -139,7 +139,7 @@ impl Member {
         }
     }
 
-    fn membership(&self) -> Option<&Membership> {
+    pub(super) fn membership(&self) -> Option<&Membership> {
         self.status.as_ref()?.membership.as_ref()
     }
 }

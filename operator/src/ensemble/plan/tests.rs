@@ -2,6 +2,7 @@
 //! come and go, and random histories of small worlds that the plan must bring to its end, are below.
 
 mod joining;
+mod recovering;
 mod replacing;
 mod rolling;
 mod world;
@@ -29,6 +30,8 @@ fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
         serving,
         version: None,
         ballot: String::new(),
+        accepted: Some("1.1.1".into()),
+        durable: Some(applied),
         zxid: "0x100000001".into(),
         peers: Vec::new(),
         membership: None,

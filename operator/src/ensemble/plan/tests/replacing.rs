@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn lose(observed: &mut Observed, ordinal: usize, volume: &str) {
+pub(super) fn lose(observed: &mut Observed, ordinal: usize, volume: &str) {
     let pod = at(observed, ordinal);
     (pod.serving, pod.ready, pod.health) = (false, false, Health::NeverReady);
     pod.identity = Some(disk(DiskState::Blank, volume, None));
@@ -87,6 +87,9 @@ fn without_a_majority_of_the_volumes_nobody_can_be_replaced() {
     let Step::Stall { reason, message } = next(&observed) else { panic!("{:?}", next(&observed)) };
     assert_eq!(reason, reason::LOST_VOLUME);
     assert!(message.starts_with("2 of 3 voters have lost their volumes (main-ensemble-1, main-ensemble-2)"));
+    let advice = "declare spec.recovery with generation 2, the survivor to go on from (main-ensemble-0 has accepted \
+                  1.1.1 and slots up to 100) and acknowledge: AcceptLostWrites";
+    assert!(message.ends_with(advice), "{message}");
 }
 
 #[test]

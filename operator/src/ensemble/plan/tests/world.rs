@@ -3,9 +3,10 @@
 
 mod hands;
 mod histories;
+mod recoveries;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -39,6 +40,16 @@ struct World {
     slow: u8,
     note: Option<RollNote>,
     switch: Option<SwitchNote>,
+    generation: u64,
+    /// The generation and the ordinal of the survivor that a person declares.
+    declared: Option<(u64, usize)>,
+    recovery_note: Option<RecoveryNote>,
+    /// What the status says of generations and of what was declared.
+    status: (Option<u64>, bool),
+    /// Volumes that go with their pods, since their claims were deleted.
+    leaving: BTreeSet<u32>,
+    /// Volumes whose pods never start, as when their nodes are gone.
+    stuck: BTreeSet<u32>,
     template: u32,
     next: u32,
     visits: u32,
@@ -62,6 +73,7 @@ struct Pod {
 #[derive(Clone, Debug)]
 struct Disk {
     id: i64,
+    generation: u64,
     /// Visits until it has the state.
     joining: u8,
     applied: u64,
@@ -133,7 +145,7 @@ impl World {
             permit: founded.clone(),
             sees_in: 0,
         };
-        let disk = |volume: u32| Disk { id: i64::from(volume) + 1, joining: 0, applied: 10 };
+        let disk = |volume: u32| Disk { id: i64::from(volume) + 1, generation: 1, joining: 0, applied: 10 };
         Self {
             wanted: size,
             set: size,
@@ -153,6 +165,12 @@ impl World {
             slow: 0,
             note: None,
             switch: None,
+            generation: 1,
+            declared: None,
+            recovery_note: None,
+            status: (None, false),
+            leaving: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             template: 0,
             next: 100,
             visits: 0,
@@ -239,14 +257,38 @@ impl World {
             }
             match pod.leaving {
                 Some(0) => {
+                    let volume = pod.volume;
                     self.pods.remove(&ordinal);
-                    if !wanted && !self.retain {
+                    if (!wanted && !self.retain) || self.leaving.remove(&volume) {
                         self.claims.remove(&ordinal);
+                        self.disks.remove(&volume);
                     }
                 }
                 Some(left) => pod.leaving = Some(left - 1),
+                None if self.stuck.contains(&pod.volume) => pod.starting = 2,
+                None if pod.starting == 1 => {
+                    pod.starting = 0;
+                    self.generation_begins(ordinal);
+                }
                 None => pod.starting = pod.starting.saturating_sub(1),
             }
+        }
+    }
+
+    /// A member reads its permit when it starts.
+    fn generation_begins(&mut self, ordinal: usize) {
+        let Pod { volume, permit, .. } = &self.pods[&ordinal];
+        let begun =
+            permit.generation.filter(|_| permit.recovers && permit.founders[0].volume == name(*volume));
+        let (Some(begun), Some(disk)) = (begun, self.disks.get_mut(volume)) else { return };
+        if begun > disk.generation {
+            (disk.generation, self.generation) = (begun, begun);
+            (self.commit, self.changed_at, self.leader) = (disk.applied + 1, disk.applied + 1, None);
+            self.registry.config += 1;
+            self.registry.members = vec![(disk.id, *volume, ordinal, true)];
+            (self.before, self.sealed) = (self.registry.clone(), None);
+            self.taken.clear();
+            self.epoch += 1 << 16;
         }
     }
 
@@ -263,7 +305,9 @@ impl World {
             }
             let named = pod.permit.joiners.iter().find(|joiner| joiner.volume == name(pod.volume));
             if let Some(named) = named {
-                let joining = Disk { id: named.member_id, joining: 2, applied: 0 };
+                assert!(!pod.permit.recovers, "nobody joins by the permit of a survivor");
+                let generation = pod.permit.generation.unwrap_or(1);
+                let joining = Disk { id: named.member_id, generation, joining: 2, applied: 0 };
                 let disk = self.disks.entry(pod.volume).or_insert(joining);
                 if disk.joining > 0 {
                     disk.id = named.member_id;

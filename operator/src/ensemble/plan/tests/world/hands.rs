@@ -43,12 +43,18 @@ impl World {
                 self.ask(Change::Deregister(*id));
             }
             Step::AmendPermit(permit) => {
-                assert_eq!(permit.founders, self.permit.founders, "the founders stay as they were");
+                if permit.recovers {
+                    self.may_recover(permit);
+                } else {
+                    assert_eq!(permit.founders, self.permit.founders, "the founders stay as they were");
+                }
                 self.permit = permit.clone();
                 self.pods.values_mut().for_each(|pod| pod.sees_in = self.slow);
             }
             Step::Switch(switch) => self.switch_voters(switch, death),
             Step::Discard { uid, .. } => self.discard(uid),
+            Step::NoteRecovery(note) => (self.recovery_note, self.note) = (Some(note.clone()), None),
+            Step::GiveUp { uid, .. } => self.give_up(uid, death),
             Step::Delete { uid, .. } => {
                 let Some(ordinal) = self.index(uid) else { return };
                 let others = self.registry.voters();
@@ -112,6 +118,33 @@ impl World {
         self.claims.remove(&ordinal);
         self.disks.remove(&volume);
         self.pods.entry(ordinal).and_modify(|pod| (pod.leaving, pod.starting) = (Some(1), 9));
+    }
+
+    /// The claim goes with its pod: the operator may die before it has asked for that too.
+    fn give_up(&mut self, uid: &str, death: Option<Death>) {
+        let Some(ordinal) = self.index(uid) else { return };
+        let (_, survivor) = self.declared.expect("a recovery is declared");
+        assert_ne!(ordinal, survivor, "the survivor is given up");
+        assert!(!self.has_quorum(&self.registry.voters()), "a quorum serves");
+        let volume = self.pods[&ordinal].volume;
+        if self.claims.get(&ordinal) == Some(&volume) {
+            self.leaving.insert(volume);
+        }
+        if death.is_none() {
+            self.pods.entry(ordinal).and_modify(|pod| pod.leaving = pod.leaving.or(Some(1)));
+        }
+    }
+
+    /// A member that came back with its volume could make up a majority of the generation before.
+    fn may_recover(&self, permit: &Permit) {
+        let (generation, survivor) = self.declared.expect("a recovery is declared");
+        assert_eq!((permit.generation, generation), (Some(generation), self.generation + 1));
+        let survivor = self.claims[&survivor];
+        assert_eq!(permit.founders[0].volume, name(survivor));
+        let in_reach = self.claims.values().copied().chain(self.pods.values().map(|pod| pod.volume));
+        let left: Vec<u32> =
+            in_reach.filter(|volume| *volume != survivor && self.disks.contains_key(volume)).collect();
+        assert_eq!(left, [0; 0], "volumes that hold data are left to pods");
     }
 
     fn evict(&mut self, note: &RollNote) {

@@ -6,7 +6,7 @@ use super::hands::Death;
 use super::*;
 
 #[derive(Clone, Debug)]
-enum Fault {
+pub(super) enum Fault {
     None,
     Wanted(usize),
     /// A process ends and starts again.
@@ -64,7 +64,8 @@ impl World {
         let survives = |voters: &[i64]| {
             let has_volume = |id: &&i64| {
                 self.registry.members.iter().any(|member| {
-                    member.0 == **id && member.1 != lost && self.claims.values().any(|one| *one == member.1)
+                    let there = self.claims.values().any(|one| *one == member.1);
+                    member.0 == **id && member.1 != lost && there && !self.stuck.contains(&member.1)
                 })
             };
             voters.iter().filter(has_volume).count() > voters.len() / 2
@@ -80,11 +81,13 @@ impl World {
         }
     }
 
-    fn visit(&mut self, fault: &Fault) -> Step {
+    pub(super) fn visit(&mut self, fault: &Fault) -> Step {
         self.strike(fault);
         let silent = if let Fault::Silent(ordinal) = fault { Some(*ordinal) } else { None };
         let lags = if let Fault::Lags(ordinal) = fault { Some(*ordinal) } else { None };
-        let step = next(&self.observe(silent, lags));
+        let observed = self.observe(silent, lags);
+        let step = next(&observed);
+        self.status = (observed.generation(), observed.declines_recovery());
         let death = if let Fault::Dies(death) = fault { Some(*death) } else { None };
         self.carry_out(&step, death);
         self.visits += 1;
@@ -103,7 +106,7 @@ impl World {
             && self.pods.values().all(|pod| pod.template == self.template)
     }
 
-    fn settles(&mut self) -> bool {
+    pub(super) fn settles(&mut self) -> bool {
         (0..1000).any(|_| self.visit(&Fault::None) == Step::Done && self.is_as_wanted())
     }
 }
@@ -112,7 +115,7 @@ fn size() -> impl Strategy<Value = usize> {
     prop_oneof![Just(1usize), Just(3), Just(5), Just(7)]
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+pub(super) fn fault() -> impl Strategy<Value = Fault> {
     let ordinal = 0..7usize;
     prop_oneof![
         24 => Just(Fault::None),

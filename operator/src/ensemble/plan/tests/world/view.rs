@@ -14,6 +14,17 @@ impl World {
         let mut observed = of(members.collect(), self.wanted);
         (observed.note, observed.switch) = (self.note.clone(), self.switch.clone());
         observed.permit = Some(self.permit.clone());
+        let declined;
+        (observed.known_generation, declined) = self.status;
+        observed.recovery_note = self.recovery_note.clone();
+        observed.recovery = self.declared.map(|(generation, survivor)| {
+            let claim = |ordinal| {
+                let volume = self.claims.get(&ordinal)?;
+                Some(Claim { uid: volume.to_string(), leaving: self.leaving.contains(volume) })
+            };
+            let survivor = format!("main-ensemble-{survivor}");
+            Declared { generation, survivor, declined, claims: (0..7).map(claim).collect() }
+        });
         observed
     }
 
@@ -40,8 +51,12 @@ impl World {
             (Some(_), None) => DiskState::Joining,
             (Some(_), Some(_)) => DiskState::Member,
         };
-        let identity =
-            Identity { member_id: id, ..super::disk(state, &name(pod.volume), id.map(|_| CLUSTER)) };
+        let generation = disk.map(|disk| disk.generation).filter(|_| id.is_some());
+        let identity = Identity {
+            member_id: id,
+            generation,
+            ..super::disk(state, &name(pod.volume), id.map(|_| CLUSTER))
+        };
         member.identity = answers.then_some(identity);
         member.status = answers.then(|| self.status_of(id, role, lags, disk.map_or(0, |disk| disk.applied)));
         member
