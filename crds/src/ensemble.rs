@@ -166,7 +166,7 @@ impl Default for RetentionSpec {
 pub struct RecoverySpec {
     /// The generation that begins: the one in `status.generation` and one. Of no effect when that has been reached, or
     /// when it is declared while a quorum serves.
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2, max = 4_294_967_295_i64))]
     pub generation: i64,
     /// Pod of the member to go on from, as in `status.members`. Of several, the one with the highest `accepted`, and of
     /// those the one with the highest `durable`, has lost least. 1 to 63 characters.
