@@ -46,6 +46,8 @@ fn an_ensemble_that_lost_its_majority_goes_on_from_a_survivor_and_turns_the_othe
         Ok((ensemble.log_of(2)?.contains(told)).then_some(()))
     })
     .unwrap();
+    wait_until("the old member to run", PATIENCE, || Ok((ensemble.role(2)? != "founding").then_some(())))
+        .unwrap();
     assert_eq!(ensemble.role(2).unwrap(), "candidate");
     create(&mut wire, 501).unwrap();
     ensemble.kill(2).unwrap();
