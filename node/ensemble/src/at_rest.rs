@@ -77,7 +77,7 @@ impl AtRest {
         let survivor = holdings.member(self.member()).cloned();
         let removed = GenerationError::Removed(self.member());
         let survivor = survivor.ok_or_else(|| self.volume.generation_error(removed))?;
-        let generation = generation.unwrap_or(holdings.founding.generation + 1);
+        let generation = generation.unwrap_or(holdings.founding.generation.saturating_add(1));
         let begun = NewGeneration { generation, survivor };
         self.volume.begin_generation(&begun, &mut self.boot, self.config, &mut self.disk)?;
         Ok(generation)
@@ -142,7 +142,7 @@ impl Restore {
         let log = volume.format_log(config, &mut disk)?;
         let boot = Boot { log, state, own, applied, joins: None };
         let holdings = Holdings::of(&boot).map_err(|source| volume.generation_error(source))?;
-        let generation = self.generation.unwrap_or(holdings.founding.generation + 1);
+        let generation = self.generation.unwrap_or(holdings.founding.generation.saturating_add(1));
         let member = holdings.registry.next_id();
         let Self { host, peer_port, client_port, .. } = self.clone();
         let survivor = Member { id: member, volume: volume.id().0, host, peer_port, client_port };

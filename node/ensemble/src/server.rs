@@ -32,11 +32,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often a blank member looks for its permit.
 /// A client with more unread output gets no answers to further reads, and is not read from.
 const OUTPUT_BYTES: usize = 4 << 20;
 /// Entries of the log that travel in one message.
 const CHUNK_BYTES: usize = 1 << 20;
+/// How often a blank member looks for its permit.
 const PERMIT_POLL: Duration = Duration::from_millis(200);
 
 /// Starts servers.

@@ -3,7 +3,8 @@
 //! Owns the entry that begins it, a seal whose only voter is that volume's member, and what is different after it. Must
 //! not know who asked for it. Invariants: all that the volume holds counts as chosen from then on, and it is one entry
 //! of the log as any other, so that who reads the log sees it; members of the generation before are turned away (their
-//! hello says which they are of); no id, configuration number, ballot or zxid of theirs is given again.
+//! hello says which they are of); no id, configuration number or ballot that the volume knows of is given again, and no
+//! zxid that a client can have seen.
 
 use crate::founding::Founding;
 use crate::registry::{Change, Member, Registry};
@@ -60,7 +61,7 @@ pub enum GenerationError {
     #[error("member {0}, whose volume this is, was removed from the ensemble, which went on without it")]
     Removed(MemberId),
     /// It has begun, or another has.
-    #[error("the volume is of generation {0} already; the next is {next}", next = .0 + 1)]
+    #[error("the volume is of generation {0} already; the next is {next}", next = .0.saturating_add(1))]
     Over(u32),
 }
 

@@ -10,7 +10,8 @@ use crate::io::{CloseReason, Output, PersistBatch, PersistRows};
 use crate::peer_msg::{PeerError, PeerMsg};
 use crate::registry::Registry;
 use crate::replica::{FOUNDING_KEY, Leadership, OWN_PREFIX, REGISTRY_KEY, Replica};
-use crate::wire::{Reader, WireError, put_bytes};
+use crate::rows::{installed_row, is_of_state, put_row, read_rows};
+use crate::wire::{Reader, WireError};
 use bytes::Bytes;
 use pharos_paxos::{Ballot, MemberId, Millis, Slot};
 use pharos_znode::State;
@@ -24,9 +25,6 @@ const PART_BYTES: usize = 256 << 10;
 const WINDOW: usize = 4;
 /// Milliseconds without an answer after which a transfer is given up, to begin anew.
 const PATIENCE_MS: u64 = 10_000;
-
-/// Own rows that are part of a state.
-const SHARED: [&[u8]; 2] = [FOUNDING_KEY, REGISTRY_KEY];
 
 type Rows = Vec<(Bytes, Bytes)>;
 
@@ -59,11 +57,10 @@ impl Snapshot {
 
     /// Adds a row; of the replica's own only those that are the same on every member.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
-        if key.first() == Some(&OWN_PREFIX) && !SHARED.contains(&key) {
+        if !is_of_state(key) {
             return;
         }
-        put_bytes(&mut self.part, key);
-        put_bytes(&mut self.part, value);
+        put_row(&mut self.part, key, value);
         if self.part.len() >= self.part_bytes {
             self.parts.push(std::mem::take(&mut self.part).into());
         }
@@ -75,16 +72,6 @@ impl Snapshot {
         }
         self.parts
     }
-}
-
-fn read_rows(part: Bytes, rows: &mut Rows) -> Result<(), WireError> {
-    let mut reader = Reader::new(part);
-    while !reader.is_empty() {
-        let key = reader.bytes("row key")?;
-        // Copied, so that no row keeps a whole frame alive.
-        rows.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&reader.bytes("row")?)));
-    }
-    Ok(())
 }
 
 /// Both directions.
@@ -308,7 +295,7 @@ impl Replica {
         if !same || incoming.next != part {
             return Ok(());
         }
-        read_rows(rows, &mut incoming.rows)?;
+        incoming.rows.extend(read_rows(rows)?);
         incoming.next += 1;
         let next = incoming.next;
         if next == parts
@@ -336,7 +323,7 @@ impl Replica {
         let mark = if self.cfg.plant.state_without_mark() { Slot::ZERO } else { install.upto };
         let own = vec![
             row(FOUNDING_KEY, install.founding.encode()),
-            row(INSTALLED_KEY, mark.0.to_le_bytes().to_vec()),
+            installed_row(mark),
             row(REGISTRY_KEY, install.registry.encode()),
         ];
         Some(PersistBatch { rows: PersistRows::All(rows), own, applied: install.upto })
