@@ -28,6 +28,8 @@ pub(crate) struct Header {
     /// The log's last slot and the hard state when the segment began.
     pub(crate) end: Slot,
     pub(crate) hard: HardState,
+    /// The length of the file, in bytes: one that is shorter was cut. 0 from a build that did not say.
+    pub(crate) length: u64,
 }
 
 /// What the first block of a file says.
@@ -58,6 +60,7 @@ impl Header {
         copy.put_u32_le(self.before.0);
         copy.put_u64_le(self.end.0);
         put_hard(&mut copy, &self.hard);
+        copy.put_u64_le(self.length);
         copy.resize(CRC_AT, 0);
         copy.put_u32_le(crc32c::crc32c(&copy));
         Bytes::from(copy.repeat(BLOCK / SECTOR))
@@ -115,6 +118,7 @@ fn read_copy(copy: &[u8], identity: [u8; 16]) -> Found {
             Ok(hard) => hard,
             Err(_) => return Found::Unreadable,
         },
+        length: body.get_u64_le(),
     };
     Found::Header { header, healthy: true }
 }

@@ -9,9 +9,11 @@
 //! live segments and the unused rest of the newest, and one block of each other file: a header that was lost
 //! after a sync is found by the first group behind it.
 //!
+//! A file that is shorter than its header says was cut, and is refused as well.
+//!
 //! What cannot be seen from here: a disk that loses the whole last group after a sync, or a newest segment
-//! that someone deleted. Both look like a log that ended earlier; a leader notices that a member has less
-//! than it acknowledged.
+//! that someone deleted or cut within its header. All look like a log that ended earlier; a leader notices that a
+//! member has less than it acknowledged.
 
 use crate::disk::{BLOCK, DiskOp, DiskRead, FileName, SECTOR};
 use crate::error::{LogError, SlotRange, Volume};
@@ -300,7 +302,8 @@ impl Reader<'_> {
             }
             break;
         }
-        if parsed.damage.is_none() && !bytes.len().is_multiple_of(BLOCK) {
+        let short = (bytes.len() as u64) < header.length || !bytes.len().is_multiple_of(BLOCK);
+        if parsed.damage.is_none() && short {
             let to = next.map(|next| next.end);
             parsed.damage = Some(Damage { offset: at, what: CUT_SHORT, to });
         }

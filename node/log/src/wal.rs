@@ -203,6 +203,7 @@ impl Wal {
             before: self.chain,
             end: self.ledger.end,
             hard: self.ledger.hard,
+            length: self.ledger.newest().size,
         }
     }
 

@@ -35,6 +35,31 @@ fn a_log_on_files_comes_back_after_the_process_ended() {
 }
 
 #[test]
+fn a_file_that_was_cut_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = FileDisk::open(dir.path()).unwrap();
+    let (mut wal, mut ops) = Wal::format(CONFIG);
+    wal.append(&[append(1, 9_000)], &mut ops);
+    disk.execute(&ops).unwrap();
+    let [DiskOp::Write { file, offset, data }, DiskOp::Sync { .. }] = &ops[ops.len() - 2..] else { panic!() };
+    let end = offset + data.len() as u64;
+    let block = BLOCK as u64;
+    for length in [end + block, end, end - block, *offset, end + 1, end - 1, end - 296, offset + 1, block + 1]
+    {
+        std::fs::File::options()
+            .write(true)
+            .open(dir.path().join(file.to_string()))
+            .and_then(|file| file.set_len(length))
+            .unwrap();
+        let Err(error) = Wal::recover(CONFIG, &disk) else {
+            panic!("cut to {length} bytes, it is taken for whole")
+        };
+        let error = error.to_string();
+        assert!(error.starts_with(&format!("log file {file} is corrupt at byte ")), "{length}: {error}");
+    }
+}
+
+#[test]
 fn a_created_file_is_listed_zero_filled_and_gone_when_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = FileDisk::open(dir.path()).unwrap();
