@@ -51,6 +51,19 @@ pub struct Identity {
     pub peer_port: u16,
     /// The port where it listens for clients.
     pub client_port: u16,
+    /// Whose data the directory had, until it was found damaged; it is kept until this member votes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gave_up: Option<GaveUp>,
+}
+
+/// An identity that a volume gave up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GaveUp {
+    /// The member that it was.
+    pub member_id: u32,
+    /// What was damaged, and where.
+    pub why: String,
 }
 
 /// An [`Id128`] that is written as hexadecimal digits.
@@ -366,6 +379,7 @@ mod tests {
             generation: Some(1),
             peer_port: 2888,
             client_port: 2181,
+            gave_up: None,
         };
         let (volume, cluster) = ("ab".repeat(16), "01".repeat(16));
         assert_eq!(

@@ -1,5 +1,6 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
+mod damage;
 mod greetings;
 mod members;
 mod repair;

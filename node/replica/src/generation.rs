@@ -71,11 +71,9 @@ impl Holdings {
     /// # Errors
     /// When it does not make a member.
     pub fn of(boot: &Boot) -> Result<Self, GenerationError> {
+        boot.check()?;
         let flushed = find_founding(boot)?;
         let mut registry = find_registry(boot, &flushed)?;
-        if boot.log.trimmed > boot.applied {
-            return Err(StartError::Gap { trimmed: boot.log.trimmed, applied: boot.applied }.into());
-        }
         let installed = snapshot::installed(&boot.own).map_err(StartError::Founding)?;
         let end = boot.log_end().max(installed);
         if end == Slot::ZERO {

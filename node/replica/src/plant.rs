@@ -71,9 +71,24 @@ plants! {
     TakesOldState pub(crate) takes_old_state
     /// The id of a member that is gone is given again.
     ReusesIds pub(crate) reuses_ids
+    /// The last group of a log is cut where it is damaged, and the member votes on as if it had never acknowledged it.
+    DamagedKeepsVoting
+    #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code, reason = "the log has this bug only with the feature"))]
+    pub(crate) damaged_keeps_voting
+    /// A damaged store is emptied, although the log does not hold all that it held.
+    EmptiesDamagedStore pub(crate) empties_damaged_store
 }
 
 impl Plant {
+    /// The log is read with the bug of its own that this one comes to.
+    pub(crate) fn log(self) -> pharos_log::Plant {
+        #[cfg(feature = "planted-bugs")]
+        if self.damaged_keeps_voting() {
+            return pharos_log::Plant::CutsCorruptTail;
+        }
+        pharos_log::Plant::None
+    }
+
     pub(crate) fn core(self) -> pharos_paxos::Plant {
         match self {
             #[cfg(feature = "planted-bugs")]
