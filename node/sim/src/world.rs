@@ -7,6 +7,7 @@ mod calm;
 mod checks;
 mod clients;
 mod disaster;
+mod disks;
 mod faults;
 mod links;
 mod machines;
@@ -21,6 +22,7 @@ use crate::rng::Rng;
 use crate::sessions::SessionClock;
 use crate::violation::Violation;
 use bytes::Bytes;
+use disks::Disks;
 use operator::Operator;
 use pharos_paxos::{ConfigNo, MemberId, Millis, Slot};
 use pharos_replica::{ConnId, Founding, Now, Plant};
@@ -112,6 +114,7 @@ enum Event {
         conn: ConnId,
     },
     Fault,
+    DiskFault,
     /// Something happens to this member.
     FaultAt {
         member: usize,
@@ -151,6 +154,8 @@ struct World {
     places: BTreeMap<MemberId, usize>,
     /// None where the founders are the members for ever.
     operator: Option<Operator>,
+    /// None where disks do as they are told.
+    disks: Option<Disks>,
     net: Net,
     pace: Pace,
     clients: Vec<Client>,
@@ -219,10 +224,18 @@ impl World {
             secret: [2; 16],
             members: (1..=count).map(founder).collect(),
         };
-        let members: Vec<_> = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
+        let mut members: Vec<_> = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
+        let mut disks = Disks::of(seed);
+        for member in &mut members {
+            if disks.as_mut().is_some_and(Disks::draw_whole_blocks) {
+                member.write_whole_blocks();
+            }
+        }
         let net = Net::new(&mut rng);
         let pace = Pace::new(&mut rng);
-        let clients: Vec<_> = (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
+        let mut clients: Vec<_> =
+            (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
+        clients.iter_mut().for_each(|client| client.writes_much = disks.is_some());
         Self {
             now: 1_000_000,
             wall_offset_ms: 1_700_000_000_000,
@@ -232,6 +245,7 @@ impl World {
             places: members.iter().enumerate().map(|(at, m)| (m.id, at)).collect(),
             members,
             operator: Operator::of(seed),
+            disks,
             net,
             pace,
             conn_of: vec![None; clients.len()],
@@ -266,6 +280,9 @@ impl World {
         self.at(delay, Event::Fault);
         if self.operator.is_some() {
             self.at(0, Event::Operate);
+        }
+        if self.disks.is_some() {
+            self.at(500_000, Event::DiskFault);
         }
     }
 
@@ -309,6 +326,10 @@ impl World {
                 Ok(())
             }
             Event::Fault => self.fault(),
+            Event::DiskFault => {
+                self.disk_fault();
+                Ok(())
+            }
             Event::FaultAt { member } => {
                 self.trouble(member);
                 Ok(())

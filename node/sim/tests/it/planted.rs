@@ -55,4 +55,6 @@ planted! {
     a_state_made_of_two_is_found: Plant::MixesStates,
     a_state_older_than_what_is_applied_is_found: Plant::TakesOldState,
     an_id_that_is_given_twice_is_found: Plant::ReusesIds,
+    a_damaged_member_that_votes_on_is_found: Plant::DamagedKeepsVoting,
+    a_damaged_store_that_is_emptied_is_found: Plant::EmptiesDamagedStore,
 }
