@@ -4,6 +4,7 @@
 
 mod chaos;
 mod differential;
+mod hosts;
 mod kazoo;
 mod kubernetes;
 mod members;
