@@ -153,6 +153,15 @@ impl LocalEnsemble {
         member.process.take().context("the member does not run")?.kill()
     }
 
+    /// Ends a member in good order, as SIGTERM does.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end.
+    pub fn stop(&mut self, index: usize) -> anyhow::Result<()> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        member.process.take().context("the member does not run")?.stop(PATIENCE)
+    }
+
     /// Waits until a member serves clients; it then leads or follows a leader.
     ///
     /// # Errors
