@@ -69,6 +69,16 @@ impl Running {
         self.0.kill().context("cannot kill a program")?;
         self.0.wait().context("cannot wait for a program").map(drop)
     }
+
+    /// Asks it to end, as SIGTERM does, and waits until it has.
+    ///
+    /// # Errors
+    /// If it does not within `limit`; it is killed then.
+    pub fn stop(mut self, limit: Duration) -> anyhow::Result<()> {
+        output(Command::new("kill").args(["-TERM", &self.0.id().to_string()]))?;
+        wait_until("the end of a program", limit, || self.0.try_wait().context("cannot wait for a program"))
+            .map(drop)
+    }
 }
 
 impl Deref for Running {

@@ -49,6 +49,14 @@ pub fn cache() -> anyhow::Result<PathBuf> {
     path("PHAROS_CACHE")
 }
 
+/// The program etcd.
+///
+/// # Errors
+/// If `./x` did not say where that is.
+pub fn etcd() -> anyhow::Result<PathBuf> {
+    path("PHAROS_ETCD")
+}
+
 fn path(name: &str) -> anyhow::Result<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use pharos_e2e::bench;
+use pharos_e2e::bench::{self, Part, Side};
 use pharos_e2e::chaos;
 use pharos_e2e::cluster::Cluster;
 use pharos_e2e::environment::Environment;
@@ -59,17 +59,26 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Three members beside three ZooKeeper servers.
+    /// Three members beside three servers each of ZooKeeper and etcd.
     Ensemble {
+        /// Measure only these parts.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Part>,
+        /// Compare only these sides, with the first of them.
+        #[arg(long, value_delimiter = ',')]
+        sides: Vec<Side>,
         /// Seconds of each load.
         #[arg(long, default_value_t = 5)]
         seconds: u64,
         /// Repetitions of each load.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
-        /// Kills of the leader.
+        /// Repetitions of each fault.
         #[arg(long, default_value_t = 10)]
-        kills: usize,
+        repetitions: usize,
+        /// Entries that the size is measured with.
+        #[arg(long, default_value_t = 1_000_000)]
+        entries: usize,
     },
     /// The example's Pipeline beside DuckDB.
     Pipeline {
@@ -117,8 +126,15 @@ fn members(text: &str) -> Result<u8, String> {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Bench { bench: Bench::Ensemble { seconds, rounds, kills } } => {
-            bench::ensemble(bench::Effort { load: Duration::from_secs(seconds), rounds, kills })?;
+        Command::Bench { bench: Bench::Ensemble { only, sides, seconds, rounds, repetitions, entries } } => {
+            bench::ensemble(&bench::Effort {
+                sides: if sides.is_empty() { Side::ALL.to_vec() } else { sides },
+                parts: if only.is_empty() { Part::ALL.to_vec() } else { only },
+                load: Duration::from_secs(seconds),
+                rounds,
+                repetitions,
+                entries,
+            })?;
         }
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;

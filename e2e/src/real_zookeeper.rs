@@ -11,8 +11,9 @@ use tempfile::TempDir;
 
 use crate::command::Running;
 use crate::local::{free_ports, mode};
+use crate::netns::Host;
 
-const VERSION: &str = "3.9.4";
+pub(crate) const VERSION: &str = "3.9.4";
 /// What the server's jar does not bring along itself.
 const DEPENDENCIES: [(&str, &str, &str); 7] = [
     ("org.apache.zookeeper", "zookeeper", VERSION),
@@ -43,7 +44,8 @@ impl RealZooKeeper {
         let config = dir.path().join("zoo.cfg");
         fs::write(&config, zoo_cfg(dir.path(), address.port()))?;
         let log = fs::File::create(dir.path().join("log"))?;
-        let mut command = server(&jars, &["-Xmx256m", "-Dzookeeper.forceSync=no"], &config);
+        let mut command =
+            server(&Host::loopback(), &jars, &["-Xmx256m", "-Dzookeeper.forceSync=no"], &config);
         let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
         let mut server = Self { process, address, dir };
         server.wait()?;
@@ -77,9 +79,9 @@ impl RealZooKeeper {
 }
 
 /// A server that ends with the thread that starts it.
-pub(crate) fn server(jars: &Path, options: &[&str], config: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "java"]).args(options).arg("-Dzookeeper.admin.enableServer=false");
+pub(crate) fn server(host: &Host, jars: &Path, options: &[&str], config: &Path) -> Command {
+    let mut command = host.command("java");
+    command.args(options).arg("-Dzookeeper.admin.enableServer=false");
     command.arg("-cp").arg(format!("{}/*", jars.display()));
     command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::null());

@@ -10,7 +10,7 @@ use crate::shell::{run, step};
 /// What is compared. Arguments after `--` go to the benchmark: `./x bench ensemble -- --help`.
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
-    /// Three members beside three ZooKeeper servers: throughput, CPU and failover.
+    /// Three members beside three servers each of ZooKeeper and etcd: throughput, failover, size and restarts.
     Ensemble {
         /// What else the benchmark takes.
         #[arg(last = true)]
@@ -28,9 +28,12 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
     setup::cpp(layout)?;
     setup::announce_cold_build(layout);
     let mut args: Vec<std::ffi::OsString> = vec!["bench".into()];
+    let mut etcd = None;
     match bench {
         Bench::Ensemble { rest } => {
             setup::java()?;
+            setup::networks()?;
+            etcd = Some(setup::etcd(layout)?);
             args.push("ensemble".into());
             args.extend(rest.iter().map(Into::into));
         }
@@ -49,5 +52,6 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
     let copies = RunDir::create(layout)?;
     step("building for speed", || artifacts::fast_binaries(layout, &copies, &["pharos-node", "pharos-e2e"]))?;
     let mut command: Command = artifacts::program(&copies, "pharos-e2e");
+    command.envs(etcd.map(|etcd| ("PHAROS_ETCD", etcd)));
     run(command.args(args).env("PHAROS_ROOT", &layout.root).env("PHAROS_CACHE", &layout.cache))
 }

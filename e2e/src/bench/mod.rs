@@ -1,81 +1,77 @@
-//! Ours beside the real peer, on the same machine, in one run: numbers for people, never assertions.
+//! Ours beside the real peers, on the same machine, in one run: numbers for people, never assertions.
 //!
-//! Owns the loads and how they are counted. Must not know the inside of either side: both are processes that are given
-//! the same requests by the same client.
+//! Owns the loads, the faults and how they are counted. Must not know the inside of any side: all are processes that are
+//! given the same requests by the same client.
 
+mod client;
+mod etcd;
 mod failover;
 mod flights;
+mod grpc;
 mod load;
 mod servers;
+mod size;
+mod table;
+mod zookeeper;
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::local::LocalEnsemble;
-use load::{Operation, Sample, Shape};
-use servers::RealEnsemble;
+use table::Table;
 
 pub use flights::pipeline;
+pub use servers::Side;
 
-const SHAPES: [Shape; 2] =
-    [Shape { connections: 1, outstanding: 1 }, Shape { connections: 16, outstanding: 16 }];
 const MEMBERS: usize = 3;
 
-/// How long an Ensemble is measured.
-#[derive(Clone, Copy, Debug)]
+/// What of an Ensemble is measured, and for how long.
+#[derive(Clone, Debug)]
 pub struct Effort {
-    /// Of each load on each side.
+    /// What is compared; ratios are those of the first to the others.
+    pub sides: Vec<Side>,
+    /// What is measured.
+    pub parts: Vec<Part>,
+    /// How long each load on each side is.
     pub load: Duration,
     /// How often each load is repeated; the median counts.
     pub rounds: usize,
-    /// How often the leader is killed on each side.
-    pub kills: usize,
+    /// How often each fault befalls each side's leader.
+    pub repetitions: usize,
+    /// How many entries the size is measured with.
+    pub entries: usize,
 }
 
-/// Three local members beside three local ZooKeeper servers: writes and reads per second, CPU per request, and how long
-/// a writer waits when the leader is killed.
+/// A part of the comparison of Ensembles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Writes and reads a second, their latency, the servers' time, writes for each fsync.
+    Throughput,
+    /// How long a writer waits when something happens to the leader.
+    Failover,
+    /// Memory, disk and restarts with many entries.
+    Size,
+}
+
+impl Part {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Throughput, Self::Failover, Self::Size];
+}
+
+/// Three members of ours beside three servers of each peer.
 ///
 /// # Errors
 /// If one side does not do its work.
-pub fn ensemble(effort: Effort) -> anyhow::Result<()> {
-    let mut ours = LocalEnsemble::found(MEMBERS)?;
-    let mut real = RealEnsemble::start(MEMBERS)?;
-    println!(
-        "{MEMBERS} members each, values of {} bytes, {:?} a load, median of {} rounds\n",
-        load::VALUE,
-        effort.load,
-        effort.rounds
-    );
-    println!("{:<24}{:>14}{:>14}{:>8}", "", "Pharos", "ZooKeeper", "ratio");
-    for operation in [Operation::Write, Operation::Read] {
-        for shape in SHAPES {
-            let (mut of_ours, mut of_real) = (Vec::new(), Vec::new());
-            for _ in 0..effort.rounds {
-                of_ours.push(load::run(&ours, shape, operation, effort.load)?);
-                of_real.push(load::run(&real, shape, operation, effort.load)?);
-            }
-            let name = format!("{operation} {shape}");
-            line(&name, "per second", &of_ours, &of_real, |sample| sample.per_second);
-            line(&name, "p50 µs", &of_ours, &of_real, |sample| sample.p50_us);
-            line(&name, "p99 µs", &of_ours, &of_real, |sample| sample.p99_us);
-            line(&name, "CPU µs", &of_ours, &of_real, |sample| sample.cpu_us);
+pub fn ensemble(effort: &Effort) -> anyhow::Result<()> {
+    let mut table = Table::begin(&effort.sides)?;
+    for part in &effort.parts {
+        match part {
+            Part::Throughput => load::measure(effort, &mut table)?,
+            Part::Failover => failover::measure(effort, &mut table)?,
+            Part::Size => size::measure(effort, &mut table)?,
         }
     }
-    let of_ours = failover::gaps(&mut ours, effort.kills)?;
-    let of_real = failover::gaps(&mut real, effort.kills)?;
-    println!("\nkill -9 of the leader, {} times: ms without an acknowledged write", effort.kills);
-    for (name, gaps) in [("Pharos", of_ours), ("ZooKeeper", of_real)] {
-        let ms: Vec<f64> = gaps.iter().map(|gap| gap.as_secs_f64() * 1e3).collect();
-        let worst = ms.iter().copied().fold(0.0, f64::max);
-        println!("{name:<12} median {:>7.0}   worst {worst:>7.0}", median(ms));
-    }
     Ok(())
-}
-
-fn line(load: &str, what: &str, ours: &[Sample], real: &[Sample], pick: impl Fn(&Sample) -> f64) {
-    let (ours, real) = (median(ours.iter().map(&pick).collect()), median(real.iter().map(&pick).collect()));
-    println!("{load:<13}{what:<11}{ours:>14.0}{real:>14.0}{:>8.2}", ours / real);
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -101,4 +97,13 @@ fn times(stat: &str, first: usize) -> anyhow::Result<Duration> {
     let ticks = ticks.sum::<Result<u64, _>>().context("a process's times are numbers")?;
     // Hundredths for every program, whatever the kernel's own clock.
     Ok(Duration::from_millis(ticks * 10))
+}
+
+/// The memory of a process that is in RAM, in bytes.
+fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.context("cannot read a process's memory")?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+    let kib: u64 = kib.context("a process has memory")?.parse().context("memory is a number")?;
+    Ok(kib << 10)
 }

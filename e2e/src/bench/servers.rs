@@ -1,46 +1,175 @@
-//! The two sides: members of ours, and a quorum of real ZooKeeper servers.
+//! What is compared: members of ours, and servers of its peers, behind one face.
+//!
+//! Owns what every side can be asked and told. Must not know what is measured.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use tempfile::TempDir;
+use anyhow::{Context, ensure};
 
-use crate::command::{Running, wait_until};
-use crate::local::{self, LocalEnsemble};
-use crate::real_zookeeper::{jars, server};
+use super::client::Protocol;
+use super::etcd::EtcdCluster;
+use super::zookeeper::RealEnsemble;
+use crate::local::{LocalEnsemble, Place, mode};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at whether a server serves, when it is timed.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// A side of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Side {
+    /// Ours.
+    Pharos,
+    /// Apache ZooKeeper.
+    #[value(name = "zookeeper")]
+    ZooKeeper,
+    /// etcd.
+    Etcd,
+}
+
+impl Side {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Pharos, Self::ZooKeeper, Self::Etcd];
+
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Pharos => "Pharos".to_owned(),
+            Self::ZooKeeper => format!("ZooKeeper {}", crate::real_zookeeper::VERSION),
+            Self::Etcd => format!("etcd {}", super::etcd::VERSION),
+        }
+    }
+
+    /// Starts a server at each of these places; all serve when this returns.
+    pub(super) fn start(self, places: Vec<Place>, heap: Heap) -> anyhow::Result<Box<dyn Servers>> {
+        Ok(match self {
+            Self::Pharos => Box::new(LocalEnsemble::found_on(places)?),
+            Self::ZooKeeper => Box::new(RealEnsemble::start(places, heap)?),
+            Self::Etcd => Box::new(EtcdCluster::start(places)?),
+        })
+    }
+}
+
+/// How much memory a Java machine may take for its objects.
+#[derive(Clone, Copy)]
+pub(super) struct Heap {
+    pub(super) mebibytes: u32,
+}
 
 /// Servers that the same client can be pointed at.
-pub(super) trait Servers {
+pub(super) trait Servers: Sync {
     fn size(&self) -> usize;
+    fn protocol(&self) -> Protocol;
     fn address(&self, index: usize) -> anyhow::Result<SocketAddr>;
     fn pid(&self, index: usize) -> Option<u32>;
+    fn data_dir(&self, index: usize) -> anyhow::Result<PathBuf>;
+    /// As kill -9 does.
     fn kill(&mut self, index: usize) -> anyhow::Result<()>;
-    /// Starts a server that was killed, and waits until it serves.
-    fn start(&mut self, index: usize) -> anyhow::Result<()>;
+    /// As SIGTERM does; the server has ended when this returns.
+    fn stop(&mut self, index: usize) -> anyhow::Result<()>;
+    /// Starts a server that does not run.
+    fn launch(&mut self, index: usize) -> anyhow::Result<()>;
+    /// Whether it answers clients, and leads.
+    fn role(&self, index: usize) -> Option<Role>;
+    /// How often it has made its log durable since its start.
+    fn syncs(&self, index: usize) -> anyhow::Result<u64>;
+    /// How many entries clients have made.
+    fn entries(&self, index: usize) -> anyhow::Result<u64>;
+    /// Whether all of it is where a restart would read it, if that comes later than the answer.
+    fn is_settled(&self, index: usize) -> anyhow::Result<bool>;
+}
 
-    fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
+/// What a server that answers clients is to the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Leader,
+    Follower,
+}
+
+impl dyn Servers + '_ {
+    pub(super) fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
         (0..self.size()).map(|index| self.address(index)).collect()
     }
 
-    fn leader(&self) -> anyhow::Result<usize> {
-        let addresses = self.addresses()?;
-        let leads = |address: &SocketAddr| local::mode(*address).is_some_and(|mode| mode == "leader");
-        wait_until("a leader", PATIENCE, || Ok(addresses.iter().position(leads)))
+    fn pids(&self) -> impl Iterator<Item = u32> {
+        (0..self.size()).filter_map(|index| self.pid(index))
     }
 
-    fn cpu_time(&self) -> anyhow::Result<Duration> {
-        (0..self.size()).filter_map(|index| self.pid(index)).map(super::cpu_time).sum()
+    pub(super) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        self.pids().map(super::cpu_time).sum()
     }
+
+    /// Of one server, on average, in bytes.
+    pub(super) fn resident(&self) -> anyhow::Result<u64> {
+        let total: u64 = self.pids().map(super::resident).sum::<anyhow::Result<_>>()?;
+        Ok(total / self.size() as u64)
+    }
+
+    pub(super) fn all_syncs(&self) -> anyhow::Result<u64> {
+        (0..self.size()).map(|index| self.syncs(index)).sum()
+    }
+
+    /// The one that leads, once all serve and agree on it.
+    pub(super) fn leader(&self) -> anyhow::Result<usize> {
+        glance("all servers to serve", || {
+            let roles: Option<Vec<Role>> = (0..self.size()).map(|index| self.role(index)).collect();
+            let roles = roles.unwrap_or_default();
+            let mut leaders = (0..roles.len()).filter(|index| roles[*index] == Role::Leader);
+            leaders.next().filter(|_| leaders.next().is_none())
+        })
+    }
+
+    pub(super) fn wait_serving(&self, index: usize) -> anyhow::Result<()> {
+        glance(&format!("server {index} to serve"), || self.role(index).map(drop))
+    }
+}
+
+/// Looks often, for what is timed.
+pub(super) fn glance<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return Ok(seen);
+        }
+        ensure!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(GLANCE);
+    }
+}
+
+/// What the four-letter command `srvr` says.
+pub(super) fn role_of(address: SocketAddr) -> Option<Role> {
+    mode(address).map(|mode| if mode == "leader" { Role::Leader } else { Role::Follower })
+}
+
+/// The number after a name at the beginning of a line.
+pub(super) fn number(text: &str, name: &str) -> anyhow::Result<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+    let value: f64 = value.with_context(|| format!("nothing is said of {name}"))?.parse()?;
+    Ok(value as u64)
+}
+
+/// What a directory takes on the disk, in bytes.
+pub(super) fn disk_used(directory: &Path) -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut total = 0;
+    let entries = std::fs::read_dir(directory);
+    for entry in entries.with_context(|| format!("cannot list {}", directory.display()))? {
+        let entry = entry?;
+        // A file may go while this looks.
+        let Ok(meta) = entry.metadata() else { continue };
+        total += if meta.is_dir() { disk_used(&entry.path())? } else { meta.blocks() * 512 };
+    }
+    Ok(total)
 }
 
 impl Servers for LocalEnsemble {
     fn size(&self) -> usize {
         self.size()
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::ZooKeeper
     }
 
     fn address(&self, index: usize) -> anyhow::Result<SocketAddr> {
@@ -51,97 +180,36 @@ impl Servers for LocalEnsemble {
         self.pid(index)
     }
 
+    fn data_dir(&self, index: usize) -> anyhow::Result<PathBuf> {
+        self.data_dir(index)
+    }
+
     fn kill(&mut self, index: usize) -> anyhow::Result<()> {
         self.kill(index)
     }
 
-    fn start(&mut self, index: usize) -> anyhow::Result<()> {
-        self.start(index)?;
-        self.wait_serving(index)
-    }
-}
-
-/// ZooKeeper with its defaults: `tickTime` 2000, `forceSync` on, 512 MiB of heap each.
-pub(super) struct RealEnsemble {
-    servers: Vec<Server>,
-    jars: PathBuf,
-    dir: TempDir,
-}
-
-struct Server {
-    client: u16,
-    peer: u16,
-    election: u16,
-    process: Option<Running>,
-}
-
-impl RealEnsemble {
-    pub(super) fn start(size: usize) -> anyhow::Result<Self> {
-        let dir =
-            tempfile::Builder::new().prefix("zookeeper-").tempdir().context("cannot make a directory")?;
-        let mut this = Self { servers: Vec::new(), jars: jars()?, dir };
-        for _ in 0..size {
-            let [client, peer, election] = local::free_ports()?;
-            this.servers.push(Server { client, peer, election, process: None });
-        }
-        (0..size).try_for_each(|index| this.configure(index))?;
-        (0..size).try_for_each(|index| this.spawn(index))?;
-        (0..size).try_for_each(|index| this.wait_serving(index))?;
-        Ok(this)
+    fn stop(&mut self, index: usize) -> anyhow::Result<()> {
+        self.stop(index)
     }
 
-    fn configure(&self, index: usize) -> anyhow::Result<()> {
-        let data = self.dir.path().join(index.to_string());
-        fs::create_dir(&data).context("cannot make a directory")?;
-        fs::write(data.join("myid"), index.to_string()).context("cannot write a server's number")?;
-        let mut config = format!(
-            "tickTime=2000\ninitLimit=10\nsyncLimit=5\nmaxClientCnxns=0\nclientPort={}\n\
-             clientPortAddress=127.0.0.1\ndataDir={}\n",
-            self.servers[index].client,
-            data.display()
-        );
-        for (number, server) in self.servers.iter().enumerate() {
-            config += &format!("server.{number}=127.0.0.1:{}:{}\n", server.peer, server.election);
-        }
-        fs::write(self.dir.path().join(format!("{index}.cfg")), config)
-            .context("cannot write a configuration")
+    fn launch(&mut self, index: usize) -> anyhow::Result<()> {
+        self.start(index)
     }
 
-    fn spawn(&mut self, index: usize) -> anyhow::Result<()> {
-        let log = self.dir.path().join(format!("{index}.log"));
-        let log = fs::File::options().create(true).append(true).open(log).context("cannot open a log")?;
-        let config = self.dir.path().join(format!("{index}.cfg"));
-        let mut command = server(&self.jars, &["-Xmx512m"], &config);
-        self.servers[index].process = Some(Running::start(command.stderr(log))?);
-        Ok(())
+    fn role(&self, index: usize) -> Option<Role> {
+        role_of(self.address(index).ok()?)
     }
 
-    fn wait_serving(&self, index: usize) -> anyhow::Result<()> {
-        let address = self.address(index)?;
-        wait_until(&format!("ZooKeeper {index} to serve"), PATIENCE, || Ok(local::mode(address).map(drop)))
-    }
-}
-
-impl Servers for RealEnsemble {
-    fn size(&self) -> usize {
-        self.servers.len()
+    fn syncs(&self, index: usize) -> anyhow::Result<u64> {
+        number(&self.get(index, "/metrics")?, "pharos_log_groups_total ")
     }
 
-    fn address(&self, index: usize) -> anyhow::Result<SocketAddr> {
-        let server = self.servers.get(index).context("there is no such server")?;
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, server.client)))
+    fn entries(&self, index: usize) -> anyhow::Result<u64> {
+        number(&self.get(index, "/metrics")?, "znode_count ")
     }
 
-    fn pid(&self, index: usize) -> Option<u32> {
-        self.servers.get(index)?.process.as_ref().map(|process| process.id())
-    }
-
-    fn kill(&mut self, index: usize) -> anyhow::Result<()> {
-        self.servers[index].process.take().context("the server does not run")?.kill()
-    }
-
-    fn start(&mut self, index: usize) -> anyhow::Result<()> {
-        self.spawn(index)?;
-        self.wait_serving(index)
+    fn is_settled(&self, index: usize) -> anyhow::Result<bool> {
+        let metrics = self.get(index, "/metrics")?;
+        Ok(number(&metrics, "pharos_flushed_slot ")? >= number(&metrics, "pharos_applied_slot ")?)
     }
 }

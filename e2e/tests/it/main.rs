@@ -5,6 +5,7 @@
 mod chaos;
 mod damage;
 mod differential;
+mod hosts;
 mod kazoo;
 mod kubernetes;
 mod members;

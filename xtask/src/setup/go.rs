@@ -61,14 +61,25 @@ const BUILDS: &[Build] = &[
 
 /// The directory of the binaries.
 pub(crate) fn kubernetes(layout: &Layout) -> anyhow::Result<PathBuf> {
+    built(layout, |_| true)
+}
+
+/// The program etcd, without the others.
+pub(crate) fn etcd(layout: &Layout) -> anyhow::Result<PathBuf> {
+    Ok(built(layout, |build| build.module == "etcd")?.join("etcd"))
+}
+
+fn built(layout: &Layout, wanted: impl Fn(&Build) -> bool) -> anyhow::Result<PathBuf> {
     let modules = layout.root("e2e/go");
     let bin = layout.cache(format!("go/bin-{}", modules_fingerprint(&modules)?));
-    if BUILDS.iter().all(|build| build.outputs(&bin).all(|path| path.exists())) {
+    let is_missing = |build: &&Build| wanted(build) && !build.outputs(&bin).all(|path| path.exists());
+    let missing: Vec<&Build> = BUILDS.iter().filter(is_missing).collect();
+    if missing.is_empty() {
         return Ok(bin);
     }
     let go = toolchain(layout)?;
     std::fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
-    for build in BUILDS.iter().filter(|build| !build.outputs(&bin).all(|path| path.exists())) {
+    for build in missing {
         step(&format!("building {} from its Go module ({})", build.module, build.duration), || {
             build.run(layout, &go, &modules, &bin)
         })?;
