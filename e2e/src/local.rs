@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::command::{Running, output, wait_until};
 use crate::environment::our_binaries;
+use crate::netns::Host;
 
 /// How long a member may take to serve again after it was started.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +24,26 @@ pub struct LocalEnsemble {
     pub(crate) program: PathBuf,
 }
 
+/// Where a server runs, and where its data is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The host.
+    pub host: Host,
+    /// A directory for what is to be kept there, such as a disk of its own; if there is none, one that goes with the
+    /// ensemble.
+    pub volume: Option<PathBuf>,
+}
+
+impl Place {
+    /// On the loopback.
+    #[must_use]
+    pub const fn loopback() -> Self {
+        Self { host: Host::loopback(), volume: None }
+    }
+}
+
 pub(crate) struct Member {
+    pub(crate) place: Place,
     pub(crate) client: u16,
     pub(crate) peer: u16,
     pub(crate) admin: u16,
@@ -32,9 +52,19 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new(place: Place) -> anyhow::Result<Self> {
         let [client, peer, admin, metrics] = free_ports()?;
-        Ok(Self { client, peer, admin, metrics, process: None })
+        Ok(Self { place, client, peer, admin, metrics, process: None })
+    }
+
+    /// `host:port`.
+    fn at(&self, port: u16) -> String {
+        format!("{}:{port}", self.place.host.address())
+    }
+
+    /// The URL of its admin port.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.at(self.admin))
     }
 }
 
@@ -44,12 +74,18 @@ impl LocalEnsemble {
     /// # Errors
     /// If a member does not start.
     pub fn found(size: usize) -> anyhow::Result<Self> {
+        Self::found_on(vec![Place::loopback(); size])
+    }
+
+    /// Founds an Ensemble with a member at each of these places; all serve when this returns.
+    ///
+    /// # Errors
+    /// If a member does not start.
+    pub fn found_on(places: Vec<Place>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         let program = our_binaries()?.join("pharos-node");
-        let mut members = Vec::new();
-        for _ in 0..size {
-            members.push(Member::new()?);
-        }
+        let size = places.len();
+        let members = places.into_iter().map(Member::new).collect::<anyhow::Result<_>>()?;
         let mut this = Self { members, directory, program };
         std::fs::write(this.directory.path().join("token"), "a token for tests")
             .context("cannot write a token")?;
@@ -59,7 +95,7 @@ impl LocalEnsemble {
         let mut permit = Command::new(&this.program);
         permit.arg("permit").arg("--out").arg(this.directory.path().join("permit.json"));
         for member in &this.members {
-            permit.args(["--founder", &format!("http://127.0.0.1:{}", member.admin)]);
+            permit.args(["--founder", &member.url()]);
         }
         wait_until("the permit", PATIENCE, || output(&mut permit).map(Some))?;
         for index in 0..size {
@@ -71,7 +107,7 @@ impl LocalEnsemble {
     /// What clients connect to.
     #[must_use]
     pub fn hosts(&self) -> String {
-        let addresses = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client));
+        let addresses = self.members.iter().map(|member| member.at(member.client));
         addresses.collect::<Vec<_>>().join(",")
     }
 
@@ -81,7 +117,7 @@ impl LocalEnsemble {
     /// If there is no such member.
     pub fn address(&self, index: usize) -> anyhow::Result<SocketAddr> {
         let member = self.members.get(index).context("there is no such member")?;
-        Ok(SocketAddr::from(([127, 0, 0, 1], member.client)))
+        Ok(SocketAddr::from((member.place.host.address(), member.client)))
     }
 
     /// Starts a member on the data that it has.
@@ -89,20 +125,18 @@ impl LocalEnsemble {
     /// # Errors
     /// If the process cannot be started.
     pub fn start(&mut self, index: usize) -> anyhow::Result<()> {
-        let directory = self.directory.path();
+        let (directory, data) = (self.directory.path(), self.data_dir(index)?);
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(directory.join(format!("{index}.log")))
             .context("cannot open a log")?;
         let member = self.members.get_mut(index).context("there is no such member")?;
-        let address = |port: u16| format!("127.0.0.1:{port}");
-        // Ends with this thread, should it be killed.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&self.program).arg("ensemble");
-        command.arg("--data-dir").arg(directory.join(index.to_string()));
-        command.args(["--client-addr", &address(member.client), "--peer-addr", &address(member.peer)]);
-        command.args(["--admin-addr", &address(member.admin), "--metrics-addr", &address(member.metrics)]);
+        let mut command = member.place.host.command(&self.program);
+        command.arg("ensemble").arg("--data-dir").arg(data);
+        command.args(["--client-addr", &member.at(member.client), "--peer-addr", &member.at(member.peer)]);
+        command.args(["--admin-addr", &member.at(member.admin)]);
+        command.args(["--metrics-addr", &member.at(member.metrics)]);
         command.arg("--permit-file").arg(directory.join("permit.json"));
         command.arg("--admin-token-file").arg(directory.join("token"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -150,7 +184,7 @@ impl LocalEnsemble {
     pub fn get(&self, index: usize, path: &str) -> anyhow::Result<String> {
         let member = self.members.get(index).context("there is no such member")?;
         let mut stream =
-            TcpStream::connect(("127.0.0.1", member.admin)).context("cannot reach the admin port")?;
+            TcpStream::connect(member.at(member.admin)).context("cannot reach the admin port")?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .context("cannot ask the admin port")?;
         let mut text = String::new();
@@ -165,9 +199,22 @@ impl LocalEnsemble {
     /// # Errors
     /// If the data directory cannot be read.
     pub fn log_bytes(&self, index: usize) -> anyhow::Result<u64> {
-        let log = self.directory.path().join(index.to_string()).join("log");
+        let log = self.data_dir(index)?.join("log");
         let entries = std::fs::read_dir(&log).with_context(|| format!("cannot list {}", log.display()))?;
         entries.map(|entry| Ok(entry?.metadata()?.len())).sum()
+    }
+
+    /// Where a member keeps its data.
+    ///
+    /// # Errors
+    /// If there is no such member.
+    pub fn data_dir(&self, index: usize) -> anyhow::Result<PathBuf> {
+        let member = self.members.get(index).context("there is no such member")?;
+        Ok(match &member.place.volume {
+            // Not its root, where a file system keeps things of its own.
+            Some(volume) => volume.join("data"),
+            None => self.directory.path().join(index.to_string()),
+        })
     }
 
     /// How many members there are.

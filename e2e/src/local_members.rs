@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::command::{output, wait_until};
-use crate::local::{LocalEnsemble, Member, PATIENCE};
+use crate::local::{LocalEnsemble, Member, PATIENCE, Place};
 
 impl LocalEnsemble {
     /// A new member, which has no vote yet; it serves when this returns.
@@ -17,8 +17,16 @@ impl LocalEnsemble {
     /// # Errors
     /// If it does not get that far.
     pub fn add(&mut self) -> anyhow::Result<usize> {
+        self.add_on(Place::loopback())
+    }
+
+    /// The same at this place.
+    ///
+    /// # Errors
+    /// If it does not get that far.
+    pub fn add_on(&mut self, place: Place) -> anyhow::Result<usize> {
         let index = self.size();
-        self.members.push(Member::new()?);
+        self.members.push(Member::new(place)?);
         self.start(index)?;
         self.admit(index)?;
         Ok(index)
@@ -71,7 +79,7 @@ impl LocalEnsemble {
 
     fn admit(&self, index: usize) -> anyhow::Result<()> {
         let member = self.members.get(index).context("there is no such member")?;
-        let joiner = format!("http://127.0.0.1:{}", member.admin);
+        let joiner = member.url();
         let permit = self.directory.path().join("permit.json");
         self.members_command("add", |command| command.args(["--joiner", &joiner, "--out"]).arg(&permit))?;
         self.wait_serving(index)
@@ -85,7 +93,7 @@ impl LocalEnsemble {
     pub fn recover(&self, index: usize, with: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.program);
         command.args(["--log", "warn", "recover", "--data-dir"]);
-        output(command.arg(self.directory.path().join(index.to_string())).args(with))
+        output(command.arg(self.data_dir(index)?).args(with))
     }
 
     /// Copies the state to a place below this directory, which is given.
@@ -96,7 +104,7 @@ impl LocalEnsemble {
         let mut command = Command::new(&self.program);
         command.args(["--log", "warn", "backup"]);
         for member in &self.members {
-            command.arg("--ensemble").arg(format!("http://127.0.0.1:{}", member.admin));
+            command.args(["--ensemble", &member.url()]);
         }
         command.arg("--admin-token-file").arg(self.directory.path().join("token")).arg("--to").arg(to);
         let said = output(&mut command)?;
@@ -111,7 +119,7 @@ impl LocalEnsemble {
         let member = self.members.get(index).context("there is no such member")?;
         let mut command = Command::new(&self.program);
         command.args(["--log", "warn", "restore", "--from"]).arg(from);
-        command.arg("--data-dir").arg(self.directory.path().join(index.to_string()));
+        command.arg("--data-dir").arg(self.data_dir(index)?);
         command.args(["--peer-port", &member.peer.to_string(), "--client-port", &member.client.to_string()]);
         output(&mut command)
     }
@@ -121,7 +129,7 @@ impl LocalEnsemble {
     /// # Errors
     /// If it cannot be removed.
     pub fn lose(&self, index: usize) -> anyhow::Result<()> {
-        let volume = self.directory.path().join(index.to_string());
+        let volume = self.data_dir(index)?;
         std::fs::remove_dir_all(&volume).with_context(|| format!("cannot remove {}", volume.display()))
     }
 
@@ -176,7 +184,7 @@ impl LocalEnsemble {
         let mut command = Command::new(&self.program);
         command.args(["--log", "warn", "members"]);
         for member in &self.members {
-            command.arg("--ensemble").arg(format!("http://127.0.0.1:{}", member.admin));
+            command.args(["--ensemble", &member.url()]);
         }
         command.arg("--admin-token-file").arg(self.directory.path().join("token")).arg(name);
         output(with(&mut command))
