@@ -1,7 +1,7 @@
 //! Whom this member stops serving, and whose session the leader ends.
 //!
-//! Owns the consequences of silence: clients of a cut-off member, clients with writes in flight when a
-//! leader is lost, sessions without a touch. Must not know how contact is established. Invariant: a
+//! Owns the consequences of silence: clients of a cut-off member, clients whose requests need a leader that is lost,
+//! sessions without a touch. Must not know how contact is established. Invariant: a
 //! session is served by no member that the leader has not heard of since a time after which the leader
 //! will still wait for two thirds of the timeout.
 
@@ -29,6 +29,13 @@ impl Replica {
             && !self.digests.is_wrong()
             && (self.contact.serves(timeout_ms.max(0) as u64, self.now.mono)
                 || self.cfg.plant.answers_when_cut_off())
+    }
+
+    /// Whether a leader does what is asked of it here. A member that has found none within two election timeouts is
+    /// likely the only one: the others do not hear it, or it does not hear them. Whoever needs a leader is better off
+    /// elsewhere, long before the sessions of all clients are in danger.
+    pub(crate) fn in_touch(&self) -> bool {
+        self.contact.in_touch(2 * self.cfg.election.0, self.now.mono) || self.cfg.plant.answers_when_cut_off()
     }
 
     /// The shortest timeout a session can have, in milliseconds.
@@ -64,9 +71,17 @@ impl Replica {
         }
     }
 
-    /// Closes the clients whose sessions the leader may be about to end.
+    /// Closes the clients who need a leader that is out of touch, and those whose sessions it may be about to end.
     pub(crate) fn close_cut_off(&mut self) {
-        if self.clients.len() == 0 || self.serves(self.min_timeout_ms()) {
+        if self.clients.len() == 0 {
+            return;
+        }
+        if !self.in_touch() {
+            for conn in self.clients.select(Conn::needs_leader) {
+                self.close(conn, CloseReason::CutOff);
+            }
+        }
+        if self.serves(self.min_timeout_ms()) {
             return;
         }
         let timeout = |conn: &Conn| match conn.phase {
