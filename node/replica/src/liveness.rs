@@ -27,6 +27,7 @@ impl Replica {
         !self.snapshots.comes()
             && (self.belongs() || self.cfg.plant.removed_keeps_serving())
             && !self.digests.is_wrong()
+            && self.room.serves(timeout_ms.max(0) as u64, self.now.mono)
             && (self.contact.serves(timeout_ms.max(0) as u64, self.now.mono)
                 || self.cfg.plant.answers_when_cut_off())
     }
@@ -107,7 +108,7 @@ impl Replica {
 
     /// Proposes the end of each session whose time is over.
     pub(crate) fn expire_sessions(&mut self) {
-        if !self.leads() {
+        if !self.leads() || self.is_full() {
             return;
         }
         for id in self.expiry.due(self.session_clock()) {
@@ -121,7 +122,7 @@ impl Replica {
     /// Proposes the deletion of containers that are empty and were not always, as ZooKeeper's
     /// `ContainerManager` does. A child that comes first keeps its container: apply looks again.
     pub(crate) fn sweep_containers(&mut self) {
-        if !self.leads() || self.now.mono.0 < self.swept.0 + self.cfg.container_sweep.0 {
+        if !self.leads() || self.is_full() || self.now.mono.0 < self.swept.0 + self.cfg.container_sweep.0 {
             return;
         }
         self.swept = self.now.mono;
