@@ -23,6 +23,8 @@ pub(crate) enum Piece {
     Cpp,
     /// The container runtime and network tools that the Kubernetes box uses.
     Kubernetes,
+    /// The network and disk tools of the hosts that members run on.
+    Networks,
     /// The control plane, kubelet, kubectl and Helm, built from Go modules.
     Go,
     /// A Python environment with kazoo and the S3 server of the tests.
@@ -37,6 +39,7 @@ pub(crate) fn run(layout: &Layout, pieces: &[Piece]) -> anyhow::Result<()> {
         match piece {
             Piece::Cpp => cpp(layout)?,
             Piece::Kubernetes => kubernetes_packages()?,
+            Piece::Networks => networks()?,
             Piece::Go => drop(kubernetes_binaries(layout)?),
             Piece::Python => drop(python(layout)?),
             Piece::Java => java()?,
@@ -54,6 +57,11 @@ pub(crate) fn cpp(layout: &Layout) -> anyhow::Result<()> {
 /// What the Kubernetes box takes besides Kubernetes itself.
 pub(crate) fn kubernetes_packages() -> anyhow::Result<()> {
     packages::ensure(packages::KUBERNETES)
+}
+
+/// What members on hosts and disks of their own take.
+pub(crate) fn networks() -> anyhow::Result<()> {
+    packages::ensure(packages::NETWORKS)
 }
 
 /// What the differential test against ZooKeeper takes.

@@ -37,6 +37,14 @@ pub(crate) const KUBERNETES: &[Package] = &[
     ("mount", "mount"),
 ];
 
+pub(crate) const NETWORKS: &[Package] = &[
+    ("iproute2", "ip"),
+    ("iptables", "iptables"),
+    ("util-linux", "unshare"),
+    ("mount", "mount"),
+    ("e2fsprogs", "mkfs.ext4"),
+];
+
 pub(crate) const PYTHON_INTERPRETER: &[Package] = &[("python3", "python3")];
 
 // ensurepip comes with Debian's python3-venv alone; other Pythons have it built in.
