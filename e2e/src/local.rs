@@ -232,6 +232,22 @@ impl LocalEnsemble {
         self.members.len()
     }
 
+    /// Whether a member serves clients now.
+    #[must_use]
+    pub fn serves(&self, index: usize) -> bool {
+        self.mode(index).is_some()
+    }
+
+    /// Whether a member's process has ended by itself.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn has_ended(&mut self, index: usize) -> anyhow::Result<bool> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        let process = member.process.as_mut().context("the member does not run")?;
+        Ok(process.try_wait().context("cannot ask for a process")?.is_some())
+    }
+
     fn mode(&self, index: usize) -> Option<String> {
         mode(self.address(index).ok()?)
     }

@@ -39,6 +39,14 @@ impl LocalEnsemble {
     pub fn replace(&mut self, index: usize) -> anyhow::Result<()> {
         let lost = self.id(index)?;
         self.kill(index)?;
+        self.replace_stopped(index, lost)
+    }
+
+    /// The same of one that does not run, and had this id.
+    ///
+    /// # Errors
+    /// If the others do not serve, or do not take it in.
+    pub fn replace_stopped(&mut self, index: usize, lost: u64) -> anyhow::Result<()> {
         self.renew(index)?;
         let mut voters = self.voters()?;
         voters.retain(|voter| *voter != lost);
@@ -73,8 +81,15 @@ impl LocalEnsemble {
     /// # Errors
     /// If it does not answer.
     pub fn role(&self, index: usize) -> anyhow::Result<String> {
-        let status: Value = serde_json::from_str(&self.get(index, "/v1/status")?)?;
-        status["role"].as_str().map(str::to_owned).context("a status has a role")
+        self.status(index)?["role"].as_str().map(str::to_owned).context("a status has a role")
+    }
+
+    /// What a member says of itself at its admin port.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn status(&self, index: usize) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.get(index, "/v1/status")?).context("a status is JSON")
     }
 
     fn admit(&self, index: usize) -> anyhow::Result<()> {
@@ -161,7 +176,10 @@ impl LocalEnsemble {
     }
 
     /// A member's id, once it has one.
-    fn id(&self, index: usize) -> anyhow::Result<u64> {
+    ///
+    /// # Errors
+    /// If it does not get one in time.
+    pub fn id(&self, index: usize) -> anyhow::Result<u64> {
         wait_until("a member's id", PATIENCE, || {
             let identity = self.get(index, "/v1/identity").ok();
             let identity: Option<Value> = identity.and_then(|text| serde_json::from_str(&text).ok());
@@ -170,7 +188,7 @@ impl LocalEnsemble {
     }
 
     fn voters(&self) -> anyhow::Result<Vec<u64>> {
-        let status: Value = serde_json::from_str(&self.get(self.leader()?, "/v1/status")?)?;
+        let status = self.status(self.leader()?)?;
         let members = status["membership"]["members"].as_array().context("a leader knows the members")?;
         let voters = members.iter().filter(|member| member["voter"] == true);
         Ok(voters.filter_map(|member| member["memberId"].as_u64()).collect())

@@ -19,8 +19,12 @@ pub(crate) enum Command {
     LogDone(IoId),
     /// A spare segment exists.
     SpareCreated(DiskOp),
-    /// A spare segment could not be created; to be tried again.
-    SpareFailed(DiskOp),
+    /// A spare segment could not be created; to be asked for again.
+    SpareFailed,
+    /// The store found no room to flush, or the reserve that is kept for it cannot be made.
+    StoreFull,
+    /// The reserve is there.
+    StoreHasRoom,
     /// The store has flushed a cut.
     Persisted(Slot),
     /// All rows of the store, as of its last flush.

@@ -21,6 +21,7 @@ mod metrics;
 mod os;
 mod permit;
 mod reactor;
+mod reserve;
 mod server;
 mod slab;
 mod sockets;

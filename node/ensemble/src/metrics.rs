@@ -81,6 +81,8 @@ impl Page {
         self.family("pharos_build_info", "gauge", "The build; always 1.");
         self.sample("pharos_build_info", &[("version", &crate::status::VERSION)], &1);
         self.gauge("pharos_serving", "1 while clients are answered.", &u8::from(status.serving));
+        let full = "1 while the disk has no room, and no writes are acknowledged.";
+        self.gauge("pharos_disk_full", full, &u8::from(status.disk_full));
         self.family("pharos_role", "gauge", "1 for what the member does.");
         for role in ROLES {
             self.sample("pharos_role", &[("role", &role.as_str())], &u8::from(role == status.role));

@@ -18,6 +18,7 @@ use crate::links::Links;
 use crate::os;
 use crate::permit::{Permit, PermitError, founding_digest};
 use crate::reactor::{CLIENT_LISTENER, Clock, End, PEER_LISTENER, Reactor, WAKE};
+use crate::reserve::Reserve;
 use crate::sockets::{Bound, Sockets};
 use crate::state_store::{OpenStore, StateStore};
 use crate::status::{Board, Identity, Life, RoleName, Snapshot, Status, VERSION};
@@ -312,6 +313,9 @@ impl Living {
     ) -> Result<Option<Reactor>, ServerError> {
         let home = self.volume.home().expect("a member has a home");
         let started = Instant::now();
+        // On a full disk neither log nor store can be opened; the reactor takes it again.
+        let reserve = Reserve::of(&self.config.data_dir, self.config.tuning.segment_bytes);
+        reserve.give_up();
         let mut disk = self.volume.log_disk()?;
         let (store, mut boot) = self.volume.read(self.wal_config(), &mut disk, open_store)?;
         let (replayed, tail, stored) = (boot.log.replayed, boot.log.tail, boot.applied);
@@ -346,7 +350,7 @@ impl Living {
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;
         let spares = disks::spare_worker(spare_disk, self.commands.clone());
-        let persister = disks::persister(store, self.commands.clone());
+        let persister = disks::persister(store, reserve, self.commands.clone());
         let telephone =
             Telephone { peers_file: self.config.peers_file.clone(), commands: self.commands.clone() };
         let digest = joining.as_ref().map_or_else(|| founding_digest(founding), |joining| joining.digest);

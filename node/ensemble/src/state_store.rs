@@ -5,17 +5,13 @@
 //! Invariant: what is loaded is what the last reported cut held, no less and no more.
 
 use crate::config::ServerError;
-use crate::disks::Sink;
+use crate::disks::{PersistError, Sink};
 use bytes::Bytes;
 use pharos_paxos::Slot;
 use pharos_replica::{OWN_PREFIX, PersistBatch, PersistRows, Snapshot};
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
 use pharos_znode::State;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Between two tries of a flush for which the disk had no room.
-const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The tree is in memory, so the store is read once, at the start.
 const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
@@ -109,11 +105,11 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
 }
 
 impl<S: Store + 'static> Sink for OnStore<S> {
-    fn persist(&mut self, batch: PersistBatch) -> Result<(), String> {
+    fn persist(&mut self, batch: &PersistBatch) -> Result<(), PersistError> {
         let applied = batch.applied.0;
-        let written = match batch.rows {
+        let written = match &batch.rows {
             PersistRows::Changed(rows) => {
-                let mut write = WriteBatch { puts: batch.own, deletes: Vec::new() };
+                let mut write = WriteBatch { puts: batch.own.clone(), deletes: Vec::new() };
                 for (key, value) in rows.to_pairs() {
                     match value {
                         Some(value) => write.puts.push((key, value)),
@@ -123,26 +119,18 @@ impl<S: Store + 'static> Sink for OnStore<S> {
                 write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
                 self.store.write(write, applied)
             }
-            PersistRows::All(mut rows) => {
-                rows.extend(batch.own);
-                self.store.replace(rows, applied)
+            PersistRows::All(rows) => {
+                let all = rows.iter().chain(&batch.own).cloned().collect();
+                self.store.replace(all, applied)
             }
         };
-        written.map_err(|error| with_sources(&error))?;
-        loop {
-            match self.store.flush() {
-                Ok(flushed) => {
-                    assert!(flushed >= applied, "a flush covers what was written before it");
-                    return Ok(());
-                }
-                Err(error) if error.is_disk_full() => {
-                    let why = with_sources(&error);
-                    tracing::warn!(%why, "the disk is full; the store waits for room");
-                    std::thread::sleep(FULL_DISK_RETRY);
-                }
-                Err(error) => return Err(with_sources(&error)),
-            }
-        }
+        let flushed = written.and_then(|()| self.store.flush()).map_err(not_persisted)?;
+        assert!(flushed >= applied, "a flush covers what was written before it");
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), PersistError> {
+        self.store.reopen().map_err(not_persisted)
     }
 
     fn copy(&mut self, dir: &Path) -> Result<Slot, String> {
@@ -156,6 +144,11 @@ impl<S: Store + 'static> Sink for OnStore<S> {
         self.store.load(&mut push).map_err(|error| with_sources(&error))?;
         Ok((Slot(self.store.flushed()), snapshot))
     }
+}
+
+fn not_persisted(error: StoreError) -> PersistError {
+    let why = with_sources(&error);
+    if error.is_disk_full() { PersistError::Full(why) } else { PersistError::Broken(why) }
 }
 
 #[cfg(test)]
@@ -176,7 +169,7 @@ mod tests {
             own: own.clone(),
             applied: Slot(9),
         };
-        store.persist(batch).unwrap();
+        store.persist(&batch).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!((loaded.applied, loaded.own), (Slot(9), own));
         assert_eq!(loaded.state.digest(), state.digest());

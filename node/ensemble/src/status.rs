@@ -178,6 +178,8 @@ pub struct Status {
     pub sessions: u64,
     /// Whether clients are answered.
     pub serving: bool,
+    /// Whether its disk has no room, so that it acknowledges no writes.
+    pub disk_full: bool,
     /// The build.
     pub version: &'static str,
     /// The others.

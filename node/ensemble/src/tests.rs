@@ -1,5 +1,6 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
+mod full;
 mod greetings;
 mod members;
 mod repair;

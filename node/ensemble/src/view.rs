@@ -99,6 +99,7 @@ impl View {
             zxid: status.zxid.to_string(),
             sessions: status.sessions as u64,
             serving: status.serving,
+            disk_full: status.full,
             version: VERSION,
             peers: self.peers.iter().map(peer).collect(),
             membership: self.membership.clone(),

@@ -95,6 +95,11 @@ impl Conn {
     pub(crate) fn writes(&self) -> bool {
         self.in_flight + self.unsent > 0
     }
+
+    /// Whether a leader has to do something before it goes on.
+    pub(crate) fn needs_leader(&self) -> bool {
+        self.writes() || matches!(self.pending.front(), Some(Pending::Sync { slot: None, .. }))
+    }
 }
 
 /// All connections.

@@ -53,7 +53,7 @@ pub enum Output {
         ops: Vec<DiskOp>,
     },
     /// Prepare a spare segment, beside the log requests and not before them, for it takes long; then
-    /// call `spare_created(op)`. On a full disk try again later.
+    /// call `spare_created(op)`, or `spare_failed()` if there is no room for it.
     Spare {
         /// What to do.
         op: DiskOp,

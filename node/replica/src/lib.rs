@@ -28,6 +28,7 @@ mod reads;
 mod registry;
 mod replica;
 mod requests;
+mod room;
 mod rows;
 mod snapshot;
 mod status;

@@ -19,6 +19,7 @@ use crate::peer_msg::PeerMsg;
 use crate::persist::Persist;
 use crate::reads::ReadIndexes;
 use crate::registry::Registry;
+use crate::room::Room;
 use crate::snapshot::{self, Snapshots};
 use crate::watches::Watches;
 use crate::wire::WireError;
@@ -136,6 +137,7 @@ pub struct Replica {
     pub(crate) proposals: Queue,
     pub(crate) snapshots: Snapshots,
     pub(crate) digests: Digests,
+    pub(crate) room: Room,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
     pub(crate) peers: BTreeMap<MemberId, u64>,
@@ -207,6 +209,7 @@ impl Replica {
             proposals: Queue::default(),
             snapshots: Snapshots::default(),
             digests: Digests::default(),
+            room: Room::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             peers: BTreeMap::new(),
@@ -263,6 +266,7 @@ impl Replica {
         self.paxos.tick(now.mono);
         self.take_core_outputs();
         self.close_cut_off();
+        self.spare_full_disk();
         self.expire_sessions();
         self.sweep_containers();
         if self.outgoing.stalled(now.mono, Millis(2 * self.cfg.election.0)) {
@@ -300,6 +304,7 @@ impl Replica {
     /// When it cannot be read: the driver closes the connection.
     pub fn peer_frame(&mut self, peer: MemberId, frame: Bytes) -> Result<(), crate::PeerError> {
         match PeerMsg::decode(frame)? {
+            PeerMsg::Paxos(message) if self.passes_by(&message) => {}
             PeerMsg::Paxos(message) => self.paxos.recv(peer, message),
             PeerMsg::Forward { ballot, stream, seq, count, commands } => {
                 self.take_forwarded(peer, ballot, (stream, seq), &commands, count)?;
@@ -323,6 +328,7 @@ impl Replica {
             PeerMsg::Digest { slot, version, digest } => self.take_digest(peer, slot, version, digest),
             PeerMsg::Diverged { slot } => self.take_diverged(peer, slot),
             PeerMsg::NeedState { applied } => self.take_need(peer, applied),
+            PeerMsg::Full => self.take_full(peer),
         }
         self.take_core_outputs();
         Ok(())
@@ -372,7 +378,7 @@ impl Replica {
         if let Some((io, ops)) = self.group.next() {
             self.outputs.push_back(Output::Log { io, ops });
         }
-        if let Some(op) = self.group.wanted_spare() {
+        if let Some(op) = self.group.wanted_spare(self.now.mono) {
             self.outputs.push_back(Output::Spare { op });
         }
         self.persist_if_due();
@@ -502,7 +508,7 @@ impl Replica {
     }
 
     fn propose(&mut self) {
-        while self.leads() && !self.proposals.is_empty() && self.paxos.can_propose() {
+        while self.leads() && !self.is_full() && !self.proposals.is_empty() && self.paxos.can_propose() {
             let payload = self.proposals.take_batch(self.now.wall_ms, BATCH_BYTES);
             self.paxos.propose(EntryKind::Commands, payload).expect("the core said that it takes a proposal");
         }

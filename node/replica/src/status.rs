@@ -68,6 +68,8 @@ pub struct ReplicaStatus {
     pub zxid: Zxid,
     /// May it answer clients?
     pub serving: bool,
+    /// Has its disk no room? Then it acknowledges no writes.
+    pub full: bool,
     /// States that were taken over from a leader, because the log did not reach far enough.
     pub installed: u64,
     /// Those among them that were taken since this member's own was not that of the others.
@@ -120,6 +122,7 @@ impl Replica {
             log_segments: self.group.wal().segments(),
             zxid: self.state.zxid(),
             serving: self.serves(self.min_timeout_ms()),
+            full: self.is_full(),
             sessions: self.state.sessions().len(),
             connections: self.clients.len(),
             watches: self.watches.len(),
