@@ -131,12 +131,27 @@ impl LocalEnsemble {
     /// # Errors
     /// If that is refused.
     pub fn restore(&self, index: usize, from: &Path) -> anyhow::Result<String> {
+        output(&mut self.restoring(index, from)?)
+    }
+
+    /// As the operator has it done, who may ask again: gives the report.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub fn restore_again(&self, index: usize, from: &Path) -> anyhow::Result<Value> {
+        let report = self.directory.path().join("report.json");
+        output(self.restoring(index, from)?.arg("--unless-restored").arg("--report-file").arg(&report))?;
+        let text = std::fs::read(&report).context("it writes a report")?;
+        serde_json::from_slice(&text).context("a report is JSON")
+    }
+
+    fn restoring(&self, index: usize, from: &Path) -> anyhow::Result<Command> {
         let member = self.members.get(index).context("there is no such member")?;
         let mut command = Command::new(&self.program);
         command.args(["--log", "warn", "restore", "--from"]).arg(from);
         command.arg("--data-dir").arg(self.data_dir(index)?);
         command.args(["--peer-port", &member.peer.to_string(), "--client-port", &member.client.to_string()]);
-        output(&mut command)
+        Ok(command)
     }
 
     /// The volume of a member that does not run is lost.

@@ -242,6 +242,13 @@ pub(crate) struct RestoreArgs {
     /// Number of the new generation, above the backup's and every one since [default: the one after the backup's]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) generation: Option<u32>,
+    /// Succeed, too, on a directory to which the same backup was restored before, as when the restore was killed before it
+    /// could tell
+    #[arg(long)]
+    pub(crate) unless_restored: bool,
+    /// File to which the outcome is written as JSON, beside what is printed [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -27,6 +27,10 @@ use super::validate::Validated;
 use crate::apply::owner_reference;
 use crate::pods::{self, Access, Workload, mount};
 
+mod restore;
+
+pub use restore::{restore_claim, restore_pod};
+
 const PORTS: [(&str, u16); 4] = [
     ("client", names::PORT_CLIENT),
     ("peer", names::PORT_PEER),

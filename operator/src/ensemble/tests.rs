@@ -9,7 +9,7 @@ use pharos_crds::{Ensemble, EnsembleStatus};
 use serde_json::{Value, json};
 
 use super::build::{Desired, Sizes};
-use super::plan::{Declared, Health, Member, Observed, Predicate, Step, Wait};
+use super::plan::{Declared, Health, Member, Observed, Predicate, RestoreOrder, Step, Wait};
 use super::status::{Blocked, blocked, status};
 use super::validate::{Validated, validate};
 use crate::conditions::kstatus;
@@ -165,6 +165,51 @@ fn the_users_settings_reach_the_pods_and_never_the_selector() {
     assert_eq!(template["metadata"]["annotations"], json!({"mark": "new"}));
     assert_eq!(template["spec"]["containers"][0]["env"][1], json!({"name": "A", "value": "b"}));
     assert!(template["spec"]["topologySpreadConstraints"].is_null());
+}
+
+#[test]
+fn the_pod_that_reads_a_backup_has_keys_from_their_secret_and_no_probe_and_serves_nobody() {
+    let credentials = Some("keys".to_owned());
+    let order = RestoreOrder { from: "s3://b/x".into(), generation: Some(2), credentials };
+    let ensemble = valid(SMALLEST);
+    let pod = json!(super::build::restore_pod(&ensemble, &order, 3));
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "keys"}}]));
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe", "ports"] {
+        assert!(container[probe].is_null(), "{probe}");
+    }
+    let command = json!([
+        "pharos-node",
+        "restore",
+        "--from",
+        "s3://b/x",
+        "--data-dir",
+        "/data",
+        "--host",
+        "main-ensemble-3.main-ensemble-peers.ns.svc",
+        "--peer-port",
+        "2888",
+        "--client-port",
+        "2181",
+        "--report-file",
+        "/dev/termination-log",
+        "--unless-restored",
+        "--generation",
+        "2"
+    ]);
+    assert_eq!(container["command"], command);
+    assert_eq!(pod["spec"]["restartPolicy"], "OnFailure");
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/component"], "restore");
+    assert_eq!(pod["metadata"]["ownerReferences"][0]["uid"], "u1");
+    // The claim is as the StatefulSet would make it, and stays when the Ensemble is deleted as those do.
+    let claim = json!(super::build::restore_claim(&ensemble, &order, 3));
+    let template = json!(build(&ensemble).stateful_set)["spec"]["volumeClaimTemplates"][0].clone();
+    assert_eq!(
+        (&claim["spec"], &claim["metadata"]["labels"]),
+        (&template["spec"], &template["metadata"]["labels"])
+    );
+    assert_eq!(claim["metadata"]["name"], "data-main-ensemble-3");
+    assert!(claim["metadata"]["ownerReferences"].is_null());
 }
 
 fn serving(pod: &str) -> Option<Member> {
@@ -323,7 +368,7 @@ fn a_recovery_that_is_declined_is_remembered_until_another_is_declared() {
     };
     let declared = |generation, declined| {
         let survivor = "main-ensemble-0".into();
-        Some(Declared { generation, survivor, declined, claims: Vec::new() })
+        Some(Declared { generation, survivor, declined })
     };
     seen.recovery = declared(2, true);
     assert_eq!(said(&seen, &with), with.spec.recovery);
