@@ -1,6 +1,7 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
 mod greetings;
+mod levels;
 mod members;
 mod repair;
 
