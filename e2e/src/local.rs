@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,12 +29,16 @@ pub(crate) struct Member {
     pub(crate) admin: u16,
     metrics: u16,
     process: Option<Running>,
+    /// What it runs.
+    pub(crate) program: PathBuf,
+    pub(crate) options: Vec<String>,
 }
 
 impl Member {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new(program: &Path) -> anyhow::Result<Self> {
         let [client, peer, admin, metrics] = free_ports()?;
-        Ok(Self { client, peer, admin, metrics, process: None })
+        let (program, options) = (program.to_owned(), Vec::new());
+        Ok(Self { client, peer, admin, metrics, process: None, program, options })
     }
 }
 
@@ -44,12 +48,19 @@ impl LocalEnsemble {
     /// # Errors
     /// If a member does not start.
     pub fn found(size: usize) -> anyhow::Result<Self> {
+        let program = our_binaries()?.join("pharos-node");
+        Self::found_by(&vec![program; size])
+    }
+
+    /// Founds an Ensemble of members that each run their own version; all serve when this returns.
+    ///
+    /// # Errors
+    /// If a member does not start.
+    pub fn found_by(programs: &[PathBuf]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         let program = our_binaries()?.join("pharos-node");
-        let mut members = Vec::new();
-        for _ in 0..size {
-            members.push(Member::new()?);
-        }
+        let size = programs.len();
+        let members = programs.iter().map(|program| Member::new(program)).collect::<anyhow::Result<_>>()?;
         let mut this = Self { members, directory, program };
         std::fs::write(this.directory.path().join("token"), "a token for tests")
             .context("cannot write a token")?;
@@ -99,7 +110,7 @@ impl LocalEnsemble {
         let address = |port: u16| format!("127.0.0.1:{port}");
         // Ends with this thread, should it be killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&self.program).arg("ensemble");
+        command.args(["--pdeathsig", "KILL"]).arg(&member.program).arg("ensemble").args(&member.options);
         command.arg("--data-dir").arg(directory.join(index.to_string()));
         command.args(["--client-addr", &address(member.client), "--peer-addr", &address(member.peer)]);
         command.args(["--admin-addr", &address(member.admin), "--metrics-addr", &address(member.metrics)]);
@@ -108,6 +119,43 @@ impl LocalEnsemble {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         member.process = Some(Running::start(&mut command)?);
         Ok(())
+    }
+
+    /// From its next start on a member runs this, with these options more.
+    ///
+    /// # Errors
+    /// If there is no such member.
+    pub fn install(&mut self, index: usize, program: &Path, options: &[&str]) -> anyhow::Result<()> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        member.program = program.to_owned();
+        member.options = options.iter().map(|option| (*option).to_owned()).collect();
+        Ok(())
+    }
+
+    /// Waits until a member's process has ended by itself; gives what it logged last.
+    ///
+    /// # Errors
+    /// If it does not end in time, or ends well.
+    pub fn wait_ended(&mut self, index: usize) -> anyhow::Result<String> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        let process = member.process.as_mut().context("the member does not run")?;
+        let status = wait_until("a member to end", PATIENCE, || Ok(process.try_wait()?))?;
+        member.process = None;
+        anyhow::ensure!(!status.success(), "member {index} has ended well");
+        let text = self.log_of(index)?;
+        let last = text.lines().count().saturating_sub(5);
+        Ok(text.lines().skip(last).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Waits until a member carries out commands by the rules of this feature level.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub fn wait_level(&self, index: usize, level: u64) -> anyhow::Result<()> {
+        wait_until(&format!("member {index} at feature level {level}"), PATIENCE, || {
+            let status: serde_json::Value = serde_json::from_str(&self.get(index, "/v1/status")?)?;
+            Ok((status["featureLevel"] == level).then_some(()))
+        })
     }
 
     /// Kills a member as kill -9 does.

@@ -18,7 +18,7 @@ impl LocalEnsemble {
     /// If it does not get that far.
     pub fn add(&mut self) -> anyhow::Result<usize> {
         let index = self.size();
-        self.members.push(Member::new()?);
+        self.members.push(Member::new(&self.program)?);
         self.start(index)?;
         self.admit(index)?;
         Ok(index)

@@ -6,6 +6,7 @@ mod chaos;
 mod differential;
 mod kazoo;
 mod kubernetes;
+mod levels;
 mod members;
 mod recover;
 mod restart;
