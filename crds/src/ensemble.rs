@@ -96,6 +96,12 @@ pub struct EnsembleSpec {
     /// Settings of the pods. Default: none.
     #[serde(default)]
     pub pods: PodSettings,
+    /// Highest feature level to go to, 1 to 65535. Default: the highest that all members can do. A level is raised by the
+    /// Ensemble itself, for good: an earlier image that does not know the level in force can then not be run any more. To
+    /// try a new image and keep the way back, set this to `status.featureLevel` first, and take it away later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub max_feature_level: Option<i32>,
     /// Recovery by force, after a majority of the volumes was lost for good. Default: none, and it never happens by
     /// itself. Once it is done it says nothing any more and may stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -272,6 +278,9 @@ pub struct EnsembleStatus {
     /// Version of the leader's software.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Feature level in force: by its rules all members carry out what is written. It never falls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_level: Option<i32>,
     /// Image that all members ran when they were last seen whole: what they keep while `spec.image` is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

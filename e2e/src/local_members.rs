@@ -26,7 +26,7 @@ impl LocalEnsemble {
     /// If it does not get that far.
     pub fn add_on(&mut self, place: Place) -> anyhow::Result<usize> {
         let index = self.size();
-        self.members.push(Member::new(place)?);
+        self.members.push(Member::new(place, &self.program)?);
         self.start(index)?;
         self.admit(index)?;
         Ok(index)

@@ -132,6 +132,11 @@ pub(crate) struct TuningArgs {
     /// Connections in all, 0 for as many as there are descriptors
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) max_connections: u32,
+    /// Highest feature level to carry out. The leader raises the level of the Ensemble, for good, once all members can do
+    /// better: 2 brings nodes with a time to live. A member below the level in force does not start. While a new version
+    /// is tried, this keeps the way back open [default: the highest that this version knows]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_feature_level: Option<u16>,
 }
 
 #[derive(Args, Debug)]

@@ -45,7 +45,11 @@ pub(crate) fn run(args: &LocalArgs) -> Result<(), Failure> {
         crate::pipeline::check_local(pipeline)?;
     }
     if manifests.ensembles.is_empty() {
-        manifests.ensembles.push(LocalEnsemble { name: IMPLICIT.to_owned(), replicas: 1 });
+        manifests.ensembles.push(LocalEnsemble {
+            name: IMPLICIT.to_owned(),
+            replicas: 1,
+            max_feature_level: None,
+        });
     }
     let dir = DataDir::of(args)?;
     let ensembles = start_ensembles(args, &manifests, dir.path())?;
@@ -108,7 +112,7 @@ fn start_ensembles(args: &LocalArgs, manifests: &Manifests, dir: &Path) -> Resul
             admission: Admission::Alone,
             token_file: None,
             peers_file: None,
-            tuning: Tuning::default(),
+            tuning: Tuning { max_feature_level: ensemble.max_feature_level, ..Tuning::default() },
         })?;
         if !server.wait_until_serving(SERVING_WITHIN) {
             let error = match server.join() {

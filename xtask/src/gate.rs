@@ -10,14 +10,15 @@ use crate::artifacts::{self, RunDir, TestExecutable};
 use crate::cluster::{self, Tools};
 use crate::layout::Layout;
 use crate::shell::{cargo, run, step};
-use crate::{chart, codegen, lint, model, setup, sim};
+use crate::{chart, codegen, earlier, lint, model, setup, sim};
 
 pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     lint::format(layout)?;
+    let copies = RunDir::create(layout)?;
+    earlier::node(layout, &copies)?;
     lint::clippy(layout)?;
     codegen::check(layout)?;
     lint::documentation(layout)?;
-    let copies = RunDir::create(layout)?;
     let tests = step("building tests and programs", || {
         let tests = artifacts::tests(layout, &copies, &[])?;
         artifacts::binaries(

@@ -44,6 +44,6 @@ pub use os::raise_descriptor_limit;
 pub use permit::{HexId, Permit, PermitError, PermitFounder};
 pub use server::{Addresses, Server, ServerHandle};
 pub use status::{
-    Counters, Gauges, HexText, Identity, Latency, Life, PeerStatus, RoleName, Snapshot, Status, VERSION,
-    ZOOKEEPER_VERSION,
+    Counters, Gauges, HexText, Identity, Latency, LevelRange, Life, PeerStatus, RoleName, Snapshot, Status,
+    VERSION, ZOOKEEPER_VERSION,
 };

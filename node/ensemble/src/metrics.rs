@@ -87,6 +87,16 @@ impl Page {
         for role in ROLES {
             self.sample("pharos_role", &[("role", &role.as_str())], &u8::from(role == status.role));
         }
+        self.gauge("pharos_feature_level", "The feature level in force.", &status.feature_level);
+        self.family(
+            "pharos_feature_level_max",
+            "gauge",
+            "The highest feature level that a member can carry out.",
+        );
+        let peers = status.peers.iter().filter_map(|peer| Some((peer.member_id, peer.feature_levels?)));
+        for (member, levels) in std::iter::once((status.member_id, status.feature_levels)).chain(peers) {
+            self.sample("pharos_feature_level_max", &[("member", &member)], &levels.max);
+        }
         self.gauge("pharos_applied_slot", "The last slot applied.", &status.applied);
         self.gauge("pharos_committed_slot", "The last slot known to be chosen.", &status.committed);
         self.gauge("pharos_durable_slot", "The last slot durable in this member's log.", &status.durable);
@@ -166,7 +176,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::PeerStatus;
+    use crate::status::{LevelRange, PeerStatus};
     use std::collections::BTreeSet;
 
     const SETTINGS: Settings<'_> = Settings {
@@ -182,7 +192,13 @@ mod tests {
     #[test]
     fn every_sample_belongs_to_the_family_above_it_and_no_family_comes_twice() {
         let mut now = Snapshot::default();
-        now.status.peers = vec![PeerStatus { member_id: 2, matched: 7, caught_up: true, connected: true }];
+        now.status.peers = vec![PeerStatus {
+            member_id: 2,
+            matched: 7,
+            caught_up: true,
+            connected: true,
+            feature_levels: Some(LevelRange { min: 1, max: 9 }),
+        }];
         let page = render(&now, &SETTINGS);
         let (mut families, mut family) = (BTreeSet::new(), "");
         for line in page.lines() {
@@ -196,6 +212,7 @@ mod tests {
         }
         assert!(page.contains("znode_count 0\n"), "{page}");
         assert!(page.contains("pharos_peer_matched_slot{member=\"2\"} 7\n"), "{page}");
+        assert!(page.contains("pharos_feature_level_max{member=\"2\"} 9\n"), "{page}");
         assert!(page.contains("pharos_role{role=\"blank\"} 1\n"), "{page}");
     }
 }

@@ -230,7 +230,11 @@ impl Reactor {
     fn ask(&mut self, ask: Ask) -> Result<(), String> {
         match ask {
             Ask::Transfer(to) => self.replica.transfer(to).map_err(|why| why.to_string()),
-            Ask::Members(change) => self.replica.change_members(&change).map_err(|why| why.to_string()),
+            Ask::Members { change, levels } => {
+                let admitted = levels.map_or(Ok(()), |levels| self.replica.admits(levels));
+                let changed = admitted.and_then(|()| self.replica.change_members(&change));
+                changed.map_err(|why| why.to_string())
+            }
             Ask::Voters { config, voters } => {
                 self.replica.change_voters(config, &voters).map_err(|why| why.to_string())
             }
@@ -239,7 +243,9 @@ impl Reactor {
 
     /// Connects to whom the list of members names now.
     fn meet(&mut self, state: &mut Loop) {
-        if let Err(error) = self.links.meet(&self.replica.peers(), self.replica.registry().next_id()) {
+        let level = Some(self.replica.level());
+        let next_id = self.replica.registry().next_id();
+        if let Err(error) = self.links.meet(&self.replica.peers(), next_id, level) {
             return state.end = Some(End::Failed(format!("cannot start a thread to dial a peer: {error}")));
         }
         self.view.meet(&self.replica, |peer| self.links.is_up(peer));
@@ -270,10 +276,10 @@ impl Reactor {
         self.links.read(&mut state.counters, state.now_ms);
         while let Some(event) = self.links.next_event() {
             match event {
-                LinkEvent::Up { peer, boot } => {
+                LinkEvent::Up { peer, boot, levels } => {
                     state.counters.links_up += 1;
                     self.view.connected(peer, true);
-                    self.replica.peer_up(peer, boot);
+                    self.replica.peer_up(peer, boot, levels);
                 }
                 LinkEvent::Down(peer) => {
                     state.counters.links_broken += 1;

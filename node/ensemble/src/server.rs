@@ -91,7 +91,7 @@ pub(crate) fn start_with<S: StateStore>(
     let waker = Waker::new(poll.registry(), WAKE).map_err(system("create a waker"))?;
     let (commands, received) = Commands::new(waker);
     let board = Board::new();
-    publish_identity(&board, identity(&volume, &addresses));
+    publish_identity(&board, identity(&volume, &addresses, &config));
     let context = Arc::new(Context {
         board: Arc::clone(&board),
         commands: commands.clone(),
@@ -127,9 +127,10 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> ServerError {
     move |source| ServerError::System { what, source }
 }
 
-fn identity(volume: &Volume, addresses: &Addresses) -> Identity {
+fn identity(volume: &Volume, addresses: &Addresses, config: &ServerConfig) -> Identity {
     let (peer_port, client_port) = (addresses.peer.port(), addresses.client.port());
-    Identity { peer_port, client_port, ..volume.identity() }
+    let feature_levels = config.tuning.levels().into();
+    Identity { peer_port, client_port, feature_levels, ..volume.identity() }
 }
 
 /// What is known before the member runs.
@@ -267,7 +268,7 @@ impl Living {
     }
 
     fn identity(&self) -> Identity {
-        identity(&self.volume, &self.sockets.addresses)
+        identity(&self.volume, &self.sockets.addresses, &self.config)
     }
 
     fn permit_alone(&self) -> Result<Permit, ServerError> {
@@ -361,11 +362,11 @@ impl Living {
         match &joining {
             Some(joining) => {
                 view.joins();
-                links.meet(&joining.members, MemberId(0))
+                links.meet(&joining.members, MemberId(0), None)
             }
             None => {
                 view.meet(&replica, |_| false);
-                links.meet(&replica.peers(), replica.registry().next_id())
+                links.meet(&replica.peers(), replica.registry().next_id(), Some(replica.level()))
             }
         }
         .map_err(system("start a thread"))?;
@@ -398,6 +399,7 @@ impl Living {
             container_sweep: millis(tuning.container_sweep),
             log_tail_bytes: tuning.log_tail_bytes,
             chunk_bytes: CHUNK_BYTES,
+            levels: tuning.levels(),
             output_bytes: OUTPUT_BYTES,
             plant: Plant::None,
         }
@@ -437,5 +439,7 @@ fn hello(replica: &Replica, founding: Id128, volume: Id128, boot: u64) -> Hello 
         link: 0,
         lane: Lane::Control,
         meant: MemberId(0),
+        levels: replica.levels(),
+        level: None,
     }
 }

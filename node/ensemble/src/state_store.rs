@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pharos_paxos::Slot;
 use pharos_replica::{OWN_PREFIX, PersistBatch, PersistRows, Snapshot};
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
-use pharos_znode::State;
+use pharos_znode::{RowError, State};
 use std::path::{Path, PathBuf};
 
 /// The tree is in memory, so the store is read once, at the start.
@@ -98,8 +98,10 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
         };
         self.each_row(&mut sort)?;
         let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
-        let state =
-            state.map_err(|error| ServerError::Store { dir: self.dir.clone(), why: with_sources(&error) })?;
+        let state = state.map_err(|error| match error {
+            RowError::Level(_) => ServerError::StoreRefused(format!("{}: {error}", self.dir.display())),
+            error => ServerError::Store { dir: self.dir.clone(), why: with_sources(&error) },
+        })?;
         Ok(Loaded { state, own, applied: Slot(self.store.flushed()) })
     }
 }
@@ -155,6 +157,7 @@ fn not_persisted(error: StoreError) -> PersistError {
 mod tests {
     use super::*;
     use pharos_store::MemStore;
+    use pharos_znode::{Applied, Command, Level, Op};
 
     #[test]
     fn a_cut_is_loaded_as_it_was_written() {
@@ -173,5 +176,27 @@ mod tests {
         let loaded = store.load().unwrap();
         assert_eq!((loaded.applied, loaded.own), (Slot(9), own));
         assert_eq!(loaded.state.digest(), state.digest());
+    }
+
+    #[test]
+    fn a_state_of_a_level_that_is_not_known_is_refused_by_name_and_says_what_to_do() {
+        let mut state = State::new();
+        let raise = Command::of_ensemble(Op::SetLevel(Level::NEWEST));
+        state.apply(&raise, 1, &mut Applied::new());
+        let rows = state.take_dirty().to_pairs().into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let mut rows: Vec<_> = rows.map(|(key, value)| (key, value.to_vec())).collect();
+        rows.sort();
+        // The level is the last that the first row has.
+        *rows[0].1.last_mut().unwrap() = 77;
+        let mut store = OnStore::new(MemStore::new(), Path::new("memory"));
+        store.fill(rows.into_iter().map(|(key, value)| (key, value.into())).collect(), Slot(9)).unwrap();
+        store.finish_filling().unwrap();
+        let error = store.load().map(drop).unwrap_err();
+        assert!(error.is_users_fault());
+        assert_eq!(
+            error.to_string(),
+            "memory: the state is of feature level 77, this version knows levels 1 to 2: run a version that knows \
+             level 77"
+        );
     }
 }

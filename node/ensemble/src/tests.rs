@@ -2,6 +2,7 @@
 
 mod full;
 mod greetings;
+mod levels;
 mod members;
 mod repair;
 

@@ -6,7 +6,7 @@ use crate::rows::{Damage, damages, is_slow};
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use pharos_paxos::{EntryKind, MemberId, Slot};
-use pharos_replica::{Change, OWN_PREFIX, Output};
+use pharos_replica::{Change, Levels, OWN_PREFIX, Output};
 use pharos_znode::State;
 
 const LEADER: MemberId = MemberId(1);
@@ -20,8 +20,8 @@ pub(crate) fn run(data: &[u8]) {
     let mut leader = leader(&steps(&mut u));
     let mut joiner = Machine::join(JOINER.0, &founding(1));
     joiner.start();
-    leader.replica().peer_up(JOINER, 1);
-    joiner.replica().peer_up(LEADER, 1);
+    leader.replica().peer_up(JOINER, 1, Levels::KNOWN);
+    joiner.replica().peer_up(LEADER, 1, Levels::KNOWN);
     let mut transfer = Transfer { damages, bytes, sent: None, rows: 0 };
     let Some(()) = transfer.run(&mut leader, &mut joiner) else {
         assert!(!intact, "an intact state is taken");

@@ -77,7 +77,7 @@ pub enum Output {
         last_words: Bytes,
     },
     /// The list of members has changed: connect to whom it names now. What a removed member was sent before
-    /// still has to reach it.
+    /// still has to reach it. Or the feature level has risen, of which who greets is told.
     Members,
     /// This member's state is not that of a majority. It serves nobody until it has taken theirs.
     Diverged {

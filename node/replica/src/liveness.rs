@@ -119,14 +119,14 @@ impl Replica {
         }
     }
 
-    /// Proposes the deletion of containers that are empty and were not always, as ZooKeeper's
-    /// `ContainerManager` does. A child that comes first keeps its container: apply looks again.
+    /// Proposes the deletion of containers that are empty and were not always, and of nodes whose time to live is over,
+    /// as ZooKeeper's `ContainerManager` does. A child or a write that comes first keeps them: apply looks again.
     pub(crate) fn sweep_containers(&mut self) {
         if !self.leads() || self.is_full() || self.now.mono.0 < self.swept.0 + self.cfg.container_sweep.0 {
             return;
         }
         self.swept = self.now.mono;
-        for path in self.state.expendable_containers().into_iter().take(MAX_SWEPT) {
+        for path in self.state.expendable(self.now.wall_ms).into_iter().take(MAX_SWEPT) {
             let command = self.own_command(Op::DeleteContainer { path });
             self.proposals.push(&command, None);
         }
@@ -147,7 +147,7 @@ impl Replica {
         if self.cfg.plant.expires_by_wall_clock() { Millis(self.now.wall_ms as u64) } else { self.now.mono }
     }
 
-    fn own_command(&self, op: Op) -> Command {
+    pub(crate) fn own_command(&self, op: Op) -> Command {
         Command { origin: self.cfg.me.0, boot: self.cfg.boot, ..Command::of_ensemble(op) }
     }
 }

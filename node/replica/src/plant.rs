@@ -71,9 +71,19 @@ plants! {
     TakesOldState pub(crate) takes_old_state
     /// The id of a member that is gone is given again.
     ReusesIds pub(crate) reuses_ids
+    /// The level rises when a majority can carry the new one out.
+    RaisesTooEarly pub(crate) raises_too_early
+    /// Commands are carried out by the highest level that the member can do.
+    LevelFromLocalFlag pub(crate) level_from_local_flag
 }
 
 impl Plant {
+    /// Whether it is a bug of the feature levels: others are looked for as they were before there were any.
+    #[must_use]
+    pub fn is_of_levels(self) -> bool {
+        self.raises_too_early() || self.level_from_local_flag()
+    }
+
     pub(crate) fn core(self) -> pharos_paxos::Plant {
         match self {
             #[cfg(feature = "planted-bugs")]

@@ -15,6 +15,7 @@ use crate::founding::Founding;
 use crate::generation;
 use crate::group::GroupCommit;
 use crate::io::{Now, Output};
+use crate::levels::{KnownLevels, LogLevelError, check_boot};
 use crate::peer_msg::PeerMsg;
 use crate::persist::Persist;
 use crate::reads::ReadIndexes;
@@ -25,7 +26,7 @@ use crate::watches::Watches;
 use crate::wire::WireError;
 use bytes::Bytes;
 use pharos_paxos::{Ballot, EntryKind, IoId, MemberId, Membership, Millis, Paxos, Role, Slot};
-use pharos_znode::State;
+use pharos_znode::{Levels, State};
 use std::collections::{BTreeMap, VecDeque};
 use thiserror::Error;
 
@@ -56,6 +57,8 @@ pub struct ReplicaConfig {
     pub log_tail_bytes: u64,
     /// Messages of log entries between members are cut when they reach so many bytes.
     pub chunk_bytes: usize,
+    /// The feature levels that it can carry out: it refuses a state of any other.
+    pub levels: Levels,
     /// A client with more unread output than this gets no answers to further reads until it has read some, in bytes.
     pub output_bytes: usize,
     /// A known bug to run with, so that the checkers can be checked.
@@ -111,6 +114,9 @@ pub enum StartError {
     /// The list of members cannot be read.
     #[error("list of members: {0}")]
     Registry(WireError),
+    /// The state or the log is of a feature level that this member does not carry out.
+    #[error(transparent)]
+    Level(#[from] LogLevelError),
 }
 
 /// A whole member without I/O. See ARCHITECTURE.md for the life of a request.
@@ -138,6 +144,7 @@ pub struct Replica {
     pub(crate) snapshots: Snapshots,
     pub(crate) digests: Digests,
     pub(crate) room: Room,
+    pub(crate) levels: KnownLevels,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
     pub(crate) peers: BTreeMap<MemberId, u64>,
@@ -162,6 +169,7 @@ impl Replica {
     /// # Errors
     /// When the disk does not hold a member that can go on; see [`StartError`].
     pub fn start(cfg: ReplicaConfig, boot: Boot, now: Now) -> Result<Self, StartError> {
+        check_boot(&boot, cfg.levels)?;
         let founding = find_founding(&boot)?;
         let registry = find_registry(&boot, &founding)?;
         // What peers are told from the start is the generation that the log leads to.
@@ -210,6 +218,7 @@ impl Replica {
             snapshots: Snapshots::default(),
             digests: Digests::default(),
             room: Room::default(),
+            levels: KnownLevels::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             peers: BTreeMap::new(),
@@ -278,9 +287,10 @@ impl Replica {
         }
     }
 
-    /// Both connections to the peer stand; `boot` is the nonce of its process. Frames of an older
-    /// connection never arrive after this.
-    pub fn peer_up(&mut self, peer: MemberId, boot: u64) {
+    /// Both connections to the peer stand; `boot` is the nonce of its process, which can carry out these levels. Frames
+    /// of an older connection never arrive after this.
+    pub fn peer_up(&mut self, peer: MemberId, boot: u64, levels: Levels) {
+        self.levels.hear(peer, levels);
         self.snapshots.connected(peer);
         if self.peers.insert(peer, boot) != Some(boot) {
             self.incoming.restarted(peer);
@@ -373,6 +383,7 @@ impl Replica {
         self.send_snapshots();
         self.send_reads();
         self.send_commands();
+        self.raise_level();
         self.propose();
         self.take_core_outputs();
         if let Some((io, ops)) = self.group.next() {

@@ -10,8 +10,8 @@ use pharos_log::mem::{Crash, MemDisk};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, GenerationError, Holdings, NewGeneration, Now, OWN_PREFIX, PersistBatch, PersistRows,
-    Plant, Replica, ReplicaConfig, Snapshot, StartError,
+    Boot, Founding, GenerationError, Holdings, Level, Levels, NewGeneration, Now, OWN_PREFIX, PersistBatch,
+    PersistRows, Plant, Replica, ReplicaConfig, Snapshot, StartError,
 };
 use pharos_znode::State;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +38,10 @@ pub(crate) struct Member {
     pub(crate) wall_off_ms: i64,
     /// Its first volume is gone.
     pub(crate) lost: bool,
+    /// What the version that is installed can carry out.
+    pub(crate) levels: Levels,
+    /// A version that can do all has run here, and may have said so.
+    pub(crate) promised_newest: bool,
     /// It was removed and is switched off for good.
     pub(crate) retired: bool,
     /// Of what it has told of itself, what was counted.
@@ -84,6 +88,8 @@ impl Roster {
 pub(crate) enum Started {
     /// The disk has never been a member: no process takes part.
     Blank,
+    /// The disk holds what the version cannot carry out.
+    Beyond,
     /// From the beginning of the log.
     FromLog,
     /// From a cut in the store.
@@ -193,6 +199,8 @@ impl Member {
             paused_until: 0,
             wall_off_ms: 0,
             lost: false,
+            levels: Levels::KNOWN,
+            promised_newest: false,
             retired: false,
             told: Told::default(),
         }
@@ -200,6 +208,11 @@ impl Member {
 
     pub(crate) fn replica(&self) -> Option<&Replica> {
         self.process.as_ref().map(|process| &process.replica)
+    }
+
+    /// From its next start on it can do up to this level.
+    pub(crate) fn install(&mut self, max: Level) {
+        self.levels = Levels::KNOWN.up_to(max);
     }
 
     /// The volume is gone; a new, empty one takes its place.
@@ -238,6 +251,7 @@ impl Member {
             container_sweep: Millis(1000),
             log_tail_bytes: pace.log_tail_bytes,
             chunk_bytes: pace.chunk_bytes,
+            levels: self.levels,
             output_bytes: pace.output_bytes,
             plant,
         };
@@ -245,8 +259,10 @@ impl Member {
         let log_end = boot_from.log.entries.last().map_or(boot_from.log.trimmed, |entry| entry.slot);
         let replica = match Replica::start(config, boot_from, now) {
             Err(StartError::NotFounded) if self.lost => return Ok(Started::Blank),
+            Err(StartError::Level(_)) => return Ok(Started::Beyond),
             started => started.map_err(|e| e.to_string())?,
         };
+        self.promised_newest |= self.levels.max == Level::NEWEST;
         self.seen = Seen::from(self.flushed);
         let roster = match &self.permit {
             Some(permit) if !founded => {

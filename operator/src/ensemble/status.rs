@@ -108,12 +108,18 @@ pub fn status(
         version: leader
             .and_then(|member| member.status.as_ref()?.version.clone())
             .or_else(|| old.version.clone()),
+        feature_level: feature_level(observed).or(old.feature_level),
         image: if *step == Step::Done { image(set) } else { ensemble.kept_image.clone() },
         configuration: observed
             .membership()
             .map_or(old.configuration, |membership| i64::try_from(membership.config).ok()),
         members: observed.present().map(|one| member(observed, one)).collect(),
     }
+}
+
+/// The highest that a member names: who is behind names an earlier one.
+fn feature_level(observed: &Observed) -> Option<i32> {
+    observed.present().filter_map(|member| member.status.as_ref()?.feature_level).max()
 }
 
 fn generation(observed: &Observed) -> Option<i64> {

@@ -96,6 +96,22 @@ fn a_new_operator_with_another_default_image_changes_nothing() {
 }
 
 #[test]
+fn a_feature_level_is_held_back_by_a_flag_and_never_below_the_one_in_force() {
+    let capped = SMALLEST.replace("spec: {}", "spec: {maxFeatureLevel: 1}");
+    let command = |valid: &Validated| {
+        json!(build(valid).stateful_set)["spec"]["template"]["spec"]["containers"][0]["command"].to_string()
+    };
+    assert!(command(&valid(&capped)).ends_with(r#","--max-feature-level","1"]"#));
+    assert!(!command(&valid(SMALLEST)).contains("level"));
+    let status = EnsembleStatus { feature_level: Some(2), ..EnsembleStatus::default() };
+    let risen = Ensemble { status: Some(status), ..ensemble(&capped) };
+    assert_eq!(
+        validate(&risen, None, &default_image()).unwrap_err().to_string(),
+        "spec.maxFeatureLevel is 1, but feature level 2 is in force, which never falls: raise it to 2 or take it away"
+    );
+}
+
+#[test]
 fn an_image_that_never_ran_whole_goes_when_the_spec_names_it_no_more() {
     let wait = Step::Wait(Wait { predicate: Predicate::MemberServes, detail: String::new() });
     let bad = SMALLEST.replace("spec: {}", "spec: {image: {repository: bad, tag: '1'}}");

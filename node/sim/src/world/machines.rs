@@ -6,7 +6,7 @@
 use super::{Event, Result, World};
 use crate::member::Started;
 use crate::violation::Violation;
-use pharos_replica::{Output, Replica};
+use pharos_replica::{Level, Output, Replica};
 
 impl World {
     /// Lets a member run: the time, one input, then what it does about it.
@@ -100,6 +100,10 @@ impl World {
                 self.note_members(member);
                 self.meet(member);
             }
+            Output::Fatal { reason } if reason.contains("feature level") => {
+                self.beyond(member, &reason)?;
+                self.crash(member);
+            }
             Output::Fatal { reason } => return Err(Violation::new(format!("a member gave up: {reason}"))),
         }
         Ok(())
@@ -180,6 +184,10 @@ impl World {
         let (now, life) = (self.clock(member), self.members[member].life);
         let (pace, plant) = (self.pace, self.bounds.plant);
         let started = self.members[member].start(now, &mut self.rng, pace, plant).map_err(Violation::new)?;
+        if started == Started::Beyond {
+            return self.beyond(member, "its disk holds more");
+        }
+        self.coverage.early_starts += u64::from(self.members[member].levels.max < Level::NEWEST);
         if started == Started::Blank {
             self.coverage.blank_starts += 1;
             return Ok(());

@@ -30,6 +30,7 @@ fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
         committed: applied,
         serving,
         version: None,
+        feature_level: None,
         ballot: String::new(),
         accepted: Some("1.1.1".into()),
         durable: Some(applied),
