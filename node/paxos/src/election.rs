@@ -141,17 +141,16 @@ impl Paxos {
             accepted: self.accepted,
             end: self.log.end(),
             trimmed: self.log.trimmed(),
-            connected: self.hears_majority(),
+            connected: self.hears_quorum(),
             promised: self.promised,
         };
         self.send(from, reply);
     }
 
-    fn hears_majority(&self) -> bool {
+    fn hears_quorum(&self) -> bool {
         let recent = |at: &&Millis| self.now.0 - at.0 < self.cfg.election.0;
-        let heard =
-            |voter: &&MemberId| **voter == self.cfg.me || self.heard.get(voter).filter(recent).is_some();
-        self.membership.voters.iter().filter(heard).count() >= self.membership.majority()
+        self.membership
+            .is_quorum(|voter| voter == self.cfg.me || self.heard.get(&voter).filter(recent).is_some())
     }
 
     pub(crate) fn on_canvass_reply(
@@ -179,8 +178,9 @@ impl Paxos {
     }
 
     fn conclude_canvass(&mut self) {
-        let majority = self.membership.majority();
-        let Some(canvass) = self.canvass.take_if(|c| c.willing.len() >= majority) else { return };
+        let membership = &self.membership;
+        let enough = |c: &mut Canvass| membership.is_quorum(|voter| c.willing.contains(&voter));
+        let Some(canvass) = self.canvass.take_if(enough) else { return };
         if canvass.fresher && !self.gave_way {
             self.gave_way = true;
             self.retry_soon(self.cfg.heartbeat.0);
@@ -304,7 +304,7 @@ impl Paxos {
     /// With a quorum: chooses whose log to take, once, and takes it.
     fn try_adopt(&mut self) {
         let State::Candidate(c) = &mut self.state else { return };
-        if !c.prepared || c.promises.len() < self.membership.majority() {
+        if !c.prepared || !self.membership.is_quorum(|voter| c.promises.contains_key(&voter)) {
             return;
         }
         if c.adoption.is_none() {
@@ -348,7 +348,7 @@ impl Paxos {
         let adoption = c.adoption.take().expect("its end was just compared");
         let promises = std::mem::take(&mut c.promises);
         let ballot = c.ballot;
-        assert!(promises.len() >= self.membership.majority(), "a leader has a quorum");
+        assert!(self.membership.is_quorum(|voter| promises.contains_key(&voter)), "a leader has a quorum");
         self.lead(ballot, adoption, &promises);
     }
 

@@ -21,6 +21,7 @@ mod output;
 mod paxos;
 mod peer;
 mod plant;
+mod quorum;
 mod read_index;
 mod reconfig;
 mod status;

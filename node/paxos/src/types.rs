@@ -200,12 +200,6 @@ impl Membership {
     pub fn has(&self, member: MemberId) -> bool {
         self.voters.binary_search(&member).is_ok()
     }
-
-    /// The size of a majority of the voters.
-    #[must_use]
-    pub fn majority(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
 }
 
 impl fmt::Display for MemberId {

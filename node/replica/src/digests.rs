@@ -84,17 +84,13 @@ impl Digests {
         }
     }
 
-    /// Who differs at the slot from a majority of the voters; nobody if there is none.
+    /// Who differs at the slot from a quorum of the voters; nobody if there is none.
     fn differing(&self, slot: Slot, me: MemberId, membership: &Membership) -> BTreeSet<MemberId> {
         let own = self.own.iter().find(|(at, _)| *at == slot).map(|(_, digest)| (me, *digest));
         let told = self.told.get(&slot).into_iter().flatten().map(|(member, digest)| (*member, *digest));
         let all: BTreeMap<MemberId, u64> = told.chain(own).collect();
-        let voters = all.iter().filter(|(member, _)| membership.has(**member));
-        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-        voters.for_each(|(_, digest)| *counts.entry(*digest).or_default() += 1);
-        let Some((right, _)) = counts.into_iter().find(|(_, count)| *count >= membership.majority()) else {
-            return BTreeSet::new();
-        };
+        let of_quorum = |digest: &u64| membership.is_quorum(|voter| all.get(&voter) == Some(digest));
+        let Some(right) = all.values().copied().find(of_quorum) else { return BTreeSet::new() };
         all.into_iter().filter(|(_, digest)| *digest != right).map(|(member, _)| member).collect()
     }
 }
