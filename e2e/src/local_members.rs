@@ -47,12 +47,50 @@ impl LocalEnsemble {
     /// # Errors
     /// If the others do not serve, or do not take it in.
     pub fn replace_stopped(&mut self, index: usize, lost: u64) -> anyhow::Result<()> {
-        self.renew(index)?;
+        self.lose(index)?;
+        self.start(index)?;
+        self.return_as_new(index, lost)
+    }
+
+    /// A member that gave its identity up takes the place of the one that it was; it serves when this returns.
+    ///
+    /// # Errors
+    /// If the others do not serve, or do not take it in.
+    pub fn return_as_new(&mut self, index: usize, was: u64) -> anyhow::Result<()> {
+        self.admit(index)?;
         let mut voters = self.voters()?;
-        voters.retain(|voter| *voter != lost);
+        voters.retain(|voter| *voter != was);
         voters.push(self.id(index)?);
         self.members_command("switch", |command| command.args(voters.iter().map(ToString::to_string)))?;
         self.wait_serving(index)
+    }
+
+    /// Turns one bit over in the log of a member that does not run: in the file's block of that number, of those that say
+    /// something, counted from the end if it is negative.
+    ///
+    /// # Errors
+    /// If there is no such block, or it cannot be written.
+    pub fn rot(&self, index: usize, file: &str, block: isize) -> anyhow::Result<()> {
+        const BLOCK: usize = 4096;
+        let path = self.directory.path().join(index.to_string()).join("log").join(file);
+        let mut bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let written =
+            bytes.chunks(BLOCK).enumerate().filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+        let written: Vec<usize> = written.map(|(number, _)| number * BLOCK).collect();
+        let at =
+            if block < 0 { written.len().checked_add_signed(block) } else { usize::try_from(block).ok() };
+        let at = at.and_then(|at| written.get(at)).context("there is no such block")?;
+        let byte = bytes.get_mut(at + 100).context("a block is longer")?;
+        *byte ^= 8;
+        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// What a member says of its volume.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn identity(&self, index: usize) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.get(index, "/v1/identity")?)?)
     }
 
     /// From here on these members vote, and no others.
@@ -196,8 +234,7 @@ impl LocalEnsemble {
     /// If it does not get one in time.
     pub fn id(&self, index: usize) -> anyhow::Result<u64> {
         wait_until("a member's id", PATIENCE, || {
-            let identity = self.get(index, "/v1/identity").ok();
-            let identity: Option<Value> = identity.and_then(|text| serde_json::from_str(&text).ok());
+            let identity = self.identity(index).ok();
             Ok(identity.and_then(|identity| identity["memberId"].as_u64()))
         })
     }

@@ -20,6 +20,9 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
         holdings.end.0.saturating_sub(holdings.committed.0),
         volume.zxid(),
     );
+    if let Some(damage) = volume.damage() {
+        println!("this is what can be read of its log: {damage}");
+    }
     for other in holdings.registry.members().iter().filter(|other| other.id != member) {
         let role = if holdings.registry.membership().has(other.id) { "voter" } else { "learner" };
         println!("without it: {role} {} at {}:{}", other.id, other.host, other.peer_port);

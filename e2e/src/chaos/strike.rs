@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::damage;
 use super::faults::{Fault, Needs};
 use crate::command::{output, wait_until};
-use crate::local::{LocalEnsemble, Place};
+use crate::local::{LocalEnsemble, PATIENCE, Place};
 use crate::netns::Network;
 use crate::volume::Volume;
 use pharos_crowd::Rng;
@@ -189,32 +189,56 @@ impl Field {
         full(false)
     }
 
-    /// Changes a file of a member that does not run. It comes back with all that it had acknowledged, or it refuses to
-    /// start and says why; then a new member takes its place.
+    /// Changes a file of a member that does not run. It comes back with all that it had acknowledged, or it says why it does
+    /// not: then it has given its identity up and takes its own place as a new member, or it has ended and a member with a
+    /// new volume takes its place.
     fn damage(&mut self, member: usize, fault: Fault, rng: &mut Rng) -> anyhow::Result<()> {
         let id = self.ensemble.id(member)?;
         self.ensemble.kill(member)?;
         let volume: PathBuf = self.ensemble.data_dir(member)?;
         let (file, what) = damage::damage(&volume, fault, rng)?;
         self.ensemble.start(member)?;
-        let ended = wait_until("a damaged member to serve or to end", Duration::from_secs(60), || {
-            Ok(match (self.ensemble.has_ended(member)?, self.ensemble.serves(member)) {
-                (true, _) => Some(true),
-                (false, true) => Some(false),
-                (false, false) => None,
-            })
+        let came = wait_until("a damaged member to serve, to come back as new or to end", PATIENCE, || {
+            came_back(&mut self.ensemble, member)
         })
         .with_context(|| what.clone())?;
-        if !ended {
-            return Ok(());
-        }
-        let said = self.ensemble.log_of(member)?;
-        let last = said.lines().last().unwrap_or_default();
+        let why = match &came {
+            Return::Serves => return Ok(()),
+            Return::GaveUp(why) => why.clone(),
+            Return::Ended => self.ensemble.log_of(member)?.lines().last().unwrap_or_default().to_owned(),
+        };
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let named = last.contains(&*name) || last.contains(&*volume.to_string_lossy());
-        ensure!(named, "{what}: the member does not say where it is damaged: {last}");
-        self.ensemble.replace_stopped(member, id).with_context(|| what)
+        let named = why.contains(&*name) || why.contains(&*volume.to_string_lossy());
+        ensure!(named, "{what}: the member does not say where it is damaged: {why}");
+        match came {
+            Return::GaveUp(_) => self.ensemble.return_as_new(member, id),
+            _ => self.ensemble.replace_stopped(member, id),
+        }
+        .with_context(|| what)
     }
+}
+
+/// What became of a member with a damaged volume.
+enum Return {
+    /// It has lost nothing.
+    Serves,
+    /// It is blank, for this reason, and waits to be registered.
+    GaveUp(String),
+    /// It refuses to start.
+    Ended,
+}
+
+/// None while that is open.
+fn came_back(ensemble: &mut LocalEnsemble, member: usize) -> anyhow::Result<Option<Return>> {
+    if ensemble.has_ended(member)? {
+        return Ok(Some(Return::Ended));
+    }
+    if ensemble.serves(member) {
+        return Ok(Some(Return::Serves));
+    }
+    let identity = ensemble.identity(member).unwrap_or_default();
+    let gave_up = identity["gaveUp"]["why"].as_str().filter(|_| identity["state"] == "blank");
+    Ok(gave_up.map(|why| Return::GaveUp(why.to_owned())))
 }
 
 fn place(network: &Network, disks: &[Volume], member: usize) -> Place {

@@ -9,15 +9,15 @@
 
 use crate::backup::{BackupError, BackupManifest};
 use crate::config::{ServerError, Tuning};
-use crate::datadir::Volume;
+use crate::datadir::{Reading, Volume};
 use crate::hello::Id128;
 use crate::permit::{HexId, PermitFounder};
-use crate::state_store::{Loaded, StateStore, open_rocks};
+use crate::state_store::{StateStore, open_rocks};
 use bytes::Bytes;
-use pharos_log::WalConfig;
 use pharos_log::file::FileDisk;
+use pharos_log::{Salvage, WalConfig};
 use pharos_paxos::{MemberId, Slot};
-use pharos_replica::{Boot, GenerationError, Holdings, Member, NewGeneration, installed_row};
+use pharos_replica::{Boot, GenerationError, Holdings, Member, NewGeneration, Stored, installed_row};
 use pharos_znode::State;
 use serde::Serialize;
 use std::path::Path;
@@ -29,10 +29,13 @@ pub struct AtRest {
     disk: FileDisk,
     config: WalConfig,
     boot: Boot,
+    /// Its log is damaged, and this is what can be read of it.
+    salvage: Option<Salvage>,
 }
 
 impl AtRest {
-    /// Reads a member's volume. The log is made fit to be written, as by any start.
+    /// Reads a member's volume. The log is made fit to be written, as by any start; unless it is damaged: then nothing
+    /// changes, and what it holds is what can be read.
     ///
     /// # Errors
     /// When the directory is not a member's, is in use, or cannot be read.
@@ -40,8 +43,20 @@ impl AtRest {
         let volume = Volume::open_member(dir)?;
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;
-        let (_, boot) = volume.read(config, &mut disk, open_rocks)?;
-        Ok(Self { volume, disk, config, boot })
+        let (boot, salvage) = match volume.read(config, &mut disk, open_rocks)? {
+            Reading::Member(_, boot) => (*boot, None),
+            Reading::Damaged(damage) => {
+                let (boot, salvage) = volume.salvage(&damage, config, &disk, open_rocks)?;
+                (boot, Some(salvage))
+            }
+        };
+        Ok(Self { volume, disk, config, boot, salvage })
+    }
+
+    /// What is wrong with its log: what follows can not be read, and may have been acknowledged.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.salvage.as_ref().map(|salvage| salvage.damage.to_string())
     }
 
     /// The member whose volume it is.
@@ -82,7 +97,12 @@ impl AtRest {
         let survivor = survivor.ok_or_else(|| self.volume.generation_error(removed))?;
         let generation = generation.unwrap_or(holdings.founding.generation.saturating_add(1));
         let begun = NewGeneration { generation, survivor };
-        self.volume.begin_generation(&begun, &mut self.boot, self.config, &mut self.disk)?;
+        match &self.salvage {
+            None => self.volume.begin_generation(&begun, &mut self.boot, self.config, &mut self.disk)?,
+            Some(salvage) => {
+                self.volume.begin_generation_without(&begun, (&self.boot, salvage), self.config)?;
+            }
+        }
         Ok(generation)
     }
 }
@@ -174,7 +194,8 @@ impl Restore {
         store.fill(vec![installed_row(slot)], slot)?;
         store.finish_filling()?;
         // Read back as by any start, so that what is no state is refused now.
-        let Loaded { state, own, applied } = store.load()?;
+        let loaded = store.load().map_err(|error| error.refused(&volume.store_dir()))?;
+        let Stored { state, own, applied } = loaded;
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;
         let log = volume.format_log(config, &mut disk)?;

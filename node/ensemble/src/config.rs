@@ -164,7 +164,40 @@ pub enum ServerError {
     /// The store cannot be opened where it is, or by this version.
     #[error("{0}")]
     StoreRefused(String),
-    /// The store is damaged.
+    /// The store is not what was written.
+    #[error("the store in {dir} is damaged: {why}")]
+    DamagedStore {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// What the member promised or acknowledged may be lost, and it cannot give its identity up.
+    #[error("data directory {dir} is damaged: {why}. {advice}")]
+    Damaged {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+        /// What can be done.
+        advice: String,
+    },
+    /// The store was put there from elsewhere.
+    #[error(
+        "the store in {dir} is of the ensemble {found}, but the volume of member {member} of {expected}: put back what was \
+         there, or start with an empty data directory, which joins as a new member"
+    )]
+    ForeignStore {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What the superblock says.
+        member: MemberId,
+        /// What the superblock says.
+        expected: Id128,
+        /// What the store says.
+        found: Id128,
+    },
+    /// The store cannot be read by this version.
     #[error("cannot read the store in {dir}: {why}")]
     Store {
         /// The store's directory.
@@ -241,13 +274,18 @@ impl ServerError {
             | Self::StoreRefused(_)
             | Self::Permit(_)
             | Self::Mismatch { .. }
+            | Self::ForeignStore { .. }
             | Self::Generation { .. }
             | Self::OldLog { .. }
             | Self::Start(StartError::Level(_))
             | Self::Log(LogError::ForeignVolume { .. } | LogError::UnknownFormat { .. }) => true,
-            Self::Log(_) | Self::Store { .. } | Self::Start(_) | Self::System { .. } | Self::Failed(_) => {
-                false
-            }
+            Self::Log(_)
+            | Self::DamagedStore { .. }
+            | Self::Damaged { .. }
+            | Self::Store { .. }
+            | Self::Start(_)
+            | Self::System { .. }
+            | Self::Failed(_) => false,
         }
     }
 }

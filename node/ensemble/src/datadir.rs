@@ -1,21 +1,27 @@
-//! The life of a data directory: blank, founding or joining, member.
+//! The life of a data directory: blank, founding or joining, member; and blank again, as another volume, when it is
+//! damaged.
 //!
 //! Owns the steps between them and their order on disk. Must not know sockets.
 //!
 //! Invariant: a volume gets its home, for ever, only after its log holds the founding entry, durably, or when it
-//! joins and holds nothing; a volume without a home has never voted, so beginning again is safe.
+//! joins and holds nothing; a volume without a home has never voted, so beginning again is safe. One that may have lost
+//! what it promised or acknowledged has no home from then on, and another id.
 
+use crate::aside::{self, Record};
 use crate::config::{Admission, ServerError};
 use crate::disks::describe;
 use crate::hello::Id128;
 use crate::os;
-use crate::permit::Permit;
-use crate::state_store::{Loaded, OpenStore, StateStore};
-use crate::status::{HexText, Identity, Life};
+use crate::permit::{HexId, Permit};
+use crate::state_store::{LoadError, OpenStore, StateStore};
+use crate::status::{GaveUp, HexText, Identity, Life};
 use pharos_log::file::{DataDir, FileDisk};
-use pharos_log::{DiskOp, DiskRead, Home, Recovery, Superblock, Wal, WalConfig};
+use pharos_log::mem::MemDisk;
+use pharos_log::{DiskOp, DiskRead, Home, Recovery, Salvage, Superblock, Wal, WalConfig};
 use pharos_paxos::{LogOp, MemberId};
-use pharos_replica::{Boot, Founding, GenerationError, NewGeneration};
+use pharos_replica::{
+    BadStore, Boot, Damage, Fate, Found, Founding, GenerationError, NewGeneration, Plant, Stored, inspect,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +30,16 @@ use std::path::{Path, PathBuf};
 pub struct Volume {
     dir: DataDir,
     superblock: Superblock,
+    /// What is kept beside it.
+    aside: Option<Record>,
+}
+
+/// What was found on a member's volume.
+pub(crate) enum Reading<S> {
+    /// The member can start.
+    Member(S, Box<Boot>),
+    /// What it promised or acknowledged may be lost. Nothing was changed.
+    Damaged(Damage),
 }
 
 impl Volume {
@@ -36,15 +52,14 @@ impl Volume {
                 if has_log(&dir)? {
                     return Err(ServerError::NoSuperblock(path.to_owned()));
                 }
-                let volume = os::random();
-                let volume =
-                    volume.map_err(|source| ServerError::System { what: "read randomness", source })?;
-                let superblock = Superblock { volume, home: None };
+                let superblock = blank()?;
                 dir.write_superblock(&superblock)?;
                 superblock
             }
         };
-        Ok(Self { dir, superblock })
+        let mut volume = Self { dir, superblock, aside: None };
+        volume.settle()?;
+        Ok(volume)
     }
 
     /// Opens the directory of a member, and makes nothing.
@@ -87,6 +102,9 @@ impl Volume {
             member_id: home.map(|home| home.member.0),
             cluster_id: home.map(|home| HexText(Id128(home.cluster))),
             generation: home.and_then(|home| u32::try_from(home.generation).ok()),
+            gave_up: self
+                .former()
+                .map(|former| GaveUp { member_id: former.member_id, why: former.why.clone() }),
             ..Identity::default()
         }
     }
@@ -128,17 +146,53 @@ impl Volume {
         })
     }
 
-    /// Reads what is on the volume, and makes the log fit to be written.
+    /// Reads what is on the volume and, unless it is damaged, makes the log fit to be written.
     pub(crate) fn read<S: StateStore>(
         &self,
         config: WalConfig,
         disk: &mut FileDisk,
         open_store: OpenStore<S>,
-    ) -> Result<(S, Boot), ServerError> {
-        let log = self.read_log(config, disk)?;
-        let mut store = open_store(&self.store_dir())?;
-        let Loaded { state, own, applied } = store.load()?;
-        Ok((store, Boot { log, state, own, applied, joins: None }))
+    ) -> Result<Reading<S>, ServerError> {
+        let home = self.home().expect("a member has a home");
+        let mut opened = None;
+        let stored = match open_store(&self.store_dir()) {
+            Ok(store) => opened.insert(store).load(),
+            Err(ServerError::DamagedStore { why, .. }) => {
+                Err(LoadError::Damaged(BadStore { why, own: Vec::new() }))
+            }
+            Err(error) => return Err(error),
+        };
+        let stored = match stored {
+            Ok(stored) => {
+                self.check_store(&stored, home)?;
+                Ok(stored)
+            }
+            Err(LoadError::Damaged(bad)) => {
+                opened = None;
+                Err(bad)
+            }
+            Err(LoadError::Refused(error)) => return Err(error),
+        };
+        let boot = match inspect(home.member, config, disk, stored, Plant::None)? {
+            Found::Sound(boot) => boot,
+            Found::StoreToEmpty { boot, why } => {
+                tracing::warn!(%why, "the store is damaged; the log holds everything, and the store begins anew");
+                let discarded = aside::discard_store(self.path());
+                discarded.map_err(|error| self.write_error("remove the damaged store", &error))?;
+                boot
+            }
+            Found::Damaged(damage) => return Ok(Reading::Damaged(damage)),
+        };
+        for forgotten in &boot.log.forgotten {
+            let (damage, upto) = (&forgotten.damage, forgotten.upto);
+            tracing::warn!(%damage, %upto, "the log is damaged where the store has everything; it is trimmed up to there");
+        }
+        self.execute(disk, &boot.log.ops)?;
+        let store = match opened {
+            Some(store) => store,
+            None => open_store(&self.store_dir())?,
+        };
+        Ok(Reading::Member(store, boot))
     }
 
     /// Makes the log of a blank volume, and reads it back.
@@ -152,6 +206,128 @@ impl Volume {
         let log = Wal::recover(config, disk)?;
         self.execute(disk, &log.ops)?;
         Ok(log)
+    }
+
+    fn check_store(&self, stored: &Stored, home: Home) -> Result<(), ServerError> {
+        match stored.cluster() {
+            Some(found) if found != home.cluster => Err(ServerError::ForeignStore {
+                dir: self.store_dir(),
+                member: home.member,
+                expected: Id128(home.cluster),
+                found: Id128(found),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Is another volume from here on, an empty one, and keeps aside what it held. Nobody can tell what the member that it
+    /// was has promised, so it is that one no more, whatever comes.
+    pub(crate) fn give_up(&mut self, damage: &Damage) -> Result<(), ServerError> {
+        let superblock = blank()?;
+        self.note_damage(&damage.why, damage.holds)?;
+        self.dir.write_superblock(&superblock)?;
+        self.superblock = superblock;
+        self.settle()
+    }
+
+    /// Why it cannot do that, or should not.
+    pub(crate) fn refuse(&self, damage: Damage) -> ServerError {
+        let dir = self.path().to_owned();
+        let recover = format!("pharos-node recover --data-dir {} --accept-lost-writes", dir.display());
+        let advice = match damage.fate {
+            Fate::Needed { voters } => {
+                let why = match voters {
+                    1 => "Nobody else votes, so nobody can take a new member in its place".to_owned(),
+                    _ => format!(
+                        "Of {voters} voters those that are left are no majority, and can take in nobody"
+                    ),
+                };
+                format!(
+                    "{why}: restore a backup to another directory, or go on with what can be read, without what was \
+                     acknowledged later: {recover}"
+                )
+            }
+            Fate::GivesUp => {
+                "Start it with a permit file: then it gives its identity up, and can join the others as an \
+                              empty volume"
+                    .to_owned()
+            }
+        };
+        ServerError::Damaged { dir, why: damage.why, advice }
+    }
+
+    /// What can be read of a damaged log, and a member made of it.
+    pub(crate) fn salvage<S: StateStore>(
+        &self,
+        damage: &Damage,
+        config: WalConfig,
+        disk: &FileDisk,
+        open_store: OpenStore<S>,
+    ) -> Result<(Boot, Salvage), ServerError> {
+        let dir = self.store_dir();
+        let stored = open_store(&dir)?.load().map_err(|error| error.refused(&dir))?;
+        let Stored { state, own, applied } = stored;
+        let nothing = || ServerError::Damaged {
+            dir: self.path().to_owned(),
+            why: damage.why.clone(),
+            advice: "Nothing can be read of its log: restore a backup to another directory".to_owned(),
+        };
+        let salvage = Wal::salvage(config, disk, applied).ok().flatten().ok_or_else(nothing)?;
+        let mut memory = MemDisk::new();
+        let rewritten = memory.execute(&salvage.rewritten(config).1);
+        rewritten.map_err(|error| self.write_error("make a log", &error))?;
+        let log = Wal::recover(config, &memory)?;
+        Ok((Boot { log, state, own, applied, joins: None }, salvage))
+    }
+
+    /// The generation begins with what can be read of a damaged log.
+    pub(crate) fn begin_generation_without(
+        &mut self,
+        begun: &NewGeneration,
+        (boot, salvage): (&Boot, &Salvage),
+        config: WalConfig,
+    ) -> Result<(), ServerError> {
+        let group = begun.first_group(boot).map_err(|source| self.generation_error(source))?;
+        let (mut wal, mut ops) = salvage.rewritten(config);
+        wal.append(&group, &mut ops);
+        let mut disk = FileDisk::open(&aside::new_log(self.path()))
+            .map_err(|error| self.write_error("make a log", &error))?;
+        self.execute(&mut disk, &ops)?;
+        self.note_damage(&salvage.damage.to_string(), true)?;
+        aside::change_logs(self.path()).map_err(|error| self.write_error("change the log", &error))?;
+        self.settle()
+    }
+
+    fn note_damage(&self, why: &str, holds: bool) -> Result<(), ServerError> {
+        let home = self.home().expect("a member has a home");
+        let whose = (HexId(Id128(home.cluster)), home.member.0);
+        let record = Record::new(HexId(self.id()), whose, why.to_owned(), holds);
+        aside::prepare(self.path(), &record).map_err(|error| self.write_error("note the damage", &error))
+    }
+
+    /// Finishes what was interrupted.
+    fn settle(&mut self) -> Result<(), ServerError> {
+        let settled = aside::settle(self.path(), self.home().is_some());
+        self.aside = settled
+            .map_err(|error| self.write_error("set aside what is damaged in the directory", &error))?;
+        Ok(())
+    }
+
+    /// Whose data is kept beside it, if it is another's.
+    fn former(&self) -> Option<&Record> {
+        self.aside.as_ref().filter(|record| record.volume.0 != self.id())
+    }
+
+    /// The member votes: what the volume held before is not needed any more.
+    pub(crate) fn let_go(&mut self) {
+        if self.former().is_none() {
+            return;
+        }
+        self.aside = None;
+        match aside::let_go(self.path()) {
+            Ok(()) => tracing::info!("this member votes; what was damaged is removed"),
+            Err(error) => tracing::warn!(%error, "cannot remove what was damaged"),
+        }
     }
 
     /// Begins a generation with what was found on the volume.
@@ -272,6 +448,11 @@ impl Volume {
         let source = io::Error::new(error.kind(), format!("cannot {what}: {error}"));
         ServerError::LogWrite { dir: self.path().to_owned(), source }
     }
+}
+
+fn blank() -> Result<Superblock, ServerError> {
+    let volume = os::random().map_err(|source| ServerError::System { what: "read randomness", source })?;
+    Ok(Superblock { volume, home: None })
 }
 
 fn has_log(dir: &DataDir) -> Result<bool, ServerError> {

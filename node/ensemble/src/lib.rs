@@ -6,6 +6,7 @@
 //! Invariant: one thread owns the sockets and the replica; other threads only hand it commands.
 
 mod admin;
+mod aside;
 mod at_rest;
 mod backup;
 mod clients;
@@ -44,6 +45,6 @@ pub use os::raise_descriptor_limit;
 pub use permit::{HexId, Permit, PermitError, PermitFounder};
 pub use server::{Addresses, Server, ServerHandle};
 pub use status::{
-    Counters, Gauges, HexText, Identity, Latency, LevelRange, Life, PeerStatus, RoleName, Snapshot, Status,
-    VERSION, ZOOKEEPER_VERSION,
+    Counters, Gauges, GaveUp, HexText, Identity, Latency, LevelRange, Life, PeerStatus, RoleName, Snapshot,
+    Status, VERSION, ZOOKEEPER_VERSION,
 };

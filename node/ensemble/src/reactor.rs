@@ -49,7 +49,7 @@ pub(crate) struct Reactor {
     pub(crate) board: Arc<Board>,
     pub(crate) view: View,
     /// Keeps the data directory to this process until all threads are done with it.
-    pub(crate) _volume: Volume,
+    pub(crate) volume: Volume,
 }
 
 /// The process's own clock.
@@ -249,6 +249,10 @@ impl Reactor {
             return state.end = Some(End::Failed(format!("cannot start a thread to dial a peer: {error}")));
         }
         self.view.meet(&self.replica, |peer| self.links.is_up(peer));
+        if self.replica.registry().membership().has(self.replica.me()) {
+            self.volume.let_go();
+            self.view.forget_former();
+        }
         if self.replica.was_removed() {
             tracing::warn!("this member was removed from the ensemble; its data is of no more use");
         }

@@ -6,11 +6,12 @@
 //! [`Server::start`] returns; a member takes no client before it has read its log.
 
 use crate::admin::{Admin, Context, read_token};
+use crate::aside;
 use crate::backup::Copies;
 use crate::clients::{Clients, Limits};
 use crate::command::{Command, Commands};
 use crate::config::{Admission, ServerConfig, ServerError};
-use crate::datadir::Volume;
+use crate::datadir::{Reading, Volume};
 use crate::dial::Telephone;
 use crate::disks;
 use crate::hello::{Hello, Id128, VERSIONS};
@@ -25,8 +26,9 @@ use crate::status::{Board, Identity, Life, RoleName, Snapshot, Status, VERSION};
 use crate::view::View;
 use mio::{Interest, Poll, Waker};
 use pharos_log::WalConfig;
+use pharos_log::file::FileDisk;
 use pharos_paxos::{MemberId, Millis};
-use pharos_replica::{Lane, NewGeneration, Plant, Replica, ReplicaConfig};
+use pharos_replica::{Boot, Damage, Fate, Lane, NewGeneration, Plant, Replica, ReplicaConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -229,14 +231,53 @@ struct Living {
 
 impl Living {
     fn live<S: StateStore>(mut self, open_store: OpenStore<S>) -> Result<(), ServerError> {
-        if self.volume.home().is_none() && !self.become_member()? {
-            return Ok(());
-        }
-        let Some(reactor) = self.into_reactor(open_store)? else { return Ok(()) };
+        let started = Instant::now();
+        let (store, boot, disk) = loop {
+            if self.volume.home().is_none() && !self.become_member()? {
+                return Ok(());
+            }
+            // On a full disk neither log nor store can be opened; the reactor takes it again.
+            self.reserve().give_up();
+            let mut disk = self.volume.log_disk()?;
+            match self.volume.read(self.wal_config(), &mut disk, open_store)? {
+                Reading::Member(store, boot) => break (store, *boot, disk),
+                Reading::Damaged(damage) => self.bear(damage, &disk, open_store)?,
+            }
+        };
+        let Some(reactor) = self.into_reactor(store, boot, disk, started)? else { return Ok(()) };
         match reactor.run() {
             End::Shutdown => Ok(()),
             End::Failed(why) => Err(ServerError::Failed(why)),
         }
+    }
+
+    /// The volume is damaged: it is an empty one from here on, unless a person has decided that the ensemble goes on from
+    /// what is left of it.
+    fn bear<S: StateStore>(
+        &mut self,
+        damage: Damage,
+        disk: &FileDisk,
+        open_store: OpenStore<S>,
+    ) -> Result<(), ServerError> {
+        if let Some(begins) = self.begins.take() {
+            let (boot, salvage) = self.volume.salvage(&damage, self.wal_config(), disk, open_store)?;
+            tracing::warn!(damage = %damage.why, "goes on with what can be read of the log");
+            return self.volume.begin_generation_without(&begins, (&boot, &salvage), self.wal_config());
+        }
+        let can_join = matches!(self.config.admission, Admission::PermitFile(_));
+        if damage.fate != Fate::GivesUp || !can_join {
+            return Err(self.volume.refuse(damage));
+        }
+        let home = self.volume.home().expect("it was read as a member's");
+        self.volume.give_up(&damage)?;
+        tracing::error!(
+            damage = %damage.why, member = %home.member, volume = %self.volume.id(),
+            kept = %aside::kept(self.volume.path()).display(),
+            "what this member promised or acknowledged may be lost, so it votes no more: its volume is as good as an empty \
+             one, and waits to be registered as a new member; what it held is kept until that one votes"
+        );
+        publish_identity(&self.board, self.identity());
+        Ok(())
     }
 
     /// False when the server is to end before it has become one.
@@ -303,6 +344,10 @@ impl Living {
         }
     }
 
+    fn reserve(&self) -> Reserve {
+        Reserve::of(&self.config.data_dir, self.config.tuning.segment_bytes)
+    }
+
     fn wal_config(&self) -> WalConfig {
         self.config.tuning.log(self.volume.id())
     }
@@ -310,15 +355,12 @@ impl Living {
     /// None when the server is to end before it runs.
     fn into_reactor<S: StateStore>(
         mut self,
-        open_store: OpenStore<S>,
+        store: S,
+        mut boot: Boot,
+        mut disk: FileDisk,
+        started: Instant,
     ) -> Result<Option<Reactor>, ServerError> {
         let home = self.volume.home().expect("a member has a home");
-        let started = Instant::now();
-        // On a full disk neither log nor store can be opened; the reactor takes it again.
-        let reserve = Reserve::of(&self.config.data_dir, self.config.tuning.segment_bytes);
-        reserve.give_up();
-        let mut disk = self.volume.log_disk()?;
-        let (store, mut boot) = self.volume.read(self.wal_config(), &mut disk, open_store)?;
         let (replayed, tail, stored) = (boot.log.replayed, boot.log.tail, boot.applied);
         if let Some(begins) = self.begins.take() {
             self.volume.begin_generation(&begins, &mut boot, self.wal_config(), &mut disk)?;
@@ -342,6 +384,9 @@ impl Living {
             });
         }
         self.volume.note_generation(founding.generation)?;
+        if replica.registry().membership().has(home.member) {
+            self.volume.let_go();
+        }
         tracing::info!(
             member = %home.member, cluster = %Id128(home.cluster), stored = %stored,
             log_bytes = replayed.bytes, ?tail, elapsed_ms = started.elapsed().as_millis() as u64, "started"
@@ -351,7 +396,7 @@ impl Living {
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;
         let spares = disks::spare_worker(spare_disk, self.commands.clone());
-        let persister = disks::persister(store, reserve, self.commands.clone());
+        let persister = disks::persister(store, self.reserve(), self.commands.clone());
         let telephone =
             Telephone { peers_file: self.config.peers_file.clone(), commands: self.commands.clone() };
         let digest = joining.as_ref().map_or_else(|| founding_digest(founding), |joining| joining.digest);
@@ -383,7 +428,7 @@ impl Living {
             poll: self.poll,
             commands: self.received,
             board: self.board,
-            _volume: self.volume,
+            volume: self.volume,
         }))
     }
 

@@ -8,7 +8,9 @@ use crate::config::ServerError;
 use crate::disks::{PersistError, Sink};
 use bytes::Bytes;
 use pharos_paxos::Slot;
-use pharos_replica::{OWN_PREFIX, PersistBatch, PersistRows, Snapshot};
+use pharos_replica::{
+    BadStore, OWN_PREFIX, PersistBatch, PersistRows, REGISTRY_KEY, Snapshot, Stored, is_damaged,
+};
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
 use pharos_znode::{RowError, State};
 use std::path::{Path, PathBuf};
@@ -16,16 +18,29 @@ use std::path::{Path, PathBuf};
 /// The tree is in memory, so the store is read once, at the start.
 const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
 
-/// What a member's state was when the store was last flushed.
-pub(crate) struct Loaded {
-    pub(crate) state: State,
-    pub(crate) own: Vec<(Bytes, Bytes)>,
-    pub(crate) applied: Slot,
+/// Why a store gives no state.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// It is damaged.
+    Damaged(BadStore),
+    /// Anything else.
+    Refused(ServerError),
+}
+
+impl LoadError {
+    /// For those who can do nothing about damage.
+    pub(crate) fn refused(self, dir: &Path) -> ServerError {
+        match self {
+            Self::Damaged(BadStore { why, .. }) => ServerError::DamagedStore { dir: dir.to_owned(), why },
+            Self::Refused(error) => error,
+        }
+    }
 }
 
 /// A store that a member can start from and write to.
 pub(crate) trait StateStore: Sink {
-    fn load(&mut self) -> Result<Loaded, ServerError>;
+    /// What a member's state was when the store was last flushed.
+    fn load(&mut self) -> Result<Stored, LoadError>;
 
     /// Gives every row to the function, in the order of the keys.
     fn each_row(&mut self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), ServerError>;
@@ -53,7 +68,9 @@ pub(crate) fn open_rocks(dir: &Path) -> Result<OnStore<RocksStore>, ServerError>
 
 fn refused(dir: &Path, error: &StoreError) -> ServerError {
     let why = with_sources(error);
-    if error.is_users_fault() {
+    if error.is_damage() {
+        ServerError::DamagedStore { dir: dir.to_owned(), why }
+    } else if error.is_users_fault() {
         ServerError::StoreRefused(why)
     } else {
         ServerError::Store { dir: dir.to_owned(), why }
@@ -90,19 +107,36 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
     }
 
     /// All rows are in memory twice while the tree is built from them.
-    fn load(&mut self) -> Result<Loaded, ServerError> {
+    fn load(&mut self) -> Result<Stored, LoadError> {
         let (mut rows, mut own) = (Vec::new(), Vec::new());
         let mut sort = |key: &[u8], value: &[u8]| {
             let row = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             if key.first() == Some(&OWN_PREFIX) { own.push(row) } else { rows.push(row) }
         };
-        self.each_row(&mut sort)?;
+        match self.each_row(&mut sort) {
+            Err(ServerError::DamagedStore { why, .. }) => {
+                // The rows of the replica come last, and who votes is in one of them.
+                let registry = self.store.get(REGISTRY_KEY).ok().flatten();
+                let own = registry.map(|row| (Bytes::from_static(REGISTRY_KEY), row)).into_iter().collect();
+                return Err(LoadError::Damaged(BadStore { why, own }));
+            }
+            read => read.map_err(LoadError::Refused)?,
+        }
         let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
-        let state = state.map_err(|error| match error {
-            RowError::Level(_) => ServerError::StoreRefused(format!("{}: {error}", self.dir.display())),
-            error => ServerError::Store { dir: self.dir.clone(), why: with_sources(&error) },
-        })?;
-        Ok(Loaded { state, own, applied: Slot(self.store.flushed()) })
+        match state {
+            Ok(state) => Ok(Stored { state, own, applied: Slot(self.store.flushed()) }),
+            Err(error @ RowError::Level(_)) => {
+                let why = format!("{}: {error}", self.dir.display());
+                Err(LoadError::Refused(ServerError::StoreRefused(why)))
+            }
+            Err(error) if is_damaged(&error) => {
+                Err(LoadError::Damaged(BadStore { why: with_sources(&error), own }))
+            }
+            Err(error) => {
+                let (dir, why) = (self.dir.clone(), with_sources(&error));
+                Err(LoadError::Refused(ServerError::Store { dir, why }))
+            }
+        }
     }
 }
 
@@ -191,7 +225,9 @@ mod tests {
         let mut store = OnStore::new(MemStore::new(), Path::new("memory"));
         store.fill(rows.into_iter().map(|(key, value)| (key, value.into())).collect(), Slot(9)).unwrap();
         store.finish_filling().unwrap();
-        let error = store.load().map(drop).unwrap_err();
+        let LoadError::Refused(error) = store.load().map(drop).unwrap_err() else {
+            panic!("it is no damage")
+        };
         assert!(error.is_users_fault());
         assert_eq!(
             error.to_string(),

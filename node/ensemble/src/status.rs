@@ -54,6 +54,9 @@ pub struct Identity {
     pub client_port: u16,
     /// The feature levels that it can carry out.
     pub feature_levels: LevelRange,
+    /// Whose data the directory had, until it was found damaged; it is kept until this member votes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gave_up: Option<GaveUp>,
 }
 
 /// Feature levels, both ends included.
@@ -82,6 +85,16 @@ impl Default for LevelRange {
     fn default() -> Self {
         Levels::KNOWN.into()
     }
+}
+
+/// An identity that a volume gave up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GaveUp {
+    /// The member that it was.
+    pub member_id: u32,
+    /// What was damaged, and where.
+    pub why: String,
 }
 
 /// An [`Id128`] that is written as hexadecimal digits.
@@ -407,6 +420,7 @@ mod tests {
             peer_port: 2888,
             client_port: 2181,
             feature_levels: LevelRange { min: 1, max: 2 },
+            gave_up: None,
         };
         let (volume, cluster) = ("ab".repeat(16), "01".repeat(16));
         assert_eq!(

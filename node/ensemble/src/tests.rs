@@ -1,5 +1,6 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
+mod damage;
 mod full;
 mod greetings;
 mod levels;

@@ -64,6 +64,11 @@ impl View {
         });
     }
 
+    /// What the volume was before is gone.
+    pub(crate) fn forget_former(&mut self) {
+        self.identity.gave_up = None;
+    }
+
     /// The settings that four-letter words show.
     pub(crate) fn settings(&self) -> Settings<'_> {
         self.context.settings()

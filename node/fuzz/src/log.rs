@@ -23,12 +23,21 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(mut image) = history.stop(&mut u) else { return };
     let before = image.clone();
     damages.iter().for_each(|damage| damage.inflict(&mut image, &history.earlier));
+    let stored = Slot(u.int_in_range(0..=history.now().hard.committed.0).unwrap_or(0));
+    let above = Wal::recover_above(CONFIG, &image, stored);
     match Wal::recover(CONFIG, &image) {
         Ok(recovery) => {
             history.check(&recovery, &image);
             goes_on(recovery, image, damages.is_empty());
         }
-        Err(error) => assert_ne!(before, image, "an undamaged log is refused: {error}"),
+        Err(error) => {
+            assert_ne!(before, image, "an undamaged log is refused: {error}");
+            if let Ok(recovery) = above {
+                let upto = recovery.forgotten.iter().map(|forgotten| forgotten.upto).max();
+                assert!(upto <= Some(stored), "a log begins after slots that nobody has");
+                history.check(&recovery, &image);
+            }
+        }
     }
 }
 

@@ -80,6 +80,22 @@ pub enum LogError {
     List(#[source] io::Error),
 }
 
+impl LogError {
+    /// Whether something that was written is not there as it was written. All else is for a person to put right: a disk
+    /// that does not answer may answer again, and what a later version or another volume wrote is whole.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::NoLog | Self::Missing { .. } | Self::Corrupt { .. } => true,
+            Self::UnknownFormat { .. }
+            | Self::UnknownRecord { .. }
+            | Self::ForeignVolume { .. }
+            | Self::Read { .. }
+            | Self::List(_) => false,
+        }
+    }
+}
+
 /// The slots that damage may have hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotRange {

@@ -10,7 +10,8 @@
 //! group   = 512-byte sectors, each stamped with segment use, group, place, chain and checksum, then padding
 //! ```
 //! A flipped bit in a header copy is healed from the seven others; one in the padding behind a group, in the
-//! unused rest of a segment or in a spare is harmless; one in a sector of a group is found and refused.
+//! unused rest of a segment or in a spare is harmless; one in a sector of a group is found: what comes before it is given
+//! up if the caller has it elsewhere, or else the log is refused.
 
 mod disk;
 mod error;
@@ -29,6 +30,6 @@ pub use disk::{BLOCK, DiskOp, DiskRead, FileName, SECTOR};
 pub use error::{LogError, SlotRange, Volume};
 pub use header::FORMAT;
 pub use plant::Plant;
-pub use recover::{Recovery, Replayed, Tail};
+pub use recover::{Forgotten, Recovery, Replayed, Salvage, Tail};
 pub use superblock::{Home, SUPERBLOCK_FORMAT, Superblock, SuperblockError};
 pub use wal::{Wal, WalConfig};

@@ -2,12 +2,13 @@
 //! chance. For tests and the simulator.
 //!
 //! A sector that was being written is, after the crash, the old one, the new one, or torn once at a word of
-//! eight bytes, from either side. After a sync that failed, sectors may be on no disk and yet be read, from a
+//! eight bytes, from either side; on a disk that writes blocks of 4 KiB, each of them is the old or the new one. After a sync that failed, sectors may be on no disk and yet be read, from a
 //! cache that holds them for clean, until the machine stops: the worst reader that recovery must stand.
 
-use crate::disk::{DiskOp, DiskRead, FileName, SECTOR};
-use std::collections::BTreeMap;
+use crate::disk::{BLOCK, DiskOp, DiskRead, FileName, SECTOR};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 
 const WORD: usize = 8;
 
@@ -15,6 +16,22 @@ const WORD: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct MemDisk {
     files: BTreeMap<FileName, File>,
+    /// Blocks are written whole or not at all.
+    whole_blocks: bool,
+    /// Where the last groups lie, of which the later one need not be durable: the last two writes behind a file's first
+    /// block that say anything.
+    last: VecDeque<(FileName, Range<usize>)>,
+}
+
+/// What a fault of the medium does to a block, long after it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// A bit of it is another one.
+    Flipped,
+    /// It never got there.
+    Lost,
+    /// It got to where another one was.
+    Misdirected,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,6 +61,11 @@ impl MemDisk {
         Self::default()
     }
 
+    /// From here on it writes blocks of 4 KiB whole or not at all.
+    pub fn write_whole_blocks(&mut self) {
+        self.whole_blocks = true;
+    }
+
     /// Executes the operations in order.
     pub fn execute(&mut self, ops: &[DiskOp]) -> io::Result<()> {
         ops.iter().try_for_each(|op| self.execute_one(op))
@@ -55,7 +77,18 @@ impl MemDisk {
             DiskOp::Create { file, size } => {
                 self.files.insert(*file, File { durable: vec![0; *size as usize], ..File::default() });
             }
-            DiskOp::Write { file, offset, data } => self.file_mut(*file)?.write(*offset as usize, data)?,
+            DiskOp::Write { file, offset, data } => {
+                let offset = *offset as usize;
+                self.file_mut(*file)?.write(offset, data)?;
+                if offset >= BLOCK && data.iter().any(|byte| *byte != 0) {
+                    let place = (*file, offset..offset + data.len());
+                    self.last.retain(|other| *other != place);
+                    self.last.push_back(place);
+                    if self.last.len() > 2 {
+                        self.last.pop_front();
+                    }
+                }
+            }
             DiskOp::Sync { file } => self.file_mut(*file)?.sync(),
             DiskOp::Remove { file } => {
                 self.files.remove(file).ok_or_else(not_found)?;
@@ -68,7 +101,11 @@ impl MemDisk {
     pub fn crash(&mut self, rng: &mut dyn FnMut() -> u64) -> Crash {
         let mut crash = Crash::default();
         for file in self.files.values_mut() {
-            file.crash(rng, &mut crash);
+            if self.whole_blocks {
+                file.crash_by_block(rng, &mut crash);
+            } else {
+                file.crash(rng, &mut crash);
+            }
         }
         crash
     }
@@ -119,6 +156,38 @@ impl MemDisk {
         Ok(())
     }
 
+    /// Something happens to a durable block. It may be the last group's if the damage shows; a disk that loses the last
+    /// thing it was told to keep cannot be told from one that was never told. False if there is no such block.
+    pub fn rot(&mut self, rot: Rot, rng: &mut dyn FnMut() -> u64) -> io::Result<bool> {
+        let spared = |file: FileName, at: usize| {
+            rot != Rot::Flipped && self.last.iter().any(|(of, range)| *of == file && range.contains(&at))
+        };
+        let mut blocks = Vec::new();
+        for (name, file) in &self.files {
+            let written = file.durable.chunks_exact(BLOCK).enumerate();
+            let written = written.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+            let places = written.map(|(no, _)| no * BLOCK).filter(|at| !spared(*name, *at));
+            // A header is repeated, so that losing one copy is nothing; and it is written before a group is.
+            blocks.extend(places.filter(|at| *at > 0).map(|at| (*name, at)));
+        }
+        let mut some = || (!blocks.is_empty()).then(|| blocks[(rng() % blocks.len() as u64) as usize]);
+        let (Some((file, at)), Some(to)) = (some(), some()) else { return Ok(false) };
+        match rot {
+            Rot::Flipped => {
+                let bytes = &self.file_mut(file)?.durable[at..at + BLOCK];
+                let used = SECTOR * bytes.chunks(SECTOR).take_while(|sector| sector[0] != 0).count();
+                self.flip(file, at * 8 + (rng() % (8 * used.max(SECTOR) as u64)) as usize)?;
+            }
+            Rot::Lost => self.file_mut(file)?.durable[at..at + BLOCK].fill(0),
+            Rot::Misdirected => {
+                let block = self.file_mut(file)?.durable[at..at + BLOCK].to_vec();
+                self.file_mut(file)?.durable[at..at + BLOCK].fill(0);
+                self.file_mut(to.0)?.durable[to.1..to.1 + BLOCK].copy_from_slice(&block);
+            }
+        }
+        Ok(true)
+    }
+
     fn file_mut(&mut self, file: FileName) -> io::Result<&mut File> {
         self.files.get_mut(&file).ok_or_else(not_found)
     }
@@ -163,6 +232,23 @@ impl File {
     fn sync(&mut self) {
         for (no, sector) in std::mem::take(&mut self.unsynced) {
             self.durable[no * SECTOR..(no + 1) * SECTOR].copy_from_slice(&sector);
+        }
+    }
+
+    fn crash_by_block(&mut self, rng: &mut dyn FnMut() -> u64, crash: &mut Crash) {
+        self.believed.clear();
+        let per_block = BLOCK / SECTOR;
+        let mut fate = (usize::MAX, false);
+        for (no, sector) in std::mem::take(&mut self.unsynced) {
+            if fate.0 != no / per_block {
+                fate = (no / per_block, rng().is_multiple_of(2));
+            }
+            if fate.1 {
+                self.durable[no * SECTOR..(no + 1) * SECTOR].copy_from_slice(&sector);
+                crash.kept += 1;
+            } else {
+                crash.lost += 1;
+            }
         }
     }
 

@@ -39,4 +39,6 @@ plants! {
     RefusesHalfHeader refuses_half_header
     /// What recovery has read is taken for durable, although after a failed sync it may be in the cache alone.
     TrustsTheCache trusts_the_cache
+    /// A log that begins after damage takes what it has accepted for all that it has promised.
+    RepairForgetsPromise repair_forgets_promise
 }

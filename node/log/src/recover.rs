@@ -11,6 +11,10 @@
 //!
 //! A file that is shorter than its header says was cut, and is refused as well.
 //!
+//! Damage in an older segment, or its absence, loses nothing if the caller has all slots up to the next segment that is
+//! there: that one's header repeats the hard state, and all later ones are intact. Then the log begins with that segment,
+//! as if it had been trimmed up to there; what came before is removed and said.
+//!
 //! What cannot be seen from here: a disk that loses the whole last group after a sync, or a newest segment
 //! that someone deleted or cut within its header. All look like a log that ended earlier; a leader notices that a
 //! member has less than it acknowledged.
@@ -46,6 +50,45 @@ pub struct Recovery {
     pub ops: Vec<DiskOp>,
     /// What was read.
     pub replayed: Replayed,
+    /// Damage that was passed over, since nothing but slots that the caller has was lost by it.
+    pub forgotten: Vec<Forgotten>,
+}
+
+/// A damaged or missing part of the log that nobody needs any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// What is wrong with it.
+    pub damage: String,
+    /// The log begins after this slot, which the caller has.
+    pub upto: Slot,
+}
+
+/// A damaged log, as far as it can be read.
+#[derive(Debug)]
+pub struct Salvage {
+    /// Where reading ended, and why.
+    pub damage: LogError,
+    /// The hard state up to there. Later promises may be lost.
+    pub hard: HardState,
+    /// Slots up to here are not in the log.
+    pub trimmed: Slot,
+    /// The slots after that, up to the damage.
+    pub entries: Vec<Entry>,
+}
+
+impl Salvage {
+    /// A new log that holds what could be read, and the operations that make it in an empty directory.
+    #[must_use]
+    pub fn rewritten(&self, config: WalConfig) -> (Wal, Vec<DiskOp>) {
+        let (mut wal, mut ops) = Wal::format(config);
+        let reset = (self.trimmed > Slot::ZERO).then_some(LogOp::Reset { after: self.trimmed });
+        let entries = self.entries.iter().cloned().map(LogOp::Append);
+        let HardState { promised, accepted, committed } = self.hard;
+        let hard = [LogOp::Accepted(accepted), LogOp::Promised(promised), LogOp::Committed(committed)];
+        let group: Vec<LogOp> = reset.into_iter().chain(entries).chain(hard).collect();
+        wal.append(&group, &mut ops);
+        (wal, ops)
+    }
 }
 
 /// How the log ended.
@@ -78,37 +121,55 @@ pub struct Replayed {
 impl Wal {
     /// Reads the log. The result depends on the disk alone: until `ops` are executed it can be repeated.
     pub fn recover(config: WalConfig, disk: &dyn DiskRead) -> Result<Recovery, LogError> {
-        Self::recover_with(config, disk, Plant::None)
+        Self::recover_with(config, disk, Slot::ZERO, Plant::None)
+    }
+
+    /// The same for a caller that has the slots up to `stored` elsewhere, durably: damage that hits nothing else is passed
+    /// over.
+    ///
+    /// # Errors
+    /// As without.
+    pub fn recover_above(config: WalConfig, disk: &dyn DiskRead, stored: Slot) -> Result<Recovery, LogError> {
+        Self::recover_with(config, disk, stored, Plant::None)
     }
 
     /// The same, with a known bug.
     ///
     /// # Errors
     /// As without.
-    pub fn recover_with(config: WalConfig, disk: &dyn DiskRead, plant: Plant) -> Result<Recovery, LogError> {
-        let files = survey(&config, disk, plant)?;
-        let newest = *files.used.keys().next_back().ok_or(LogError::NoLog)?;
-        let reader = Reader { config, disk, files, plant };
-        let last = reader.parse(newest, None)?;
-        let mut floor = last.floors().fold(reader.header(newest)?.floor, SegmentNo::max);
-        while last.damage.is_some() && !reader.files.used.contains_key(&floor) {
-            floor.0 += 1; // The record that gave it up may be behind the damage, which is what to report.
+    pub fn recover_with(
+        config: WalConfig,
+        disk: &dyn DiskRead,
+        stored: Slot,
+        plant: Plant,
+    ) -> Result<Recovery, LogError> {
+        let (reader, last) = Reader::open(config, disk, plant)?;
+        let Reading { replay, forgotten, stopped } = reader.read(&last, stored);
+        match stopped {
+            Some(error) => Err(error),
+            None => Ok(replay.finish(&reader, &last, forgotten)),
         }
-        let mut replay = Replay::new(reader.header(floor)?, floor);
-        let mut next = floor;
-        while next < newest {
-            let after = SegmentNo(next.0 + 1);
-            let parsed = reader.parse(next, Some(reader.header(after)?))?;
-            replay.segment(&reader, parsed)?;
-            next = after;
+    }
+
+    /// What can be read of a log that is damaged, up to the damage; none of its entries, if the caller has all that can be
+    /// read and more. Nothing on the disk changes.
+    ///
+    /// # Errors
+    /// When nothing can be read.
+    pub fn salvage(
+        config: WalConfig,
+        disk: &dyn DiskRead,
+        stored: Slot,
+    ) -> Result<Option<Salvage>, LogError> {
+        let (reader, last) = Reader::open(config, disk, Plant::None)?;
+        let Reading { replay, stopped, .. } = reader.read(&last, stored);
+        let Replay { ledger: Ledger { mut hard, end, segments }, mut entries, .. } = replay;
+        let mut trimmed = segments.front().map_or(end, |segment| segment.base);
+        if end < stored {
+            entries.clear();
+            (trimmed, hard.committed) = (stored, stored);
         }
-        let healed = reader.heal(&last);
-        let tail = match last.remains {
-            0 => Tail::Clean,
-            length => Tail::Torn { file: last.file, offset: last.end, length },
-        };
-        replay.segment(&reader, last)?;
-        Ok(replay.finish(&reader, tail, healed))
+        Ok(stopped.map(|damage| Salvage { damage, hard, trimmed, entries }))
     }
 }
 
@@ -206,15 +267,26 @@ fn uses(config: &WalConfig, bytes: &Bytes) -> impl Iterator<Item = SegmentNo> {
     sectors(bytes, BLOCK as u64).filter_map(move |(offset, sector)| stamper.any_use(offset, sector))
 }
 
-/// Reads segments, without a view of what their records mean.
+/// Reads segments.
 struct Reader<'a> {
     config: WalConfig,
     disk: &'a dyn DiskRead,
     files: Files,
+    /// The oldest segment of the log.
+    floor: SegmentNo,
     plant: Plant,
 }
 
+/// What came of reading the log.
+struct Reading {
+    replay: Replay,
+    forgotten: Vec<Forgotten>,
+    /// Why reading ended early.
+    stopped: Option<LogError>,
+}
+
 /// The groups of a segment, as far as they could be read.
+#[derive(Clone)]
 struct Parsed {
     no: SegmentNo,
     file: FileName,
@@ -228,11 +300,13 @@ struct Parsed {
     last: Option<(u64, Bytes)>,
 }
 
+#[derive(Clone)]
 struct Group {
     offset: u64,
     payload: Bytes,
 }
 
+#[derive(Clone)]
 struct Damage {
     offset: u64,
     what: &'static str,
@@ -254,7 +328,67 @@ enum Next {
     Damaged(&'static str),
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Finds where the log begins and ends, and reads its newest segment.
+    fn open(config: WalConfig, disk: &'a dyn DiskRead, plant: Plant) -> Result<(Self, Parsed), LogError> {
+        let files = survey(&config, disk, plant)?;
+        let newest = *files.used.keys().next_back().ok_or(LogError::NoLog)?;
+        let mut reader = Self { config, disk, files, floor: newest, plant };
+        let last = reader.parse(newest, None)?;
+        reader.floor = last.floors().fold(reader.header(newest)?.floor, SegmentNo::max);
+        while last.damage.is_some() && !reader.files.used.contains_key(&reader.floor) {
+            reader.floor.0 += 1; // The record that gave it up may be behind the damage, which is what to report.
+        }
+        Ok((reader, last))
+    }
+
+    /// Reads the log from its floor, or from after damage that hits nothing but slots up to `stored`.
+    fn read(&self, last: &Parsed, stored: Slot) -> Reading {
+        let (mut from, mut forgotten) = (self.floor, Vec::new());
+        loop {
+            let mut replay = Replay::new(self.files.used.get(&from).map(|(_, header, _)| *header), from);
+            let Err((at, error)) = self.replay(&mut replay, from, last) else {
+                return Reading { replay, forgotten, stopped: None };
+            };
+            let later = self.files.used.range(SegmentNo(at.0 + 1)..);
+            // Not always the next one: what that begins after may have been cut later.
+            let mut goes_on = later.filter(|(_, (_, header, _))| header.end <= stored && error.is_damage());
+            match goes_on.next() {
+                Some((next, (_, header, _))) => {
+                    forgotten.push(Forgotten { damage: error.to_string(), upto: header.end });
+                    from = *next;
+                }
+                None => return Reading { replay, forgotten, stopped: Some(error) },
+            }
+        }
+    }
+
+    /// Gives all records from a segment on their meaning, or says in which segment that ends, and why.
+    fn replay(
+        &self,
+        replay: &mut Replay,
+        from: SegmentNo,
+        last: &Parsed,
+    ) -> Result<(), (SegmentNo, LogError)> {
+        let mut next = from;
+        self.header(next).map_err(|error| (next, error))?;
+        while next < last.no {
+            let after = SegmentNo(next.0 + 1);
+            let header = self.header(after).map_err(|error| (after, error))?;
+            let parsed = self.parse(next, Some(header)).map_err(|error| (next, error))?;
+            replay.segment(self, parsed).map_err(|error| (next, error))?;
+            if !replay.is_continued_by(&header) {
+                let (file, ..) = self.files.used[&after];
+                return Err((
+                    next,
+                    replay.corrupt(file, 0, "a header does not continue the segment before it"),
+                ));
+            }
+            next = after;
+        }
+        replay.segment(self, last.clone()).map_err(|error| (next, error))
+    }
+
     fn header(&self, no: SegmentNo) -> Result<Header, LogError> {
         self.files.used.get(&no).map(|(_, header, _)| *header).ok_or_else(|| self.missing(no))
     }
@@ -315,11 +449,26 @@ impl Reader<'_> {
         Ok(parsed)
     }
 
+    /// The files that the log does not need, and which of them are spares. One that was damaged is used no more.
+    fn idle(&self, ledger: &Ledger, from: SegmentNo) -> Vec<(FileName, bool)> {
+        let live: BTreeSet<FileName> = ledger.segments.iter().map(|segment| segment.file).collect();
+        let given_up: BTreeSet<FileName> =
+            self.files.used.range(self.floor..from).map(|(_, (file, ..))| *file).collect();
+        let mut wanted = self.config.spare_segments;
+        let idle = self.files.lengths.iter().filter(|(file, _)| !live.contains(file));
+        let sort = idle.map(|(file, length)| {
+            let fits = *length == self.config.segment_bytes && !given_up.contains(file) && wanted > 0;
+            wanted -= usize::from(fits);
+            (*file, fits)
+        });
+        sort.collect()
+    }
+
     /// The one rewrite of bytes that may have been acknowledged: equal bytes, so a tear changes nothing.
-    fn heal(&self, newest: &Parsed) -> Vec<DiskOp> {
+    fn heal(&self, from: SegmentNo, newest: &Parsed) -> Vec<DiskOp> {
         let file = newest.file;
         let mut ops = Vec::new();
-        for (file, header, health) in self.files.used.range(..newest.no).map(|(_, used)| *used) {
+        for (file, header, health) in self.files.used.range(from..newest.no).map(|(_, used)| *used) {
             if health == Health::Patchy {
                 ops.extend([DiskOp::Write { file, offset: 0, data: header.encode() }, DiskOp::Sync { file }]);
             }
@@ -444,32 +593,34 @@ impl Scan<'_> {
 struct Replay {
     ledger: Ledger,
     entries: Vec<Entry>,
-    floor: SegmentNo,
+    /// The first segment that is read.
+    from: SegmentNo,
     group: GroupNo,
     chain: Chain,
     replayed: Replayed,
 }
 
 impl Replay {
-    fn new(first: Header, floor: SegmentNo) -> Self {
+    fn new(first: Option<Header>, from: SegmentNo) -> Self {
+        let (hard, end) = first.map_or((HardState::EMPTY, Slot::ZERO), |first| (first.hard, first.end));
         Self {
-            ledger: Ledger { hard: first.hard, end: first.end, segments: VecDeque::new() },
+            ledger: Ledger { hard, end, segments: VecDeque::new() },
             entries: Vec::new(),
-            floor,
-            group: first.first,
-            chain: first.before,
+            from,
+            group: first.map_or(GroupNo(1), |first| first.first),
+            chain: first.map_or(Chain(0), |first| first.before),
             replayed: Replayed::default(),
         }
+    }
+
+    fn is_continued_by(&self, next: &Header) -> bool {
+        (next.first, next.before, next.end, next.hard)
+            == (self.group, self.chain, self.ledger.end, self.ledger.hard)
     }
 
     fn segment(&mut self, reader: &Reader<'_>, parsed: Parsed) -> Result<(), LogError> {
         let header = reader.header(parsed.no)?;
         let (no, file, base) = (parsed.no, parsed.file, header.end);
-        if (header.first, header.before, header.end, header.hard)
-            != (self.group, self.chain, self.ledger.end, self.ledger.hard)
-        {
-            return Err(self.corrupt(file, 0, "a header does not continue the segment before it"));
-        }
         let size = reader.files.lengths[&file];
         self.ledger.segments.push_back(Segment { no, file, size, used: parsed.end, base, last: base });
         self.replayed.segments += 1;
@@ -514,34 +665,41 @@ impl Replay {
         corrupt(file, offset, what, self.ledger.end.next(), None)
     }
 
-    fn finish(self, reader: &Reader<'_>, tail: Tail, mut ops: Vec<DiskOp>) -> Recovery {
-        let live: BTreeSet<FileName> = self.ledger.segments.iter().map(|segment| segment.file).collect();
-        let config = reader.config;
-        let mut spares = BTreeSet::new();
-        for (file, length) in reader.files.lengths.iter().filter(|(file, _)| !live.contains(file)) {
-            if *length == config.segment_bytes && spares.len() < config.spare_segments {
-                spares.insert(*file);
-            } else {
-                ops.push(DiskOp::Remove { file: *file });
-            }
+    fn finish(mut self, reader: &Reader<'_>, last: &Parsed, forgotten: Vec<Forgotten>) -> Recovery {
+        let mut ops = reader.heal(self.from, last);
+        let tail = match last.remains {
+            0 => Tail::Clean,
+            length => Tail::Torn { file: last.file, offset: last.end, length },
+        };
+        if !forgotten.is_empty() && reader.plant.repair_forgets_promise() {
+            self.ledger.hard.promised = self.ledger.hard.accepted;
         }
         let next_file = FileName(reader.files.lengths.keys().next_back().map_or(0, |file| file.0) + 1);
+        let mut wal = Wal {
+            config: reader.config,
+            ledger: self.ledger,
+            floor: reader.floor,
+            group: self.group,
+            chain: self.chain,
+            spares: BTreeSet::new(),
+            next_file,
+        };
+        let mut idle = reader.idle(&wal.ledger, self.from);
+        wal.spares = idle.extract_if(.., |(_, spare)| *spare).map(|(file, _)| file).collect();
+        // First of all, so that nobody takes a damaged file for a spare; where one is missing it is passed over as well.
+        ops.extend(idle.into_iter().map(|(file, _)| DiskOp::Remove { file }));
+        if self.from > reader.floor {
+            wal.raise_floor(self.from, &mut ops);
+        }
         Recovery {
-            hard: self.ledger.hard,
-            trimmed: self.ledger.trimmed(),
+            hard: wal.ledger.hard,
+            trimmed: wal.ledger.trimmed(),
             entries: self.entries,
             tail,
             ops,
             replayed: self.replayed,
-            wal: Wal {
-                config,
-                ledger: self.ledger,
-                floor: self.floor,
-                group: self.group,
-                chain: self.chain,
-                spares,
-                next_file,
-            },
+            forgotten,
+            wal,
         }
     }
 }

@@ -97,8 +97,7 @@ impl Wal {
         }
         // The new floor must be durable before the old segments are removed or used again.
         let floor = self.ledger.segments[dead].no;
-        self.write_group(&group::encode_floor(self.ledger.end, floor), out);
-        self.floor = floor;
+        self.raise_floor(floor, out);
         for segment in self.ledger.segments.drain(..dead).collect::<Vec<_>>() {
             if segment.size == self.config.segment_bytes && self.spares.len() < self.config.spare_segments {
                 self.spares.insert(segment.file);
@@ -187,6 +186,12 @@ impl Wal {
     #[must_use]
     pub fn segments(&self) -> usize {
         self.ledger.segments.len()
+    }
+
+    /// Notes that older segments are no longer part of the log.
+    pub(crate) fn raise_floor(&mut self, floor: SegmentNo, out: &mut Vec<DiskOp>) {
+        self.write_group(&group::encode_floor(self.ledger.end, floor), out);
+        self.floor = floor;
     }
 
     fn write_group(&mut self, payload: &[u8], out: &mut Vec<DiskOp>) {

@@ -74,11 +74,9 @@ impl Holdings {
     /// When it does not make a member.
     pub fn of(boot: &Boot) -> Result<Self, GenerationError> {
         check_boot(boot, Levels::KNOWN).map_err(StartError::Level)?;
+        boot.check()?;
         let flushed = find_founding(boot)?;
         let mut registry = find_registry(boot, &flushed)?;
-        if boot.log.trimmed > boot.applied {
-            return Err(StartError::Gap { trimmed: boot.log.trimmed, applied: boot.applied }.into());
-        }
         let installed = snapshot::installed(&boot.own).map_err(StartError::Founding)?;
         let end = boot.log_end().max(installed);
         if end == Slot::ZERO {

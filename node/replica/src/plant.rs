@@ -75,6 +75,12 @@ plants! {
     RaisesTooEarly pub(crate) raises_too_early
     /// Commands are carried out by the highest level that the member can do.
     LevelFromLocalFlag pub(crate) level_from_local_flag
+    /// The last group of a log is cut where it is damaged, and the member votes on as if it had never acknowledged it.
+    DamagedKeepsVoting
+    #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code, reason = "the log has this bug only with the feature"))]
+    pub(crate) damaged_keeps_voting
+    /// A damaged store is emptied, although the log does not hold all that it held.
+    EmptiesDamagedStore pub(crate) empties_damaged_store
 }
 
 impl Plant {
@@ -82,6 +88,15 @@ impl Plant {
     #[must_use]
     pub fn is_of_levels(self) -> bool {
         self.raises_too_early() || self.level_from_local_flag()
+    }
+
+    /// The log is read with the bug of its own that this one comes to.
+    pub(crate) fn log(self) -> pharos_log::Plant {
+        #[cfg(feature = "planted-bugs")]
+        if self.damaged_keeps_voting() {
+            return pharos_log::Plant::CutsCorruptTail;
+        }
+        pharos_log::Plant::None
     }
 
     pub(crate) fn core(self) -> pharos_paxos::Plant {

@@ -34,7 +34,7 @@ use thiserror::Error;
 pub const OWN_PREFIX: u8 = 0xff;
 pub(crate) const FOUNDING_KEY: &[u8] = b"\xfffounding";
 /// The own row of the list of members, as of the store's applied slot.
-pub(crate) const REGISTRY_KEY: &[u8] = b"\xffregistry";
+pub const REGISTRY_KEY: &[u8] = b"\xffregistry";
 
 /// What a member is told by whoever drives it.
 #[derive(Clone, Debug)]
@@ -111,6 +111,14 @@ pub enum StartError {
         /// The store's last slot.
         applied: Slot,
     },
+    /// The log has lost its end.
+    #[error("the log ends at slot {end} but the store holds slot {applied}; the log lost its end")]
+    Behind {
+        /// The log's last slot.
+        end: Slot,
+        /// The store's last slot.
+        applied: Slot,
+    },
     /// The list of members cannot be read.
     #[error("list of members: {0}")]
     Registry(WireError),
@@ -170,15 +178,13 @@ impl Replica {
     /// When the disk does not hold a member that can go on; see [`StartError`].
     pub fn start(cfg: ReplicaConfig, boot: Boot, now: Now) -> Result<Self, StartError> {
         check_boot(&boot, cfg.levels)?;
+        boot.check()?;
         let founding = find_founding(&boot)?;
         let registry = find_registry(&boot, &founding)?;
         // What peers are told from the start is the generation that the log leads to.
         let founding = generation::newest(founding, &boot)?;
         let log_end = boot.log_end();
         let Boot { log, state, own, applied, .. } = boot;
-        if log.trimmed > applied {
-            return Err(StartError::Gap { trimmed: log.trimmed, applied });
-        }
         let mut hard = log.hard;
         // What the log holds up to a state that was installed may never have been chosen.
         let installed = snapshot::installed(&own)?;

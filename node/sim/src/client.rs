@@ -52,6 +52,8 @@ pub(crate) struct Client {
     pub(crate) timeout_ms: i32,
     /// It only reads, so nothing of its own ever holds its answers back.
     reader: bool,
+    /// Some of what it writes takes several blocks of a disk.
+    pub(crate) writes_much: bool,
     asked: VecDeque<Asked>,
     next_xid: i32,
     serial: u32,
@@ -64,6 +66,8 @@ pub(crate) struct Client {
 }
 
 const ROOMS: u64 = 6;
+/// So many times eight bytes are more than a block.
+const MUCH: usize = 700;
 
 impl Client {
     pub(crate) fn new(timeout_ms: i32, reader: bool) -> Self {
@@ -73,6 +77,7 @@ impl Client {
             password: [0; 16],
             timeout_ms,
             reader,
+            writes_much: false,
             asked: VecDeque::new(),
             next_xid: 1,
             serial: 0,
@@ -124,6 +129,8 @@ impl Client {
         let deep = format!("{path}/{}", rng.below(3));
         let path = if rng.per_mille(400) { deep } else { path };
         let value = rng.bits().to_le_bytes();
+        let much = self.writes_much && value[0].is_multiple_of(8);
+        let value = value.repeat(if much { MUCH } else { 1 });
         let acl = vec![AclRef { perms: 31, scheme: Some("world"), id: Some("anyone") }];
         let create =
             |flags: i32| Create { path: Some(&path), data: Some(&value), acl: Some(acl.clone()), flags };

@@ -155,6 +155,36 @@ coverage! {
     ttl_nodes_refused,
     /// Nodes whose time to live was over, and that were deleted.
     nodes_swept,
+    /// Crashes within a group on a disk that writes sector by sector, of which some got there.
+    torn_between_sectors,
+    /// The same on a disk that writes blocks of 4 KiB.
+    torn_between_blocks,
+    /// Bits of a log that turned over long after they were written.
+    flipped_blocks,
+    /// Blocks of a log that were never written although the disk said so.
+    lost_blocks,
+    /// Blocks of a log that were written over others.
+    misdirected_blocks,
+    /// Rows of a store that changed by themselves.
+    changed_rows,
+    /// Rows of a store that were not there any more.
+    lost_rows,
+    /// Writes to the log that failed, and ended the process.
+    failed_writes,
+    /// Syncs of the log that failed, and ended the process.
+    failed_syncs,
+    /// Spare segments for which there was no room.
+    spares_refused,
+    /// Processes that ended since the log had no segment left and the disk no room for one.
+    logs_without_room,
+    /// Disks that completed nothing for seconds.
+    hung_disks,
+    /// Logs that went on after damage, since the store had what was damaged.
+    logs_mended,
+    /// Stores that were made anew from the log.
+    stores_mended,
+    /// Volumes that were damaged and became another member's.
+    identities_given_up,
     /// Links that came about only once the other side knew who asked.
     turned_away,
 }

@@ -6,12 +6,13 @@
 use crate::reference::Seen;
 use crate::rng::Rng;
 use bytes::Bytes;
-use pharos_log::mem::{Crash, MemDisk};
+use pharos_log::mem::{Crash, MemDisk, Rot};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, GenerationError, Holdings, Level, Levels, NewGeneration, Now, OWN_PREFIX, PersistBatch,
-    PersistRows, Plant, Replica, ReplicaConfig, Snapshot, StartError,
+    BadStore, Boot, Damage, Fate, Found, Founding, GenerationError, Holdings, Level, Levels, NewGeneration,
+    Now, OWN_PREFIX, PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, Snapshot, StartError, Stored,
+    inspect, is_damaged,
 };
 use pharos_znode::State;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,10 +43,52 @@ pub(crate) struct Member {
     pub(crate) levels: Levels,
     /// A version that can do all has run here, and may have said so.
     pub(crate) promised_newest: bool,
+    /// What its volume holds may not be what was written.
+    pub(crate) damage: Option<Harm>,
+    /// What its disk does not do until then.
+    pub(crate) trouble: Trouble,
+    /// Its disk writes blocks of 4 KiB whole or not at all; else sectors, which can tear.
+    pub(crate) whole_blocks: bool,
     /// It was removed and is switched off for good.
     pub(crate) retired: bool,
     /// Of what it has told of itself, what was counted.
     pub(crate) told: Told,
+}
+
+/// What was done to what a volume holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Harm {
+    Log(Rot),
+    /// A row of the store is another one.
+    Row,
+    /// A row of the store is not there.
+    NoRow,
+}
+
+/// What a disk does not do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trouble {
+    /// The next operation of the log fails.
+    pub(crate) fails: bool,
+    /// Until then nothing is completed.
+    pub(crate) hangs_until: u64,
+    /// Until then there is no room for another file.
+    pub(crate) full_until: u64,
+}
+
+/// What came of an operation of the log.
+pub(crate) enum Step {
+    /// The request that is durable now, if any, and whether there is more to do.
+    Done(Option<IoId>, bool),
+    /// The disk refuses, and the process ends.
+    Failed(Refusal),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Write,
+    Sync,
+    Room,
 }
 
 /// What a machine that joins is given: the ensemble, without its secret, and where to find it.
@@ -90,6 +133,10 @@ pub(crate) enum Started {
     Blank,
     /// The disk holds what the version cannot carry out.
     Beyond,
+    /// The volume is damaged: it is as good as an empty one.
+    GaveUp,
+    /// The volume is damaged, and the member may be one without which there is no majority: it waits for a person.
+    Refused,
     /// From the beginning of the log.
     FromLog,
     /// From a cut in the store.
@@ -97,6 +144,20 @@ pub(crate) enum Started {
         /// The log ends before the cut: what brought the state had no time to cut the log.
         ahead: bool,
     },
+}
+
+/// What a start passed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mended {
+    /// Damage in the log that the store made superfluous.
+    pub(crate) log: bool,
+    /// A damaged store that the log made superfluous.
+    pub(crate) store: bool,
+}
+
+enum Opened {
+    Member(Box<Boot>, Mended),
+    Damaged(Damage),
 }
 
 /// How fast the members of a run are, and how slow their disks can be.
@@ -201,6 +262,9 @@ impl Member {
             lost: false,
             levels: Levels::KNOWN,
             promised_newest: false,
+            damage: None,
+            trouble: Trouble::default(),
+            whole_blocks: false,
             retired: false,
             told: Told::default(),
         }
@@ -215,6 +279,12 @@ impl Member {
         self.levels = Levels::KNOWN.up_to(max);
     }
 
+    /// Its disk is of that kind.
+    pub(crate) fn write_whole_blocks(&mut self) {
+        self.whole_blocks = true;
+        self.disk.write_whole_blocks();
+    }
+
     /// The volume is gone; a new, empty one takes its place.
     pub(crate) fn lose_volume(&mut self) {
         self.disk = blank_disk(self.volume);
@@ -222,6 +292,44 @@ impl Member {
         self.rows.clear();
         self.flushed = Slot::ZERO;
         self.lost = true;
+        self.damage = None;
+    }
+
+    /// Something happens to what the volume of a machine that is off holds. False if there is nothing that it could
+    /// happen to.
+    pub(crate) fn harm(&mut self, harm: Harm, rng: &mut Rng) -> bool {
+        assert!(self.process.is_none(), "what a process has in memory is not on the disk");
+        let done = match harm {
+            Harm::Log(rot) => self.disk.rot(rot, &mut || rng.bits()).expect("a block of the disk was harmed"),
+            Harm::Row | Harm::NoRow => self.harm_store(harm, rng),
+        };
+        if done {
+            self.damage = Some(harm);
+        }
+        done
+    }
+
+    /// Of the rows that make the state: of its own the store checks itself.
+    fn harm_store(&mut self, harm: Harm, rng: &mut Rng) -> bool {
+        let keys: Vec<Bytes> = self.rows.keys().filter(|key| key[0] != OWN_PREFIX).cloned().collect();
+        if keys.is_empty() {
+            return false;
+        }
+        let key = rng.pick(&keys);
+        if harm == Harm::NoRow {
+            return self.rows.remove(key).is_some();
+        }
+        // The first row, whose key is its table alone, ends with the feature level.
+        let level = if key.len() == 1 { 4 } else { 0 };
+        let Some(value) = self.rows.get_mut(key).filter(|value| value.len() > 1 + level) else {
+            return false;
+        };
+        let mut bytes = value.to_vec();
+        // Version and level stay what they are: a later one is refused by name.
+        let at = 1 + rng.below((bytes.len() - 1 - level) as u64) as usize;
+        bytes[at] ^= 1 << rng.below(8);
+        *value = bytes.into();
+        true
     }
 
     /// Founds the member a second time, which a permit that is void must prevent.
@@ -238,8 +346,11 @@ impl Member {
         rng: &mut Rng,
         pace: Pace,
         plant: Plant,
-    ) -> Result<Started, String> {
-        let boot_from = self.read()?;
+    ) -> Result<(Started, Mended), String> {
+        let (boot_from, mended) = match self.read(plant)? {
+            Opened::Member(boot, mended) => (*boot, mended),
+            Opened::Damaged(damage) => return Ok((self.bear(&damage), Mended::default())),
+        };
         let boot = rng.bits();
         let config = ReplicaConfig {
             me: self.id,
@@ -258,8 +369,8 @@ impl Member {
         let founded = boot_from.is_founded();
         let log_end = boot_from.log.entries.last().map_or(boot_from.log.trimmed, |entry| entry.slot);
         let replica = match Replica::start(config, boot_from, now) {
-            Err(StartError::NotFounded) if self.lost => return Ok(Started::Blank),
-            Err(StartError::Level(_)) => return Ok(Started::Beyond),
+            Err(StartError::NotFounded) if self.lost => return Ok((Started::Blank, mended)),
+            Err(StartError::Level(_)) => return Ok((Started::Beyond, mended)),
             started => started.map_err(|e| e.to_string())?,
         };
         self.promised_newest |= self.levels.max == Level::NEWEST;
@@ -273,27 +384,67 @@ impl Member {
         let (log, spare, persist) = (VecDeque::new(), None, None);
         self.process = Some(Process { replica, boot, log, spare, persist, roster });
         let ahead = self.flushed > log_end;
-        Ok(if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog })
+        let started = if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog };
+        Ok((started, mended))
     }
 
-    /// What is on the disk, made fit to be written.
-    fn read(&mut self) -> Result<Boot, String> {
-        let log = Wal::recover(wal_config(self.volume), &self.disk).map_err(|e| format!("recovery: {e}"))?;
-        self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
+    /// What is on the disk, made fit to be written. Nothing but harm may show as damage.
+    fn read(&mut self, plant: Plant) -> Result<Opened, String> {
+        let config = wal_config(self.volume);
+        let found = inspect(self.id, config, &self.disk, self.stored()?, plant);
+        let (mut boot, store) = match found.map_err(|e| format!("recovery: {e}"))? {
+            Found::Sound(boot) => (boot, false),
+            Found::StoreToEmpty { boot, .. } => {
+                self.rows = boot.own.iter().cloned().collect();
+                self.flushed = boot.applied;
+                (boot, true)
+            }
+            Found::Damaged(damage) if self.damage.is_none() => {
+                return Err(format!("recovery: {}", damage.why));
+            }
+            Found::Damaged(damage) => return Ok(Opened::Damaged(damage)),
+        };
+        let mended = Mended { log: !boot.log.forgotten.is_empty(), store };
+        match self.damage {
+            None if mended != Mended::default() => {
+                return Err(format!(
+                    "recovery: nothing was damaged, and {mended:?}, {:?}",
+                    boot.log.forgotten
+                ));
+            }
+            // What landed elsewhere may be met later, and so may what was harmed and is not in use.
+            Some(Harm::Log(rot)) if rot == Rot::Misdirected || !mended.log => {}
+            _ => self.damage = None,
+        }
+        self.disk.execute(&boot.log.ops).expect("a disk in memory takes what recovery writes");
+        boot.joins = self.permit.as_ref().map(|permit| permit.founding.clone());
+        Ok(Opened::Member(boot, mended))
+    }
+
+    fn stored(&self) -> Result<Result<Stored, BadStore>, String> {
         let (own, rows): (Vec<_>, Vec<_>) =
             self.rows.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k[0] == OWN_PREFIX);
-        let state = if rows.is_empty() {
-            State::new()
-        } else {
-            State::from_rows(rows).map_err(|e| format!("rows: {e}"))?
-        };
-        let joins = self.permit.as_ref().map(|permit| permit.founding.clone());
-        Ok(Boot { log, state, own, applied: self.flushed, joins })
+        let empty = rows.is_empty() && self.flushed == Slot::ZERO;
+        match if empty { Ok(State::new()) } else { State::from_rows(rows) } {
+            Ok(state) => Ok(Ok(Stored { state, own, applied: self.flushed })),
+            Err(error) if is_damaged(&error) => Ok(Err(BadStore { why: error.to_string(), own })),
+            Err(error) => Err(format!("rows: {error}")),
+        }
+    }
+
+    /// The volume is damaged.
+    fn bear(&mut self, damage: &Damage) -> Started {
+        self.lose_volume();
+        match damage.fate {
+            Fate::GivesUp => Started::GaveUp,
+            Fate::Needed { .. } => Started::Refused,
+        }
     }
 
     /// What its volume holds; nothing if it joined and was never sent a state.
     pub(crate) fn holdings(&mut self) -> Result<Option<Holdings>, String> {
-        match Holdings::of(&self.read()?) {
+        let Opened::Member(boot, _) = self.read(Plant::None)? else { return Ok(None) };
+        match Holdings::of(&boot) {
             Ok(held) => Ok(Some(held)),
             Err(GenerationError::Empty) => Ok(None),
             Err(error) => Err(error.to_string()),
@@ -304,7 +455,9 @@ impl Member {
     pub(crate) fn begin_generation(&mut self, generation: u32, rng: &mut Rng) -> Result<u64, String> {
         let mut interrupted = 0;
         loop {
-            let mut boot = self.read()?;
+            let Opened::Member(mut boot, _) = self.read(Plant::None)? else {
+                return Err("it is damaged".to_owned());
+            };
             let held = Holdings::of(&boot).map_err(|e| e.to_string())?;
             if held.founding.generation == generation {
                 return Ok(interrupted);
@@ -336,6 +489,12 @@ impl Member {
         }
     }
 
+    /// The process ends, and the machine goes on.
+    pub(crate) fn end(&mut self) {
+        self.life += 1;
+        self.process = None;
+    }
+
     /// A log request came; true if the log thread was idle.
     pub(crate) fn enqueue(&mut self, io: IoId, ops: Vec<DiskOp>) -> bool {
         let Some(process) = &mut self.process else { return false };
@@ -343,19 +502,33 @@ impl Member {
         process.log.len() == 1
     }
 
-    /// The log thread finishes one operation: the request that is durable now, if any, and whether
-    /// there is more to do.
-    pub(crate) fn disk_step(&mut self) -> (Option<IoId>, bool) {
-        let Some(process) = &mut self.process else { return (None, false) };
-        let Some((io, ops)) = process.log.front_mut() else { return (None, false) };
+    /// The log thread finishes one operation.
+    pub(crate) fn disk_step(&mut self, now: u64, rng: &mut Rng) -> Step {
+        let Some(process) = &mut self.process else { return Step::Done(None, false) };
+        let Some((io, ops)) = process.log.front_mut() else { return Step::Done(None, false) };
         if let Some(op) = ops.pop_front() {
+            let full = self.trouble.full_until > now;
+            let fails = match &op {
+                DiskOp::Create { .. } if full => Some(Refusal::Room),
+                DiskOp::Write { .. } if self.trouble.fails => Some(Refusal::Write),
+                DiskOp::Sync { file } if self.trouble.fails => {
+                    let failed = self.disk.fail_sync(*file, &mut || rng.bits());
+                    failed.expect("the file is there");
+                    Some(Refusal::Sync)
+                }
+                _ => None,
+            };
+            if let Some(refusal) = fails {
+                self.trouble.fails = false;
+                return Step::Failed(refusal);
+            }
             self.disk.execute_one(&op).expect("a disk in memory takes what a log writes");
         }
         let done = ops.is_empty().then_some(*io);
         if done.is_some() {
             process.log.pop_front();
         }
-        (done, !process.log.is_empty())
+        Step::Done(done, !process.log.is_empty())
     }
 
     pub(crate) fn create_spare(&mut self) -> Option<DiskOp> {

@@ -7,6 +7,7 @@ mod calm;
 mod checks;
 mod clients;
 mod disaster;
+mod disks;
 mod faults;
 mod links;
 mod machines;
@@ -22,6 +23,7 @@ use crate::rng::Rng;
 use crate::sessions::SessionClock;
 use crate::violation::Violation;
 use bytes::Bytes;
+use disks::Disks;
 use operator::Operator;
 use pharos_paxos::{ConfigNo, MemberId, Millis, Slot};
 use pharos_replica::{ConnId, Founding, Level, Now, Plant};
@@ -114,6 +116,7 @@ enum Event {
         conn: ConnId,
     },
     Fault,
+    DiskFault,
     /// Something happens to this member.
     FaultAt {
         member: usize,
@@ -159,6 +162,8 @@ struct World {
     /// None where the founders are the members for ever.
     operator: Option<Operator>,
     versions: Versions,
+    /// None where disks do as they are told.
+    disks: Option<Disks>,
     net: Net,
     pace: Pace,
     clients: Vec<Client>,
@@ -233,10 +238,18 @@ impl World {
             secret: [2; 16],
             members: (1..=count).map(founder).collect(),
         };
-        let members: Vec<_> = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
+        let mut members: Vec<_> = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
+        let mut disks = Disks::of(seed);
+        for member in &mut members {
+            if disks.as_mut().is_some_and(Disks::draw_whole_blocks) {
+                member.write_whole_blocks();
+            }
+        }
         let net = Net::new(&mut rng);
         let pace = Pace::new(&mut rng);
-        let clients: Vec<_> = (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
+        let mut clients: Vec<_> =
+            (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
+        clients.iter_mut().for_each(|client| client.writes_much = disks.is_some());
         Self {
             now: 1_000_000,
             wall_offset_ms: 1_700_000_000_000,
@@ -247,6 +260,7 @@ impl World {
             members,
             operator: Operator::of(seed),
             versions: Versions::of(seed, bounds.plant),
+            disks,
             net,
             pace,
             conn_of: vec![None; clients.len()],
@@ -281,6 +295,9 @@ impl World {
         self.at(delay, Event::Fault);
         if self.operator.is_some() {
             self.at(0, Event::Operate);
+        }
+        if self.disks.is_some() {
+            self.at(500_000, Event::DiskFault);
         }
     }
 
@@ -324,6 +341,10 @@ impl World {
                 Ok(())
             }
             Event::Fault => self.fault(),
+            Event::DiskFault => {
+                self.disk_fault();
+                Ok(())
+            }
             Event::FaultAt { member } => {
                 self.trouble(member);
                 Ok(())

@@ -74,6 +74,23 @@ impl StoreError {
         }
     }
 
+    /// Whether what is there is not what was written. A disk that does not answer may answer again.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Rocks { source, .. } => {
+                let message = source.as_ref();
+                let lost_file = message.contains("No such file") && message.contains(".sst");
+                source.kind() == rocksdb::ErrorKind::Corruption || lost_file
+            }
+            Self::InUse { .. }
+            | Self::UnknownFormat { .. }
+            | Self::NotAStore { .. }
+            | Self::Closed { .. }
+            | Self::Io { .. } => false,
+        }
+    }
+
     /// Whether the disk is full, so that trying again later may help.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

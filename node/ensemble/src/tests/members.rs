@@ -6,6 +6,7 @@ use crate::config::{Admission, ServerConfig};
 use crate::permit::{Permit, PermitFounder};
 use crate::server::ServerHandle;
 use crate::status::{RegisteredMember, RoleName, Snapshot};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// Commands a member by its admin endpoint; the whole answer.
@@ -30,6 +31,12 @@ fn join(dir: &TempDir, members: &[ServerHandle]) -> ServerHandle {
     config.admission = Admission::PermitFile(file.clone());
     config.token_file = Some(dir.path().join("token"));
     let joiner = start(config).unwrap();
+    admit(dir, members, &joiner, &file);
+    joiner
+}
+
+/// A blank member that runs is registered, gets its permit and catches up.
+pub(super) fn admit(dir: &TempDir, members: &[ServerHandle], joiner: &ServerHandle, file: &Path) {
     let volume = joiner.snapshot().identity.volume.0;
     let (peer, client) = (joiner.addresses().peer.port(), joiner.addresses().client.port());
     let new =
@@ -54,14 +61,13 @@ fn join(dir: &TempDir, members: &[ServerHandle]) -> ServerHandle {
     permit.joiners = list.members.iter().filter(|one| !one.voter).map(named).collect();
     permit.founding_digest = Some(HexId(list.founding_digest.0));
     std::fs::write(dir.path().join("part"), serde_json::to_vec(&permit).unwrap()).unwrap();
-    std::fs::rename(dir.path().join("part"), &file).unwrap();
+    std::fs::rename(dir.path().join("part"), file).unwrap();
     let learns = |now: &Snapshot| now.status.role == RoleName::Learner && now.status.serving;
     assert!(joiner.wait_until(SOON, learns), "{:?}", joiner.snapshot());
-    joiner
 }
 
 /// The voters are these members, and all of them know.
-fn switch(members: &[ServerHandle], voters: &[u32]) {
+pub(super) fn switch(members: &[ServerHandle], voters: &[u32]) {
     let before = leader(members).snapshot().status.membership.as_ref().unwrap().config;
     let ready = |now: &Snapshot| {
         let up = |id: &u32| now.status.peers.iter().any(|peer| peer.member_id == *id && peer.caught_up);

@@ -50,7 +50,7 @@ pub(crate) fn lives(seed: u64, config: WalConfig, plant: Plant, coverage: &mut C
 }
 
 /// The machine stops within the operations; or a sync fails, and the process ends.
-fn stop_within(disk: &mut MemDisk, ops: &[DiskOp], chance: &mut Chance, coverage: &mut Coverage) {
+pub(crate) fn stop_within(disk: &mut MemDisk, ops: &[DiskOp], chance: &mut Chance, coverage: &mut Coverage) {
     let at = chance.below(ops.len() as u64 + 1) as usize;
     disk.execute(&ops[..at]).unwrap();
     match ops.get(at) {
@@ -73,11 +73,11 @@ fn restart(
     chance: &mut Chance,
     coverage: &mut Coverage,
 ) -> (Wal, Model) {
-    let mut recovery = Wal::recover_with(config, disk, plant).unwrap();
+    let mut recovery = Wal::recover_with(config, disk, Slot::ZERO, plant).unwrap();
     while chance.below(3) == 0 {
         stop_within(disk, &recovery.ops, chance, coverage);
         coverage.crashed_recoveries += 1;
-        recovery = Wal::recover_with(config, disk, plant).unwrap();
+        recovery = Wal::recover_with(config, disk, Slot::ZERO, plant).unwrap();
     }
     coverage.torn_tails += usize::from(recovery.tail != Tail::Clean);
     let model = if durable.is(&recovery) {
@@ -90,11 +90,11 @@ fn restart(
         whole
     };
     disk.execute(&recovery.ops).unwrap();
-    assert_eq!(Wal::recover_with(config, disk, plant).unwrap().tail, Tail::Clean);
+    assert_eq!(Wal::recover_with(config, disk, Slot::ZERO, plant).unwrap().tail, Tail::Clean);
     if chance.below(2) == 0 {
         disk.crash(&mut || chance.next());
     }
-    let again = Wal::recover_with(config, disk, plant).unwrap();
+    let again = Wal::recover_with(config, disk, Slot::ZERO, plant).unwrap();
     assert!(
         again.entries == recovery.entries && again.hard == recovery.hard,
         "recovered twice, not the same"

@@ -72,7 +72,7 @@ pub(crate) fn flip_bits(plant: Plant) -> usize {
             let mut damaged = disk.clone();
             damaged.flip(file, bit).unwrap();
             let byte = bit as u64 / 8;
-            match Wal::recover_with(SMALL, &damaged, plant) {
+            match Wal::recover_with(SMALL, &damaged, Slot::ZERO, plant) {
                 Err(LogError::Corrupt { file: named, offset, .. }) => {
                     assert!(sectors.contains(&(file, byte / SECTOR as u64)), "{file} bit {bit}");
                     assert_eq!(named, file);

@@ -9,3 +9,4 @@ mod kit;
 mod layout;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod repair;

@@ -4,7 +4,7 @@
 //! catches up, every client is served, and what the operator wants comes about.
 
 use super::{Event, Result, World};
-use crate::member::Member;
+use crate::member::{Member, Trouble};
 use crate::violation::Violation;
 
 /// Virtual microseconds within which a healed ensemble must serve every client again.
@@ -19,6 +19,7 @@ impl World {
         self.heal();
         self.install_everywhere();
         for member in 0..self.members.len() {
+            self.members[member].trouble = Trouble::default();
             if self.members[member].process.is_none() {
                 self.at(0, Event::Start { member });
             }

@@ -61,6 +61,17 @@ impl World {
         self.coverage.crashes_in_io += u64::from(in_io);
         self.coverage.lost_unsynced_tails += u64::from(crash.lost > 0);
         self.coverage.torn_sectors += u64::from(crash.torn > 0);
+        let parted = u64::from(crash.kept > 0 && crash.lost > 0);
+        if self.members[member].whole_blocks {
+            self.coverage.torn_between_blocks += parted;
+        } else {
+            self.coverage.torn_between_sectors += parted;
+        }
+        self.fall(member);
+    }
+
+    /// The process is gone, and starts again later.
+    pub(super) fn fall(&mut self, member: usize) {
         for other in 0..self.members.len() {
             self.unlink(member, other);
         }

@@ -4,7 +4,7 @@
 //! for an earlier life of a machine is never heard by a later one.
 
 use super::{Event, Result, World};
-use crate::member::Started;
+use crate::member::{Started, Step};
 use crate::violation::Violation;
 use pharos_replica::{Level, Output, Replica};
 
@@ -124,7 +124,18 @@ impl World {
             self.crash(member);
             return Ok(());
         }
-        let (done, more) = self.members[member].disk_step();
+        let hangs_until = self.members[member].trouble.hangs_until;
+        if hangs_until > self.now {
+            self.at(hangs_until - self.now, Event::Disk { member, life });
+            return Ok(());
+        }
+        let (done, more) = match self.members[member].disk_step(self.now, &mut self.rng) {
+            Step::Done(done, more) => (done, more),
+            Step::Failed(refusal) => {
+                self.refused(member, refusal);
+                return Ok(());
+            }
+        };
         if more {
             let delay = self.pace.disk_delay(&mut self.rng);
             self.at(delay, Event::Disk { member, life });
@@ -146,16 +157,6 @@ impl World {
         self.turn_of(member, life, input)?;
         self.members[member].paused_until = paused;
         Ok(())
-    }
-
-    pub(super) fn spare(&mut self, member: usize, life: u64) -> Result<()> {
-        if self.members[member].life != life {
-            return Ok(());
-        }
-        match self.members[member].create_spare() {
-            Some(op) => self.resume(member, life, move |r| r.spare_created(&op)),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn flush(&mut self, member: usize, life: u64) -> Result<()> {
@@ -183,13 +184,18 @@ impl World {
         }
         let (now, life) = (self.clock(member), self.members[member].life);
         let (pace, plant) = (self.pace, self.bounds.plant);
-        let started = self.members[member].start(now, &mut self.rng, pace, plant).map_err(Violation::new)?;
-        if started == Started::Beyond {
-            return self.beyond(member, "its disk holds more");
+        let started = self.members[member].start(now, &mut self.rng, pace, plant);
+        let (started, mended) = started.map_err(Violation::new)?;
+        self.coverage.logs_mended += u64::from(mended.log);
+        self.coverage.stores_mended += u64::from(mended.store);
+        match started {
+            Started::Beyond => return self.beyond(member, "its disk holds more"),
+            Started::Blank => self.coverage.blank_starts += 1,
+            Started::GaveUp => self.coverage.identities_given_up += 1,
+            Started::Refused | Started::FromLog | Started::FromStore { .. } => {}
         }
         self.coverage.early_starts += u64::from(self.members[member].levels.max < Level::NEWEST);
-        if started == Started::Blank {
-            self.coverage.blank_starts += 1;
+        if self.members[member].process.is_none() {
             return Ok(());
         }
         self.coverage.restarts += u64::from(life > 0);

@@ -4,6 +4,7 @@
 //! leader says, who may be one no longer, and all that is remembered from one look to the next is what is wanted. So it
 //! can end between any two requests. Invariant: of any voters it asks for, a majority has its volumes.
 
+use super::disks::Disks;
 use super::{Event, Result, World};
 use crate::member::{Member, Permit, Volume};
 use crate::rng::Rng;
@@ -149,7 +150,7 @@ impl World {
         let mut ids = Vec::new();
         for volume in target {
             let machine = self.of_volume(volume);
-            if machine.is_some_and(|m| m.lost || registry.was_removed(m.id)) {
+            if machine.is_some_and(|m| m.lost || m.damage.is_some() || registry.was_removed(m.id)) {
                 return Step::Aim;
             }
             match (registry.members().iter().find(|m| m.volume == volume), machine) {
@@ -182,7 +183,9 @@ impl World {
     /// Wants something else: some of the members that have their volumes, and new ones.
     fn aim(&mut self, leader: usize) {
         let registry = self.registry(leader);
-        let has_volume = |m: &&pharos_replica::Member| self.of_volume(m.volume).is_none_or(|one| !one.lost);
+        let has_volume = |m: &&pharos_replica::Member| {
+            self.of_volume(m.volume).is_none_or(|one| !one.lost && one.damage.is_none())
+        };
         let sound: Vec<_> = registry.members().iter().filter(has_volume).map(|m| m.volume).collect();
         let Some(operator) = &mut self.operator else { return };
         let size = *operator.rng.pick(&[1, 2, 3, 3, 3, 4, 5]);
@@ -203,7 +206,11 @@ impl World {
         let members = self.registry(leader).members().iter().map(|m| m.id).collect();
         let founding = Founding { secret: [0; 16], ..self.founding.clone() };
         let member = self.members.len();
-        self.members.push(Member::joining(id, volume, Permit { founding, members }));
+        let mut joining = Member::joining(id, volume, Permit { founding, members });
+        if self.disks.as_mut().is_some_and(Disks::draw_whole_blocks) {
+            joining.write_whole_blocks();
+        }
+        self.members.push(joining);
         let before = self.places.insert(id, member);
         assert!(before.is_none(), "an id is given once");
         self.plan_version_of(member);
@@ -330,7 +337,8 @@ impl World {
     }
 
     fn has_volume(&self, id: MemberId) -> bool {
-        self.places.get(&id).is_some_and(|at| !self.members[*at].lost && !self.members[*at].retired)
+        let sound = |m: &Member| !m.lost && !m.retired && m.damage.is_none();
+        self.places.get(&id).is_some_and(|at| sound(&self.members[*at]))
     }
 
     fn could_go_on(&self, voters: &[MemberId]) -> bool {

@@ -57,4 +57,6 @@ planted! {
     an_id_that_is_given_twice_is_found: Plant::ReusesIds,
     a_level_that_rises_before_all_can_do_it_is_found: Plant::RaisesTooEarly,
     a_level_that_is_a_members_own_flag_is_found: Plant::LevelFromLocalFlag,
+    a_damaged_member_that_votes_on_is_found: Plant::DamagedKeepsVoting,
+    a_damaged_store_that_is_emptied_is_found: Plant::EmptiesDamagedStore,
 }

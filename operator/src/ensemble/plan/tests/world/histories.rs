@@ -15,6 +15,8 @@ pub(super) enum Fault {
     Deleted(usize),
     /// A pod and its volume are lost.
     Lost(usize),
+    /// A member finds its volume damaged when it starts, and gives its identity up: the volume is an empty one.
+    GivesUp(usize),
     /// A member does not answer the operator in this visit.
     Silent(usize),
     /// A member says what was true before the last change.
@@ -58,6 +60,7 @@ impl World {
                 }
             }
             Fault::Lost(ordinal) => self.lose(ordinal % size),
+            Fault::GivesUp(ordinal) => self.blank(ordinal % size),
             Fault::Elected(choice, takes_over) => {
                 let able: Vec<i64> =
                     self.registry.voters().into_iter().filter(|id| self.serves(*id)).collect();
@@ -71,9 +74,9 @@ impl World {
         }
     }
 
-    /// Loses a volume, if enough others are left for the Ensemble to survive that.
-    fn lose(&mut self, ordinal: usize) {
-        let Some(lost) = self.claims.get(&ordinal).copied() else { return };
+    /// The volume of that ordinal, if enough others are left for the Ensemble to survive its loss.
+    fn can_spare(&self, ordinal: usize) -> Option<u32> {
+        let lost = self.claims.get(&ordinal).copied()?;
         let survives = |voters: &[i64]| {
             let has_volume = |id: &&i64| {
                 self.registry.members.iter().any(|member| {
@@ -84,14 +87,25 @@ impl World {
             voters.iter().filter(has_volume).count() > voters.len() / 2
         };
         let sealed = self.sealed.as_ref().is_none_or(|(voters, _)| survives(voters));
-        if survives(&self.registry.voters()) && sealed {
-            self.claims.remove(&ordinal);
-            self.disks.remove(&lost);
-            // A volume that nobody needs may belong to no pod.
-            if let Some(pod) = self.pods.get_mut(&ordinal) {
-                (pod.leaving, pod.starting) = (Some(0), 9);
-            }
+        (survives(&self.registry.voters()) && sealed).then_some(lost)
+    }
+
+    fn lose(&mut self, ordinal: usize) {
+        let Some(lost) = self.can_spare(ordinal) else { return };
+        self.claims.remove(&ordinal);
+        self.disks.remove(&lost);
+        // A volume that nobody needs may belong to no pod.
+        if let Some(pod) = self.pods.get_mut(&ordinal) {
+            (pod.leaving, pod.starting) = (Some(0), 9);
         }
+    }
+
+    fn blank(&mut self, ordinal: usize) {
+        let (Some(lost), new) = (self.can_spare(ordinal), self.fresh()) else { return };
+        let Some(pod) = self.pods.get_mut(&ordinal).filter(|pod| pod.leaving.is_none()) else { return };
+        (pod.volume, pod.starting) = (new, 2);
+        self.claims.insert(ordinal, new);
+        self.disks.remove(&lost);
     }
 
     pub(super) fn visit(&mut self, fault: &Fault) -> Step {
@@ -136,6 +150,7 @@ pub(super) fn fault() -> impl Strategy<Value = Fault> {
         1 => ordinal.clone().prop_map(Fault::Restart),
         1 => ordinal.clone().prop_map(Fault::Deleted),
         2 => ordinal.clone().prop_map(Fault::Lost),
+        2 => ordinal.clone().prop_map(Fault::GivesUp),
         3 => ordinal.clone().prop_map(Fault::Silent),
         3 => ordinal.clone().prop_map(Fault::Lags),
         2 => (ordinal, any::<bool>()).prop_map(|(choice, takes_over)| Fault::Elected(choice, takes_over)),
@@ -186,6 +201,15 @@ fn a_volume_that_was_set_aside_is_replaced_and_its_claim_stays() {
     world.pods.entry(1).and_modify(|pod| (pod.volume, pod.starting) = (new, 2));
     assert!(world.settles(), "{world:?}");
     assert_eq!((world.registry.voters(), world.claims[&1]), (vec![1, 3, 4], new));
+}
+
+#[test]
+fn a_volume_that_gave_its_identity_up_is_a_new_member_in_the_same_pod() {
+    let mut world = World::new(3, false);
+    let before = world.pods[&1].uid;
+    world.visit(&Fault::GivesUp(1));
+    assert!(world.settles(), "{world:?}");
+    assert_eq!((world.registry.voters(), world.pods[&1].uid), (vec![1, 3, 4], before));
 }
 
 proptest! {
