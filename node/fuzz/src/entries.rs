@@ -43,7 +43,7 @@ fn entry(step: &Step) -> Option<(EntryKind, Bytes)> {
 }
 
 /// With these in its log a member does not start.
-fn is_of_later_version(payload: &Bytes) -> bool {
+pub(crate) fn is_of_later_version(payload: &Bytes) -> bool {
     match Batch::level_in(payload) {
         Ok(level) => level.is_some_and(|level| !Levels::KNOWN.include(level)),
         Err(error) => matches!(error, BatchError::Version(_)),

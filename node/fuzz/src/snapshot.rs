@@ -1,5 +1,6 @@
 //! A state on its way to a member that lacks it: what arrives damaged is refused, what is taken over is the sender's.
 
+use crate::entries::is_of_later_version;
 use crate::history::{Step, steps};
 use crate::machine::{Machine, founding, member};
 use crate::rows::{Damage, damages, is_slow};
@@ -50,6 +51,7 @@ fn leader(steps: &[Step]) -> Machine {
     let mut leader = Machine::found(LEADER.0, &founding(1));
     let entry = |step: &Step| match step {
         Step::EpochStart => Some((EntryKind::EpochStart, Bytes::new())),
+        Step::Commands(payload) if is_of_later_version(payload) => None,
         Step::Commands(payload) => Some((EntryKind::Commands, payload.clone())),
         Step::Members(_) | Step::Restore => None,
     };
