@@ -13,9 +13,12 @@ mod acl_table;
 mod applied;
 mod batch;
 mod command;
+mod cut;
+mod ending;
 mod error;
 mod hash;
 mod load;
+mod multi;
 mod node;
 mod path;
 mod read;
@@ -29,15 +32,16 @@ mod write;
 
 pub use acl::{allowed, digest_auth, is_super, redacted, user_name};
 pub use applied::{Applied, Event, PathSpan, Reply, SessionEvent, TreeEvent};
-pub use batch::Batch;
+pub use batch::{Batch, BatchDecoder};
 pub use command::{Command, Op, Settings};
 pub use error::{BatchError, RowError};
+pub use load::StateLoader;
 pub use path::validate_path;
 pub use pharos_jute::{Acl, CreateMode, ErrorCode, EventType, Id, Stat, perms};
 pub use read::{AclView, ChildNames, Children, NodeData};
 pub use rows::{RowBatch, RowView};
 pub use session::Session;
-pub use state::State;
+pub use state::{Progress, State};
 
 use std::fmt;
 

@@ -17,9 +17,9 @@ type Result<T> = std::result::Result<T, RowError>;
 impl State {
     /// Reads a state from all its rows, which must come in ascending order of their keys.
     pub fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Self> {
-        let mut loader = Loader { meta: None, state: Self::unborn(), last: Bytes::new() };
+        let mut loader = StateLoader::default();
         for (key, value) in rows {
-            loader.row(key, &value)?;
+            loader.row(&key, &value)?;
         }
         loader.finish()
     }
@@ -33,30 +33,40 @@ impl State {
             settings: Settings::default(),
             session_digest: 0,
             dirty_sessions: BTreeSet::new(),
+            half: None,
         }
     }
 }
 
-struct Loader {
+/// Makes a state of its rows, one by one, in ascending order of their keys.
+#[derive(Debug)]
+pub struct StateLoader {
     meta: Option<MetaRow>,
     state: State,
     last: Bytes,
 }
 
-impl Loader {
-    fn row(&mut self, key: Bytes, value: &Bytes) -> Result<()> {
-        if key <= self.last {
-            return Err(RowError::Order(key));
+impl Default for StateLoader {
+    fn default() -> Self {
+        Self { meta: None, state: State::unborn(), last: Bytes::new() }
+    }
+}
+
+impl StateLoader {
+    /// Takes the next row.
+    pub fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+        if *key <= self.last {
+            return Err(RowError::Order(key.clone()));
         }
         match key.first() {
-            Some(&table::META) => self.meta_row(&key, value)?,
-            Some(&table::ACL) => self.acl_row(&key, value)?,
-            Some(&table::SESSION) => self.session_row(&key, value)?,
-            Some(&table::NODE) => self.node_row(&key, value)?,
-            Some(&table::DATA) => self.data_row(&key, value)?,
-            _ => return Err(RowError::Table(key)),
+            Some(&table::META) => self.meta_row(key, value)?,
+            Some(&table::ACL) => self.acl_row(key, value)?,
+            Some(&table::SESSION) => self.session_row(key, value)?,
+            Some(&table::NODE) => self.node_row(key, value)?,
+            Some(&table::DATA) => self.data_row(key, value)?,
+            _ => return Err(RowError::Table(key.clone())),
         }
-        self.last = key;
+        self.last = key.clone();
         Ok(())
     }
 
@@ -130,7 +140,8 @@ impl Loader {
         Ok(())
     }
 
-    fn finish(self) -> Result<State> {
+    /// The state, if the rows add up to one.
+    pub fn finish(self) -> Result<State> {
         let Self { meta, mut state, .. } = self;
         let meta = meta.ok_or(RowError::Absent("meta"))?;
         if state.tree.nodes.len() == 0 {

@@ -89,15 +89,25 @@ impl Meta {
     }
 }
 
-/// What has to go to the store.
+/// What has to go to the store: a set of bits, for a node's size counts a million times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Dirty {
+pub(crate) struct Dirty(pub(crate) u8);
+
+impl Dirty {
     /// The stat row.
-    pub(crate) stat: bool,
+    pub(crate) const STAT: Self = Self(1);
     /// The data row.
-    pub(crate) data: bool,
-    /// The store has never heard of the node, so its deletion need not be told.
-    pub(crate) new: bool,
+    pub(crate) const DATA: Self = Self(2);
+    /// Both rows of a node that the store has never heard of, so that its deletion need not be told.
+    pub(crate) const NEW: Self = Self(7);
+
+    pub(crate) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(crate) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// One node.

@@ -1,6 +1,7 @@
 //! Reads. They take any path: one that breaks the rules simply does not exist. Each checks the node's ACL as ZooKeeper
 //! does, except where noted.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use pharos_jute::{Acl, AclRef, ErrorCode, Id, Stat, perms};
@@ -118,7 +119,7 @@ impl State {
     pub fn ephemerals(&self, session: SessionId, prefix: Option<&str>) -> Vec<String> {
         let prefix = prefix.unwrap_or_default();
         let all = matches!(prefix.trim_matches(|c| c <= ' '), "" | "/");
-        let paths = self.tree.ephemerals_of(session.0).map(|id| self.tree.path(id));
+        let paths = self.tree.ephemerals_of(session.0, Bound::Unbounded).map(|id| self.tree.path(id));
         let mut paths: Vec<String> = paths.filter(|path| all || path.starts_with(prefix)).collect();
         paths.sort_unstable();
         paths

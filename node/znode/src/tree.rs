@@ -4,12 +4,14 @@
 //! It knows no rules of who may do what: `write` checks before it calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use pharos_jute::{Acl, Id};
 
 use crate::acl_table::{AclId, AclTable};
+use crate::cut::Cut;
 use crate::hash::hash_bytes;
 use crate::node::{Blob, CONTAINER, Dirty, Meta, Node};
 use crate::slab::{NodeId, Slab};
@@ -36,8 +38,12 @@ pub(crate) struct Tree {
     containers: BTreeSet<NodeId>,
     digest: u64,
     data_bytes: u64,
-    dirty: Vec<NodeId>,
-    deleted: BTreeSet<Box<str>>,
+    /// Nodes that have changed since the last cut began.
+    pub(crate) dirty: Vec<NodeId>,
+    /// Paths of nodes that the store has and that were deleted since.
+    pub(crate) deleted: BTreeSet<Box<str>>,
+    pub(crate) generation: Dirty,
+    pub(crate) cut: Option<Box<Cut>>,
     undo: Option<Vec<Undo>>,
 }
 
@@ -62,6 +68,8 @@ impl Tree {
             data_bytes: 0,
             dirty: Vec::new(),
             deleted: BTreeSet::new(),
+            generation: Dirty::default(),
+            cut: None,
             undo: None,
         }
     }
@@ -153,9 +161,10 @@ impl Tree {
         std::iter::successors(self.nodes[id].first_child.some(), |id| self.nodes[*id].next.some())
     }
 
-    /// The ephemeral nodes of a session, in no order.
-    pub(crate) fn ephemerals_of(&self, owner: i64) -> impl Iterator<Item = NodeId> {
-        self.ephemerals.get(&owner).into_iter().flatten().copied()
+    /// The ephemeral nodes of a session, by their places.
+    pub(crate) fn ephemerals_of(&self, owner: i64, after: Bound<NodeId>) -> impl Iterator<Item = NodeId> {
+        let ids = self.ephemerals.get(&owner).into_iter();
+        ids.flat_map(move |ids| ids.range((after, Bound::Unbounded))).copied()
     }
 
     /// How many ephemeral nodes there are.
@@ -175,7 +184,7 @@ impl Tree {
             new.parent,
             Meta::created(zxid, time_ms, new.owner, new.acl),
             Blob::new(new.name, new.data),
-            Dirty { stat: true, data: true, new: true },
+            Dirty::NEW.with(self.generation),
         );
         self.change(new.parent, |parent| {
             parent.children += 1;
@@ -261,75 +270,60 @@ impl Tree {
         self.set_blob(id, blob);
     }
 
-    /// Forgets all dirty marks: what was just read is what the store has.
-    pub(crate) fn clean(&mut self) {
-        self.take_dirty(|_, _, _| {}, |_| {});
-        self.acls.take_dirty();
-    }
-
-    /// Gives each node whose rows changed, with what changed, then the path of each node deleted; all of it since the
-    /// last call.
-    pub(crate) fn take_dirty(
-        &mut self,
-        mut changed: impl FnMut(&Self, NodeId, Dirty),
-        mut deleted: impl FnMut(&str),
-    ) {
-        for id in std::mem::take(&mut self.dirty) {
-            // A place may be listed twice, or have been freed since.
-            let dirty = match self.nodes.get(id) {
-                Some(node) if node.dirty != Dirty::default() => node.dirty,
-                _ => continue,
-            };
-            changed(self, id, dirty);
-            self.nodes[id].dirty = Dirty::default();
-        }
-        for path in std::mem::take(&mut self.deleted) {
-            // A node created anew at this path has told all its rows already.
-            if self.find(&path).is_none() {
-                deleted(&path);
-            }
-        }
-    }
-
     /// Starts to note how changes are undone.
     pub(crate) fn begin(&mut self) {
         self.undo = Some(Vec::new());
     }
 
-    /// Makes the changes since [`Self::begin`] final.
-    pub(crate) fn commit(&mut self) {
-        for undo in self.undo.take().unwrap_or_default() {
+    /// Makes the changes since [`Self::begin`] final; true when all are.
+    pub(crate) fn commit(&mut self, steps: &mut usize) -> bool {
+        while let Some(undo) = self.next_undo(steps) {
             match undo {
                 Undo::Delete(node, _) => self.acls.release(node.meta.acl),
                 Undo::Create(..) | Undo::Write(..) => {}
             }
         }
+        self.undo.take_if(|undo| undo.is_empty()).is_some()
     }
 
-    /// Takes back the changes since [`Self::begin`].
-    pub(crate) fn roll_back(&mut self) {
-        for undo in self.undo.take().unwrap_or_default().into_iter().rev() {
-            match undo {
-                Undo::Create(id, before) => {
-                    let node = self.take_out(id);
-                    self.acls.release(node.meta.acl);
-                    self.change(node.parent, |parent| {
-                        parent.children -= 1;
-                        parent.meta = before;
-                    });
+    /// Takes back the changes since [`Self::begin`]; true when all are.
+    pub(crate) fn roll_back(&mut self, steps: &mut usize) -> bool {
+        while let Some(undo) = self.next_undo(steps) {
+            self.take_back(undo);
+        }
+        self.undo.take_if(|undo| undo.is_empty()).is_some()
+    }
+
+    fn next_undo(&mut self, steps: &mut usize) -> Option<Undo> {
+        *steps = steps.checked_sub(1)?;
+        self.undo.as_mut()?.pop()
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Create(id, before) => {
+                let node = self.take_out(id);
+                self.acls.release(node.meta.acl);
+                self.change(node.parent, |parent| {
+                    parent.children -= 1;
+                    parent.meta = before;
+                });
+            }
+            Undo::Delete(node, before) => {
+                let Node { meta, blob, parent, dirty, .. } = *node;
+                let id = self.insert(parent, meta, blob, dirty);
+                if !dirty.has(Dirty::NEW) {
+                    let path = self.path(id);
+                    self.deleted.remove(path.as_str());
                 }
-                Undo::Delete(node, before) => {
-                    let Node { meta, blob, parent, dirty, .. } = *node;
-                    self.insert(parent, meta, blob, dirty);
-                    self.change(parent, |parent| {
-                        parent.children += 1;
-                        parent.meta = before;
-                    });
-                }
-                Undo::Write(id, meta, blob) => {
-                    self.set_blob(id, blob);
-                    self.change(id, |node| node.meta = meta);
-                }
+                self.change(parent, |parent| {
+                    parent.children += 1;
+                    parent.meta = before;
+                });
+            }
+            Undo::Write(id, meta, blob) => {
+                self.set_blob(id, blob);
+                self.change(id, |node| node.meta = meta);
             }
         }
     }
@@ -398,7 +392,8 @@ impl Tree {
     }
 
     fn note_deletion(&mut self, id: NodeId) {
-        if !self.nodes[id].dirty.new {
+        self.touch(id);
+        if !self.nodes[id].dirty.has(Dirty::NEW) {
             let path = self.path(id).into_boxed_str();
             self.deleted.insert(path);
         }
@@ -428,7 +423,8 @@ impl Tree {
 
     /// Changes a node's numbers.
     fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) {
-        let Self { nodes, acls, digest, dirty, .. } = self;
+        self.touch(id);
+        let Self { nodes, acls, digest, dirty, generation, .. } = self;
         let node = &mut nodes[id];
         *digest = digest.wrapping_sub(node.stat_digest(acls.hash(node.meta.acl)));
         change(node);
@@ -436,11 +432,12 @@ impl Tree {
         if node.dirty == Dirty::default() {
             dirty.push(id);
         }
-        node.dirty.stat = true;
+        node.dirty = node.dirty.with(Dirty::STAT).with(*generation);
     }
 
     fn set_blob(&mut self, id: NodeId, blob: Blob) {
-        let Self { nodes, digest, dirty, data_bytes, .. } = self;
+        self.touch(id);
+        let Self { nodes, digest, dirty, generation, data_bytes, .. } = self;
         let node = &mut nodes[id];
         *digest = digest.wrapping_sub(node.data_digest());
         *data_bytes = *data_bytes - node.blob.data_len() as u64 + blob.data_len() as u64;
@@ -449,7 +446,7 @@ impl Tree {
         if node.dirty == Dirty::default() {
             dirty.push(id);
         }
-        node.dirty.data = true;
+        node.dirty = node.dirty.with(Dirty::DATA).with(*generation);
     }
 
     fn add_digest(&mut self, node: &Node) {

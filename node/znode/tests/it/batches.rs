@@ -1,7 +1,7 @@
 //! The log's form of commands.
 
 use bytes::{BufMut, Bytes};
-use pharos_znode::{Batch, BatchError, Zxid};
+use pharos_znode::{Batch, BatchDecoder, BatchError, Zxid};
 use proptest::prelude::*;
 
 use crate::random::command;
@@ -27,6 +27,9 @@ proptest! {
         Batch::put_header(time_ms, batch.commands.len(), &mut pieces);
         batch.commands.iter().for_each(|command| command.encode(&mut pieces));
         prop_assert_eq!(&encoded(&batch)[..], &pieces[..]);
+        let mut decoder = BatchDecoder::new(encoded(&batch)).unwrap();
+        while !decoder.go_on(&mut 1).unwrap() {}
+        prop_assert_eq!(&decoder.finish(), &batch);
         prop_assert_eq!(Batch::decode(&encoded(&batch)), Ok(batch));
     }
 

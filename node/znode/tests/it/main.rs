@@ -12,5 +12,6 @@ mod multis;
 mod random;
 mod rows;
 mod sessions;
+mod slices;
 mod stats;
 mod world;

@@ -80,6 +80,33 @@ proptest! {
     }
 
     #[test]
+    fn a_cut_in_slices_has_the_values_of_its_beginning(
+        commands in commands(80),
+        nodes in 0..4_usize,
+        every in 1..9_usize,
+    ) {
+        let (mut state, mut out, mut store) = (State::new(), Applied::new(), Store::default());
+        let mut wanted = None;
+        for (i, (command, time)) in commands.iter().enumerate() {
+            if wanted.is_none() && i % every == 0 {
+                state.begin_cut();
+                wanted = Some(picture(&state));
+            }
+            state.apply(command, *time, &mut out);
+            if let Some(batch) = wanted.as_ref().and_then(|_| state.cut_some(nodes)) {
+                store.write(&batch);
+                prop_assert_eq!(Some(picture(&store.read().unwrap())), wanted.take());
+            }
+        }
+        if let Some(wanted) = wanted {
+            store.write(&state.cut_some(usize::MAX).unwrap());
+            prop_assert_eq!(picture(&store.read().unwrap()), wanted);
+        }
+        store.write(&state.take_dirty());
+        prop_assert_eq!(picture(&store.read().unwrap()), picture(&state));
+    }
+
+    #[test]
     fn damaged_rows_are_refused(commands in commands(20), at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
         let (mut state, mut out, mut store) = (State::new(), Applied::new(), Store::default());
         for (command, time) in &commands {
