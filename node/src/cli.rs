@@ -132,6 +132,9 @@ pub(crate) struct TuningArgs {
     /// Connections in all, 0 for as many as there are descriptors
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) max_connections: u32,
+    /// How fast states are sent to members that lack them, all together, in MiB per second
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) transfer_mib_per_s: u32,
 }
 
 #[derive(Args, Debug)]

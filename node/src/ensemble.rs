@@ -48,6 +48,7 @@ fn tuning(args: &TuningArgs) -> Result<Tuning, Failure> {
         max_frame: args.max_frame_bytes as usize,
         max_per_ip: args.max_connections_per_ip,
         max_connections: args.max_connections,
+        transfer_bytes_per_s: u64::from(args.transfer_mib_per_s) << 20,
         ..Tuning::default()
     })
 }

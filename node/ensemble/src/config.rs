@@ -74,6 +74,8 @@ pub struct Tuning {
     pub container_sweep: Duration,
     /// Log kept for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
+    /// How fast states are sent to members that lack them, all together, in bytes per second.
+    pub transfer_bytes_per_s: u64,
 }
 
 impl Tuning {
@@ -98,6 +100,7 @@ impl Default for Tuning {
             spare_segments: 2,
             container_sweep: Duration::from_secs(60),
             log_tail_bytes: 64 << 20,
+            transfer_bytes_per_s: 64 << 20,
         }
     }
 }

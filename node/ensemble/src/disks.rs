@@ -9,9 +9,11 @@
 use crate::command::{Command, Commands, Copied};
 use crate::os;
 use crate::worker::Worker;
+use bytes::Bytes;
 use pharos_log::DiskOp;
 use pharos_paxos::{IoId, Slot};
-use pharos_replica::{PersistBatch, Snapshot};
+use pharos_replica::{Arrived, PersistBatch, SnapshotStep};
+use pharos_znode::State;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -39,8 +41,25 @@ pub(crate) trait Sink: Send + 'static {
     /// Makes a copy of the store, as of the last flush, that opens as one of its own.
     fn copy(&mut self, dir: &Path) -> Result<Slot, String>;
 
-    /// All rows, as of the last flush.
-    fn snapshot(&mut self) -> Result<(Slot, Snapshot), String>;
+    /// Begins to read all rows for a transfer, as of the last flush, and says of which slot that is.
+    fn open_snapshot(&mut self, transfer: u64) -> Result<Slot, String>;
+
+    /// The next rows for a transfer; none when there are no more.
+    fn next_part(&mut self, transfer: u64) -> Result<Option<Bytes>, String>;
+
+    /// Nothing more is read for a transfer.
+    fn close_snapshot(&mut self, transfer: u64);
+
+    /// Takes a part of a state that comes, perhaps the first, perhaps the last; gives the state with the last one. The
+    /// inner error is about what came.
+    fn store_part(
+        &mut self,
+        ends: (bool, bool),
+        rows: Bytes,
+    ) -> Result<Result<Option<Arrived>, String>, String>;
+
+    /// Forgets what has come of a state.
+    fn abandon(&mut self) -> Result<(), String>;
 }
 
 /// Groups of the log, with what to report for each.
@@ -55,8 +74,21 @@ pub(crate) type Persister = Worker<StoreJob>;
 pub(crate) enum StoreJob {
     /// Writes and flushes a cut.
     Persist(PersistBatch),
-    /// Reads everything, for a member that is behind.
-    Snapshot,
+    /// Reads everything part by part, for the transfer to a member that is behind.
+    Snapshot(u64, SnapshotStep),
+    /// Puts a part of a state that comes aside.
+    Store {
+        /// Of which state.
+        arrival: u64,
+        /// Whether it is the first, and whether it is the last.
+        ends: (bool, bool),
+        /// Its rows.
+        rows: Bytes,
+    },
+    /// Forgets what has come of a state.
+    Abandon,
+    /// Frees a state that is of no more use.
+    Discard(Box<State>),
     /// Makes a copy there, for a backup, and says of which slot.
     Copy(PathBuf, Copied),
 }
@@ -98,31 +130,55 @@ pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<P
             tracing::warn!(%error, "the persister runs at full priority");
         }
         polite = true;
-        let done = match job {
-            StoreJob::Copy(dir, reply) => {
-                // Without it there is no backup, which harms nobody but the one who asked; who may have gone.
-                let _ = reply.send(sink.copy(&dir));
-                return ControlFlow::Continue(());
-            }
-            StoreJob::Persist(batch) => {
-                let applied = batch.applied;
-                let persisted = sink.persist(batch).map(|()| Command::Persisted(applied));
-                persisted.map_err(|error| format!("cannot write the state to the store: {error}"))
-            }
-            StoreJob::Snapshot => {
-                let read = sink.snapshot().map(|(applied, snapshot)| Command::Snapshot(applied, snapshot));
-                read.map_err(|error| format!("cannot read the store: {error}"))
-            }
-        };
-        match done {
-            Ok(command) => {
+        match carry_out(&mut sink, job) {
+            Ok(Some(command)) => {
                 commands.send(command);
                 ControlFlow::Continue(())
             }
+            Ok(None) => ControlFlow::Continue(()),
             Err(why) => {
                 commands.send(Command::Failed(why));
                 ControlFlow::Break(())
             }
+        }
+    })
+}
+
+/// What is to be told of the job when it is done.
+fn carry_out(sink: &mut impl Sink, job: StoreJob) -> Result<Option<Command>, String> {
+    let unread = |error| format!("cannot read the store: {error}");
+    let unwritten = |error| format!("cannot write the state to the store: {error}");
+    Ok(match job {
+        StoreJob::Copy(dir, reply) => {
+            // Without it there is no backup, which harms nobody but the one who asked; who may have gone.
+            let _ = reply.send(sink.copy(&dir));
+            None
+        }
+        StoreJob::Persist(batch) => {
+            let applied = batch.applied;
+            sink.persist(batch).map_err(unwritten)?;
+            Some(Command::Persisted(applied))
+        }
+        StoreJob::Snapshot(transfer, SnapshotStep::Open) => {
+            Some(Command::SnapshotOpened(transfer, sink.open_snapshot(transfer).map_err(unread)?))
+        }
+        StoreJob::Snapshot(transfer, SnapshotStep::Next) => {
+            Some(Command::SnapshotPart(transfer, sink.next_part(transfer).map_err(unread)?))
+        }
+        StoreJob::Snapshot(transfer, SnapshotStep::Close) => {
+            sink.close_snapshot(transfer);
+            None
+        }
+        StoreJob::Store { arrival, ends, rows } => {
+            Some(Command::PartStored(arrival, sink.store_part(ends, rows).map_err(unwritten)?))
+        }
+        StoreJob::Abandon => {
+            sink.abandon().map_err(unwritten)?;
+            None
+        }
+        StoreJob::Discard(state) => {
+            drop(state);
+            None
         }
     })
 }

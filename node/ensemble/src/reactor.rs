@@ -175,7 +175,13 @@ impl Reactor {
                     state.copies.push((wanted, dir, reply));
                     self.copy_what_is_flushed(state);
                 }
-                Command::Snapshot(applied, snapshot) => self.replica.snapshot_read(applied, snapshot),
+                Command::SnapshotOpened(transfer, applied) => self.replica.snapshot_opened(transfer, applied),
+                Command::SnapshotPart(transfer, rows) => self.replica.snapshot_part(transfer, rows),
+                Command::PartStored(arrival, Ok(arrived)) => self.replica.part_stored(arrival, arrived),
+                Command::PartStored(arrival, Err(why)) => {
+                    tracing::error!(%why, "the state that the leader sent is none; the store keeps what it has");
+                    self.replica.part_refused(arrival);
+                }
                 Command::Dialled { peer, link, control, bulk } => {
                     self.links.dialled(self.poll.registry(), peer, link, [control, bulk], state.now_ms);
                 }
@@ -278,7 +284,14 @@ impl Reactor {
                 Output::Log { io, ops } => self.log.submit((io, ops)),
                 Output::Spare { op } => self.spares.submit(op),
                 Output::Persist { batch } => self.persister.submit(StoreJob::Persist(batch)),
-                Output::Snapshot => self.persister.submit(StoreJob::Snapshot),
+                Output::Snapshot { transfer, step } => {
+                    self.persister.submit(StoreJob::Snapshot(transfer, step));
+                }
+                Output::Store { arrival, first, last, rows } => {
+                    self.persister.submit(StoreJob::Store { arrival, ends: (first, last), rows });
+                }
+                Output::Abandon => self.persister.submit(StoreJob::Abandon),
+                Output::Discard { state } => self.persister.submit(StoreJob::Discard(state)),
                 Output::CloseClient { conn, reason, last_words } => {
                     count_close(&mut state.counters, reason);
                     let mut turn = turn(&mut self.replica, &self.view, state);

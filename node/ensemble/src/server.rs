@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 
 /// A client with more unread output gets no answers to further reads, and is not read from.
 const OUTPUT_BYTES: usize = 4 << 20;
+/// What one turn applies. As steps of a huge command it takes some 10 ms.
+const APPLY_BYTES: usize = 1 << 20;
 /// Entries of the log that travel in one message.
 const CHUNK_BYTES: usize = 1 << 20;
 /// How often a blank member looks for its permit.
@@ -395,6 +397,8 @@ impl Living {
             log_tail_bytes: tuning.log_tail_bytes,
             chunk_bytes: CHUNK_BYTES,
             output_bytes: OUTPUT_BYTES,
+            apply_bytes: APPLY_BYTES,
+            transfer_bytes_per_s: tuning.transfer_bytes_per_s,
             plant: Plant::None,
         }
     }

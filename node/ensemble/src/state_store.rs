@@ -4,18 +4,19 @@
 //!
 //! Invariant: what is loaded is what the last reported cut held, no less and no more.
 
+use crate::arriving::{Arriving, patiently};
 use crate::config::ServerError;
 use crate::disks::Sink;
 use bytes::Bytes;
 use pharos_paxos::Slot;
-use pharos_replica::{OWN_PREFIX, PersistBatch, PersistRows, Snapshot};
-use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
+use pharos_replica::{Arrived, OWN_PREFIX, PersistBatch, PersistRows, part_of};
+use pharos_store::{Options, RocksStore, RowScan, Store, StoreError, WriteBatch};
 use pharos_znode::State;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// Between two tries of a flush for which the disk had no room.
-const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+/// Rows of a state in one frame, in bytes.
+const PART_BYTES: usize = 256 << 10;
 
 /// The tree is in memory, so the store is read once, at the start.
 const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
@@ -40,19 +41,24 @@ pub(crate) type OpenStore<S> = fn(&Path) -> Result<S, ServerError>;
 
 /// A store and where it is.
 pub(crate) struct OnStore<S> {
+    /// Readings of the store for members that lack the state. They end before the store is closed.
+    scans: BTreeMap<u64, Box<dyn RowScan>>,
+    arriving: Arriving<S>,
     store: S,
     dir: PathBuf,
 }
 
 impl<S: Store> OnStore<S> {
     pub(crate) fn new(store: S, dir: &Path) -> Self {
-        Self { store, dir: dir.to_owned() }
+        Self { scans: BTreeMap::new(), arriving: Arriving::beside(dir), store, dir: dir.to_owned() }
     }
 }
 
 pub(crate) fn open_rocks(dir: &Path) -> Result<OnStore<RocksStore>, ServerError> {
     let store = RocksStore::open(dir, &STORE_MEMORY).map_err(|error| refused(dir, &error))?;
-    Ok(OnStore::new(store, dir))
+    let mut opened = OnStore::new(store, dir);
+    opened.arriving.recover(&mut opened.store).map_err(|error| refused(dir, &error))?;
+    Ok(opened)
 }
 
 fn refused(dir: &Path, error: &StoreError) -> ServerError {
@@ -65,7 +71,7 @@ fn refused(dir: &Path, error: &StoreError) -> ServerError {
 }
 
 /// The whole chain in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
@@ -123,26 +129,15 @@ impl<S: Store + 'static> Sink for OnStore<S> {
                 write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
                 self.store.write(write, applied)
             }
-            PersistRows::All(mut rows) => {
-                rows.extend(batch.own);
-                self.store.replace(rows, applied)
+            PersistRows::Arrived => {
+                let taken = self.arriving.take_over(&mut self.store, batch.own, applied);
+                return taken.map_err(|error| with_sources(&error));
             }
         };
-        written.map_err(|error| with_sources(&error))?;
-        loop {
-            match self.store.flush() {
-                Ok(flushed) => {
-                    assert!(flushed >= applied, "a flush covers what was written before it");
-                    return Ok(());
-                }
-                Err(error) if error.is_disk_full() => {
-                    let why = with_sources(&error);
-                    tracing::warn!(%why, "the disk is full; the store waits for room");
-                    std::thread::sleep(FULL_DISK_RETRY);
-                }
-                Err(error) => return Err(with_sources(&error)),
-            }
-        }
+        let flushed = written.and_then(|()| patiently(|| self.store.flush()));
+        let flushed = flushed.map_err(|error| with_sources(&error))?;
+        assert!(flushed >= applied, "a flush covers what was written before it");
+        Ok(())
     }
 
     fn copy(&mut self, dir: &Path) -> Result<Slot, String> {
@@ -150,11 +145,32 @@ impl<S: Store + 'static> Sink for OnStore<S> {
         Ok(Slot(self.store.applied()))
     }
 
-    fn snapshot(&mut self) -> Result<(Slot, Snapshot), String> {
-        let mut snapshot = Snapshot::default();
-        let mut push = |key: &[u8], value: &[u8]| snapshot.push(key, value);
-        self.store.load(&mut push).map_err(|error| with_sources(&error))?;
-        Ok((Slot(self.store.flushed()), snapshot))
+    fn open_snapshot(&mut self, transfer: u64) -> Result<Slot, String> {
+        let scan = self.store.scan(PART_BYTES).map_err(|error| with_sources(&error))?;
+        self.scans.insert(transfer, scan);
+        Ok(Slot(self.store.flushed()))
+    }
+
+    fn next_part(&mut self, transfer: u64) -> Result<Option<Bytes>, String> {
+        let Some(scan) = self.scans.get_mut(&transfer) else { return Ok(None) };
+        let rows = scan.next_rows().map_err(|error| with_sources(&error))?;
+        Ok(rows.map(|rows| part_of(&rows)))
+    }
+
+    fn close_snapshot(&mut self, transfer: u64) {
+        self.scans.remove(&transfer);
+    }
+
+    fn store_part(
+        &mut self,
+        ends: (bool, bool),
+        rows: Bytes,
+    ) -> Result<Result<Option<Arrived>, String>, String> {
+        self.arriving.part(&self.store, ends, rows).map_err(|error| with_sources(&error))
+    }
+
+    fn abandon(&mut self) -> Result<(), String> {
+        self.arriving.abandon().map_err(|error| with_sources(&error))
     }
 }
 

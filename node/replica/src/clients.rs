@@ -103,7 +103,7 @@ pub(crate) struct Clients {
     conns: HashMap<ConnId, Conn>,
     by_session: HashMap<SessionId, ConnId>,
     dirty: VecDeque<ConnId>,
-    /// Connections whose reads waited for room and have it now.
+    /// Connections whose reads waited for room and have it now, or for the next turn.
     roomy: Vec<ConnId>,
     closed_with_unsent: bool,
     next_session: i64,
@@ -255,6 +255,11 @@ impl Clients {
             conn.choked = false;
             self.roomy.push(id);
         }
+    }
+
+    /// The connection's requests wait for the next turn.
+    pub(crate) fn postpone(&mut self, id: ConnId) {
+        self.roomy.push(id);
     }
 
     pub(crate) fn is_roomy(&self) -> bool {

@@ -34,7 +34,9 @@ impl Replica {
     pub(crate) fn write_config(&mut self, slot: Slot) {
         let (membership, members) = (self.registry.membership(), self.registry.members());
         let command = config_command(&self.state, membership, members, slot);
-        self.apply_command(&command, self.state.time_ms());
+        let mut budget = usize::MAX;
+        let done = self.apply_command(&command, self.state.time_ms(), &mut budget);
+        assert!(done, "a single node is written in one step");
     }
 }
 

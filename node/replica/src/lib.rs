@@ -6,6 +6,7 @@
 
 mod answers;
 mod apply;
+mod arrival;
 mod batch;
 mod clients;
 mod config_node;
@@ -29,21 +30,23 @@ mod registry;
 mod replica;
 mod requests;
 mod rows;
+mod sending;
 mod snapshot;
 mod status;
 mod watches;
 mod wire;
 
+pub use arrival::{Arrival, Arrived};
 pub use config_node::config_command;
 pub use founding::Founding;
 pub use generation::{GenerationError, Holdings, NewGeneration};
-pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows};
+pub use io::{CloseReason, ConnId, Lane, Now, Output, PersistBatch, PersistRows, SnapshotStep};
 pub use peer_msg::{PeerError, reread};
 pub use pharos_paxos::Plant as CorePlant;
 pub use plant::Plant;
 pub use registry::{Change, ChangeError, Member, Registry};
 pub use replica::{Boot, OWN_PREFIX, Replica, ReplicaConfig, StartError, TransferError};
-pub use rows::{installed_row, is_of_state, put_row, read_rows};
-pub use snapshot::Snapshot;
+pub use rows::{installed_row, is_of_state, part_of, put_row, read_rows};
+pub use sending::Transfers;
 pub use status::{MemberRole, PeerStatus, ReplicaStatus};
 pub use wire::WireError;

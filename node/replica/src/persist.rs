@@ -2,7 +2,7 @@
 //!
 //! Owns the cut on its way to the store and the flushed slot. Must not know the store. Invariant:
 //! nothing is given to the store beyond this member's own durable slot, although clients may have been
-//! answered earlier (DESIGN 3.1, trap d); apply never waits for the store.
+//! answered earlier (DESIGN 3.1, trap d); apply waits neither for the store nor for a cut.
 
 use crate::io::{Output, PersistBatch, PersistRows};
 use crate::replica::{FOUNDING_KEY, REGISTRY_KEY, Replica};
@@ -14,11 +14,15 @@ use std::collections::VecDeque;
 const INTERVAL_MS: u64 = 1000;
 /// Slots after which a cut is due whatever the time.
 const INTERVAL_SLOTS: u64 = 4096;
+/// What a node in a cut counts against [`crate::ReplicaConfig::apply_bytes`].
+const NODE_BYTES: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Persist {
     /// The store holds everything up to here.
     flushed: Slot,
+    /// The cut that the state gathers, without its rows.
+    gathering: Option<(Slot, Vec<(Bytes, Bytes)>)>,
     /// A cut that waits until the log is durable that far.
     held: Option<PersistBatch>,
     in_flight: Option<Slot>,
@@ -34,6 +38,7 @@ impl Persist {
     pub(crate) fn new(flushed: Slot, now: Millis) -> Self {
         Self {
             flushed,
+            gathering: None,
             held: None,
             in_flight: None,
             last_cut: (flushed, now),
@@ -106,6 +111,10 @@ impl Replica {
         if self.persist.in_flight.is_some() {
             return;
         }
+        if self.snapshots.waits() || self.digests.is_wrong() {
+            // The state that it is of will be replaced.
+            self.persist.gathering = None;
+        }
         if self.snapshots.waits() {
             // What was promised for the sake of the state has to be durable before the state is. A member that repairs
             // its state has all of the log, and promises nothing for it.
@@ -121,19 +130,37 @@ impl Replica {
         if self.digests.is_wrong() {
             return;
         }
-        let applied = self.applier.applied();
-        if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
-            self.persist.last_cut = (applied, self.now.mono);
-            self.persist.wanted = false;
-            let rows = PersistRows::Changed(self.state.take_dirty());
-            self.persist.held = Some(PersistBatch { rows, own: self.own_rows(), applied });
-        }
+        self.gather();
         let durable = self.paxos.durable();
         let early = self.cfg.plant.persists_ahead_of_log();
         if let Some(batch) = self.persist.held.take_if(|batch| batch.applied <= durable || early) {
             self.persist.in_flight = Some(batch.applied);
             self.outputs.push_back(Output::Persist { batch });
         }
+    }
+
+    /// Begins a cut when it is due, between two slots, and goes on with it by as much as a turn may do.
+    fn gather(&mut self) {
+        let applied = self.applier.applied();
+        let idle = self.persist.gathering.is_none() && self.persist.held.is_none();
+        if idle && self.is_between_slots() && self.persist.due(applied, self.now.mono) {
+            self.persist.last_cut = (applied, self.now.mono);
+            self.persist.wanted = false;
+            self.state.begin_cut();
+            self.persist.gathering = Some((applied, self.own_rows()));
+        }
+        if self.persist.gathering.is_some()
+            && let Some(rows) = self.state.cut_some((self.cfg.apply_bytes / NODE_BYTES).max(1))
+            && let Some((applied, own)) = self.persist.gathering.take()
+        {
+            self.persist.held = Some(PersistBatch { rows: PersistRows::Changed(rows), own, applied });
+        }
+    }
+
+    /// Whether a cut is half-way, which the next turn goes on with although nothing comes.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        self.persist.gathering.is_some()
     }
 
     /// What every member's store holds beside the state.
@@ -144,7 +171,7 @@ impl Replica {
 
     /// Forgets entries that the store holds, but for a tail for members that were away briefly.
     fn trim(&mut self) {
-        let hold = self.snapshots.hold().unwrap_or(self.persist.flushed);
+        let hold = self.sending.hold().unwrap_or(self.persist.flushed);
         let mut limit = hold.min(self.persist.flushed);
         if self.cfg.plant.trims_unflushed() {
             limit = self.applier.applied().min(self.paxos.durable());

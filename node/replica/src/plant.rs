@@ -69,6 +69,8 @@ plants! {
     MixesStates pub(crate) mixes_states
     /// A state that came is taken however old it is.
     TakesOldState pub(crate) takes_old_state
+    /// Clients are answered from a state in which the end of a session is half-way.
+    ReadsHalfWay pub(crate) reads_half_way
     /// The id of a member that is gone is given again.
     ReusesIds pub(crate) reuses_ids
 }

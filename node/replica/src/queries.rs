@@ -4,6 +4,7 @@
 //! comes. Invariant: a watch is set in the same moment as the state that is answered was read, so no
 //! change between falls through.
 
+use crate::clients::Clients;
 use crate::io::ConnId;
 use crate::replica::Replica;
 use crate::watches::WatchKind;
@@ -55,8 +56,22 @@ impl Replica {
             Request::CheckWatches(path, kind) => self.end_watches(conn, xid, *path, *kind, Ending::Check),
             Request::GetAcl(path) => self.acl(conn, xid, *path),
             Request::GetEphemerals(prefix) => self.ephemerals(conn, xid, *prefix),
-            _ => self.query(conn, xid, request),
+            Request::GetData(_) | Request::Exists(_) => self.query(conn, xid, request),
+            _ => self.list(conn, xid, request),
         }
+    }
+
+    /// An answer that may be long, and counts against what one turn may answer.
+    fn list(&mut self, conn: ConnId, xid: i32, request: &Request<'_>) {
+        let len = |clients: &Clients| clients.get(conn).map_or(0, |own| own.out.len());
+        let before = len(&self.clients);
+        self.query(conn, xid, request);
+        self.listed_bytes += len(&self.clients).saturating_sub(before);
+    }
+
+    /// Whether this turn has answered enough: a list of a million children takes long.
+    pub(crate) fn has_listed_enough(&self) -> bool {
+        self.listed_bytes >= self.cfg.apply_bytes
     }
 
     fn query(&mut self, conn: ConnId, xid: i32, request: &Request<'_>) {

@@ -19,6 +19,7 @@ use crate::peer_msg::PeerMsg;
 use crate::persist::Persist;
 use crate::reads::ReadIndexes;
 use crate::registry::Registry;
+use crate::sending::Sending;
 use crate::snapshot::{self, Snapshots};
 use crate::watches::Watches;
 use crate::wire::WireError;
@@ -57,6 +58,13 @@ pub struct ReplicaConfig {
     pub chunk_bytes: usize,
     /// A client with more unread output than this gets no answers to further reads until it has read some, in bytes.
     pub output_bytes: usize,
+    /// About how much one turn applies, in bytes of entries, so that no heartbeat waits for a long backlog or a huge
+    /// command: a step of one that is carried out in slices counts as a quarter of a KiB. After lists of so many bytes
+    /// clients' further reads wait for the next turn.
+    pub apply_bytes: usize,
+    /// How fast states are sent to members that lack them, all together, in bytes per second: the clients' share of the
+    /// network and of the disk is the rest.
+    pub transfer_bytes_per_s: u64,
     /// A known bug to run with, so that the checkers can be checked.
     pub plant: crate::plant::Plant,
 }
@@ -134,7 +142,10 @@ pub struct Replica {
     pub(crate) unsent: Queue,
     /// Commands for the log, while this member leads.
     pub(crate) proposals: Queue,
+    /// Bytes of lists that this turn has answered with.
+    pub(crate) listed_bytes: usize,
     pub(crate) snapshots: Snapshots,
+    pub(crate) sending: Sending,
     pub(crate) digests: Digests,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
@@ -205,7 +216,9 @@ impl Replica {
             watches: Watches::default(),
             unsent: Queue::default(),
             proposals: Queue::default(),
+            listed_bytes: 0,
             snapshots: Snapshots::default(),
+            sending: Sending::default(),
             digests: Digests::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
@@ -257,6 +270,7 @@ impl Replica {
         assert!(now.mono >= self.now.mono, "the monotonic clock went back");
         let pause = now.mono.0 - self.now.mono.0;
         self.now = now;
+        self.listed_bytes = 0;
         if self.leads() && pause > self.cfg.election.0 {
             self.grant_full_timeouts();
         }
@@ -277,7 +291,8 @@ impl Replica {
     /// Both connections to the peer stand; `boot` is the nonce of its process. Frames of an older
     /// connection never arrive after this.
     pub fn peer_up(&mut self, peer: MemberId, boot: u64) {
-        self.snapshots.connected(peer);
+        let closed = self.sending.connected(peer, boot, self.now.mono);
+        self.outputs.extend(closed);
         if self.peers.insert(peer, boot) != Some(boot) {
             self.incoming.restarted(peer);
         }
@@ -286,7 +301,7 @@ impl Replica {
     /// A connection to the peer broke; what was sent last may be lost.
     pub fn peer_down(&mut self, peer: MemberId) {
         self.incoming.lost(peer);
-        self.snapshots.lost(peer);
+        self.sending.lost(peer);
         self.paxos.peer_lost(peer);
         if matches!(self.leadership, Leadership::Follows { leader, .. } if leader == peer) {
             self.break_off();
@@ -315,10 +330,10 @@ impl Replica {
                 self.outgoing.confirmed(stream, received);
             }
             PeerMsg::Snapshot { ballot, upto, complete, part, parts, rows } => {
-                self.take_snapshot(peer, (ballot, upto, complete), (part, parts), rows)?;
+                self.take_snapshot(peer, (ballot, upto, complete), (part, parts), rows);
             }
             PeerMsg::SnapshotAck { upto, next } => {
-                self.snapshots.acknowledged(peer, upto, next, self.now.mono);
+                self.sending.acknowledged(peer, upto, next, self.now.mono);
             }
             PeerMsg::Digest { slot, version, digest } => self.take_digest(peer, slot, version, digest),
             PeerMsg::Diverged { slot } => self.take_diverged(peer, slot),
@@ -356,8 +371,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Ends a turn: applies what is chosen, in bounded slices, gives commands to the leader or the log,
-    /// and starts the next group of writes. True when more work waits.
+    /// Ends a turn: applies what is chosen, in bounded slices, gives commands to the leader or the log, and
+    /// starts the next group of writes. True when more work waits.
     pub fn pump(&mut self) -> bool {
         self.take_core_outputs();
         for conn in self.clients.take_roomy() {
@@ -376,7 +391,7 @@ impl Replica {
             self.outputs.push_back(Output::Spare { op });
         }
         self.persist_if_due();
-        more
+        more || self.gathers()
     }
 
     /// What the driver has to do next.
@@ -447,7 +462,9 @@ impl Replica {
         self.leadership = leadership;
         self.proposals.clear();
         self.incoming.clear();
-        self.snapshots.leader_changed(self.paxos.ballot());
+        self.stop_sending();
+        let abandoned = self.snapshots.leader_changed(self.paxos.ballot());
+        self.outputs.extend(abandoned);
         self.digests.leader_changed();
         self.expiry.clear();
         if self.leads() {

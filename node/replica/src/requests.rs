@@ -108,12 +108,21 @@ impl Replica {
 
     /// Carries out what waits at the head of the connection's requests, as far as it can be.
     pub(crate) fn drive(&mut self, conn: ConnId) {
-        while let Some(own) = self.clients.get_mut(conn) {
+        if self.is_fenced() {
+            return self.fence(conn);
+        }
+        loop {
+            let enough = self.has_listed_enough();
+            let Some(own) = self.clients.get_mut(conn) else { return };
             match own.pending.front() {
                 // Behind writes it cannot wait: they would be carried out before it.
                 Some(Pending::Frame { .. }) if own.out.len() > self.cfg.output_bytes && !own.writes() => {
                     (own.deferring, own.choked) = (true, true);
                     return;
+                }
+                Some(Pending::Frame { .. }) if enough && !own.writes() => {
+                    own.deferring = true;
+                    return self.clients.postpone(conn);
                 }
                 Some(Pending::Sync { slot: Some(slot), .. }) if *slot <= self.applier.applied() => {}
                 Some(Pending::Frame { .. } | Pending::Answer(_)) => {}
@@ -184,7 +193,10 @@ impl Replica {
     fn read_in_turn(&mut self, conn: ConnId, xid: i32, request: &Request<'_>, frame: &[u8]) {
         let Some(own) = self.clients.get(conn) else { return };
         let room = self.cfg.output_bytes;
-        if own.pending.is_empty() && own.out.len() <= room {
+        let (fenced, enough) = (self.is_fenced(), self.has_listed_enough());
+        // A ping shows nothing of the state but a number that never shows what is half-way.
+        let now = !fenced && !enough || matches!(request, Request::Ping);
+        if own.pending.is_empty() && own.out.len() <= room && now {
             return self.read(conn, xid, request);
         }
         // No write follows more reads than there is room for: see `drive`.
@@ -194,7 +206,13 @@ impl Replica {
         own.deferring |= own.owed > room;
         own.pending.push_back(Pending::Frame { frame: frame.into(), owed });
         if own.pending.len() == 1 {
-            (own.deferring, own.choked) = (true, true);
+            own.deferring = true;
+            own.choked = now;
+            if fenced {
+                self.fence(conn);
+            } else if enough {
+                self.clients.postpone(conn);
+            }
         }
     }
 

@@ -144,9 +144,10 @@ impl Replica {
         }
     }
 
-    /// A digest of the state: equal on all members that have applied the same slots.
+    /// The last slot applied, and a digest of the state, equal on all members that have applied the same slots; none
+    /// while the slot after it is half-way.
     #[must_use]
-    pub fn digest(&self) -> (Slot, u64) {
-        (self.applier.applied(), self.state.digest())
+    pub fn digest(&self) -> (Slot, Option<u64>) {
+        (self.applier.applied(), self.is_between_slots().then(|| self.state.digest()))
     }
 }

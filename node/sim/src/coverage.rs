@@ -123,6 +123,16 @@ coverage! {
     wishes_granted,
     /// Requests for other members or voters that were refused.
     requests_refused,
+    /// Ends of sessions of which a turn left a part to the next.
+    endings_in_slices,
+    /// Connections that had to wait for one.
+    reads_fenced,
+    /// Cuts for the store of which a turn left a part to the next.
+    cuts_in_slices,
+    /// States that went on after a broken connection where they stood.
+    transfers_resumed,
+    /// Parts of states that had to wait for the rate.
+    transfers_held_back,
     /// States that a blank machine took over.
     states_of_joiners,
     /// Blank machines that stopped after they had promised and before they had a state.

@@ -10,8 +10,8 @@ use pharos_log::mem::{Crash, MemDisk};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, GenerationError, Holdings, NewGeneration, Now, OWN_PREFIX, PersistBatch, PersistRows,
-    Plant, Replica, ReplicaConfig, Snapshot, StartError,
+    Arrival, Arrived, Boot, Founding, GenerationError, Holdings, NewGeneration, Now, OWN_PREFIX,
+    PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, SnapshotStep, StartError, part_of,
 };
 use pharos_znode::State;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -106,6 +106,10 @@ pub(crate) struct Pace {
     /// After how much a message of log entries or of a state, and a client's output, is cut.
     chunk_bytes: usize,
     output_bytes: usize,
+    /// How much a turn applies: little, so that ends of sessions and cuts are carried out in slices.
+    apply_bytes: usize,
+    /// How fast states are sent.
+    transfer_bytes_per_s: u64,
 }
 
 impl Pace {
@@ -117,6 +121,8 @@ impl Pace {
             log_tail_bytes: *rng.pick(&[2 << 20, 2 << 20, 4 << 10]),
             chunk_bytes: *rng.pick(&[1 << 20, 2 << 10, 200]),
             output_bytes: *rng.pick(&[4 << 20, 200, 0]),
+            apply_bytes: *rng.pick(&[1 << 20, 1000, 1, 1]),
+            transfer_bytes_per_s: *rng.pick(&[64 << 20, 20_000]),
         }
     }
 
@@ -139,6 +145,30 @@ pub(crate) struct Process {
     pub(crate) spare: Option<DiskOp>,
     pub(crate) persist: Option<PersistBatch>,
     pub(crate) roster: Roster,
+    /// Readings of the store: what is left of the rows as they were when each began.
+    readers: BTreeMap<u64, VecDeque<(Bytes, Bytes)>>,
+    /// A state that comes, and its rows as far as they are put aside.
+    arrival: Option<(Arrival, BTreeMap<Bytes, Bytes>)>,
+    arrived: Option<BTreeMap<Bytes, Bytes>>,
+    /// What the store has been asked for, in order.
+    pub(crate) jobs: VecDeque<StoreJob>,
+}
+
+/// What a store is asked for beside cuts.
+#[derive(Debug)]
+pub(crate) enum StoreJob {
+    Snapshot { transfer: u64, step: SnapshotStep },
+    Store { arrival: u64, first: bool, last: bool, rows: Bytes },
+    Abandon,
+}
+
+/// What the replica is told when it is done.
+#[derive(Debug)]
+pub(crate) enum StoreDone {
+    Opened { transfer: u64, upto: Slot },
+    Part { transfer: u64, rows: Option<Bytes> },
+    Stored { arrival: u64, arrived: Option<Arrived> },
+    Nothing,
 }
 
 impl Process {
@@ -239,6 +269,8 @@ impl Member {
             log_tail_bytes: pace.log_tail_bytes,
             chunk_bytes: pace.chunk_bytes,
             output_bytes: pace.output_bytes,
+            apply_bytes: pace.apply_bytes,
+            transfer_bytes_per_s: pace.transfer_bytes_per_s,
             plant,
         };
         let founded = boot_from.is_founded();
@@ -254,8 +286,18 @@ impl Member {
             }
             _ => Roster::of(&replica),
         };
-        let (log, spare, persist) = (VecDeque::new(), None, None);
-        self.process = Some(Process { replica, boot, log, spare, persist, roster });
+        self.process = Some(Process {
+            replica,
+            boot,
+            log: VecDeque::new(),
+            spare: None,
+            persist: None,
+            roster,
+            readers: BTreeMap::new(),
+            arrival: None,
+            arrived: None,
+            jobs: VecDeque::new(),
+        });
         let ahead = self.flushed > log_end;
         Ok(if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog })
     }
@@ -350,9 +392,12 @@ impl Member {
 
     /// The store has flushed the cut.
     pub(crate) fn flush(&mut self) -> Option<Slot> {
-        let batch = self.process.as_mut()?.persist.take()?;
+        let process = self.process.as_mut()?;
+        let batch = process.persist.take()?;
         match batch.rows {
-            PersistRows::All(rows) => self.rows = rows.into_iter().collect(),
+            PersistRows::Arrived => {
+                self.rows = process.arrived.take().expect("a state that is taken over has come");
+            }
             PersistRows::Changed(rows) => {
                 for (key, value) in rows.to_pairs() {
                     match value {
@@ -367,10 +412,61 @@ impl Member {
         Some(batch.applied)
     }
 
-    /// All rows as the store holds them now.
-    pub(crate) fn snapshot(&self, pace: Pace) -> (Slot, Snapshot) {
-        let mut snapshot = Snapshot::in_parts_of(pace.chunk_bytes);
-        self.rows.iter().for_each(|(key, value)| snapshot.push(key, value));
-        (self.flushed, snapshot)
+    /// The store does what it was asked for first.
+    pub(crate) fn store_step(&mut self, pace: Pace) -> Result<StoreDone, String> {
+        let Some(process) = &mut self.process else { return Ok(StoreDone::Nothing) };
+        Ok(match process.jobs.pop_front() {
+            None => StoreDone::Nothing,
+            Some(StoreJob::Snapshot { transfer, step: SnapshotStep::Open }) => {
+                let rows = self.rows.iter().map(|(key, value)| (key.clone(), value.clone()));
+                process.readers.insert(transfer, rows.collect());
+                StoreDone::Opened { transfer, upto: self.flushed }
+            }
+            Some(StoreJob::Snapshot { transfer, step: SnapshotStep::Next }) => {
+                let rows =
+                    process.readers.get_mut(&transfer).and_then(|rows| next_part(rows, pace.chunk_bytes));
+                StoreDone::Part { transfer, rows }
+            }
+            Some(StoreJob::Snapshot { transfer, step: SnapshotStep::Close }) => {
+                process.readers.remove(&transfer);
+                StoreDone::Nothing
+            }
+            Some(StoreJob::Store { arrival, first, last, rows }) => {
+                let arrived = process.take_part(first, last, rows)?;
+                StoreDone::Stored { arrival, arrived }
+            }
+            Some(StoreJob::Abandon) => {
+                process.arrival = None;
+                StoreDone::Nothing
+            }
+        })
     }
+}
+
+impl Process {
+    fn take_part(&mut self, first: bool, last: bool, rows: Bytes) -> Result<Option<Arrived>, String> {
+        if first {
+            self.arrival = None;
+        }
+        let (mut arrival, mut aside) = self.arrival.take().unwrap_or_default();
+        aside.extend(arrival.part(rows).map_err(|e| e.to_string())?);
+        if !last {
+            self.arrival = Some((arrival, aside));
+            return Ok(None);
+        }
+        self.arrived = Some(aside);
+        arrival.finish().map(Some).map_err(|e| e.to_string())
+    }
+}
+
+/// About so many bytes of rows; none when there are no more.
+fn next_part(rows: &mut VecDeque<(Bytes, Bytes)>, bytes: usize) -> Option<Bytes> {
+    let (mut part, mut size) = (Vec::new(), 0);
+    while size < bytes
+        && let Some(row) = rows.pop_front()
+    {
+        size += row.0.len() + row.1.len();
+        part.push(row);
+    }
+    (!part.is_empty()).then(|| part_of(&part))
 }

@@ -99,7 +99,8 @@ impl Reference {
             }
             seen.slot = slot;
         }
-        if applied > Slot::ZERO && self.digests[applied.0 as usize - 1] != digest {
+        let wrong = |digest| self.digests[applied.0 as usize - 1] != digest;
+        if applied > Slot::ZERO && digest.is_some_and(wrong) {
             return Err(Violation::new(format!("digest: members differ after slot {applied}")));
         }
         if seen.roll == 0 || seen.slot > before {

@@ -83,7 +83,7 @@ enum Event {
         member: usize,
         life: u64,
     },
-    Snapshot {
+    Store {
         member: usize,
         life: u64,
     },
@@ -297,7 +297,7 @@ impl World {
             Event::Disk { member, life } => self.disk(member, life),
             Event::Spare { member, life } => self.spare(member, life),
             Event::Flush { member, life } => self.flush(member, life),
-            Event::Snapshot { member, life } => self.snapshot(member, life),
+            Event::Store { member, life } => self.store(member, life),
             Event::Start { member } => self.start(member),
             Event::ClientWakes { client } => self.client_wakes(client),
             Event::ToMember { conn, frame } => self.at_member(conn, frame),

@@ -9,6 +9,7 @@
 mod error;
 mod mem;
 mod rocks;
+mod scan;
 
 pub use error::StoreError;
 pub use mem::MemStore;
@@ -29,8 +30,23 @@ pub struct WriteBatch {
     pub deletes: Vec<Bytes>,
 }
 
+/// The rows of a store as they were when this was made, whatever is written to it since. The store stays open while this
+/// is kept.
+pub trait RowScan: Send {
+    /// The next rows, in the order of their keys; none when there are no more.
+    fn next_rows(&mut self) -> Result<Option<Rows>, StoreError>;
+}
+
+/// Rows with their keys.
+pub type Rows = Vec<(Bytes, Bytes)>;
+
 /// See the crate.
 pub trait Store: Send {
+    /// Another store of the same kind, in that directory.
+    fn beside(&self, dir: &Path) -> Result<Self, StoreError>
+    where
+        Self: Sized;
+
     /// Gives every row to the function, in the order of the keys.
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError>;
 
@@ -43,8 +59,11 @@ pub trait Store: Send {
     /// If the applied index falls.
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError>;
 
-    /// Writes rows in the place of all there are, in one batch, not durably; as [`Store::write`] otherwise.
-    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError>;
+    /// Begins to read all rows, on any thread and while others are written, by about so many bytes at a time.
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError>;
+
+    /// Deletes all rows, not durably.
+    fn clear(&mut self) -> Result<(), StoreError>;
 
     /// Makes what was written durable, and says up to which applied index. After an error it may be tried
     /// again: rows stay in memory, and [`StoreError::is_disk_full`] tells when waiting helps.

@@ -2,7 +2,7 @@
 //! nothing.
 
 use crate::error::StoreError;
-use crate::{FORMAT, Store, WriteBatch};
+use crate::{FORMAT, RowScan, Rows, Store, WriteBatch};
 use bytes::{Buf, BufMut, Bytes};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -62,7 +62,35 @@ impl MemStore {
     }
 }
 
+/// Rows that were shared when the scan began.
+struct Scan {
+    rows: std::vec::IntoIter<(Bytes, Bytes)>,
+    bytes: usize,
+}
+
+impl RowScan for Scan {
+    fn next_rows(&mut self) -> Result<Option<Rows>, StoreError> {
+        let (mut rows, mut size) = (Rows::new(), 0);
+        while size < self.bytes
+            && let Some((key, value)) = self.rows.next()
+        {
+            size += key.len() + value.len();
+            rows.push((key, value));
+        }
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}
+
 impl Store for MemStore {
+    fn beside(&self, _: &Path) -> Result<Self, StoreError> {
+        Ok(Self::new())
+    }
+
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError> {
+        let rows: Rows = self.rows().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Box::new(Scan { rows: rows.into_iter(), bytes }))
+    }
+
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
         self.rows().for_each(|(key, value)| row(key, value));
         Ok(())
@@ -83,9 +111,9 @@ impl Store for MemStore {
         Ok(())
     }
 
-    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
-        let old = self.rows().map(|(key, _)| key.clone()).collect();
-        self.write(WriteBatch { puts: rows, deletes: old }, applied)
+    fn clear(&mut self) -> Result<(), StoreError> {
+        let deletes = self.rows().map(|(key, _)| key.clone()).collect();
+        self.write(WriteBatch { puts: Vec::new(), deletes }, self.applied)
     }
 
     fn flush(&mut self) -> Result<u64, StoreError> {

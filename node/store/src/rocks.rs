@@ -5,13 +5,15 @@
 //! RocksDB may flush by itself when its buffer is full: then more is durable than [`Store::flushed`] says.
 
 use crate::error::StoreError;
-use crate::{FORMAT, Store, WriteBatch};
+use crate::scan::Scan;
+use crate::{FORMAT, RowScan, Store, WriteBatch};
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
     IteratorMode, LogLevel, ReadOptions, WriteOptions, checkpoint::Checkpoint, properties,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const ROWS: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 const META: &str = "meta";
@@ -30,7 +32,8 @@ pub struct Options {
 /// See the module.
 pub struct RocksStore {
     dir: PathBuf,
-    db: DB,
+    db: Arc<DB>,
+    options: Options,
     no_log: WriteOptions,
     applied: u64,
     flushed: u64,
@@ -52,7 +55,8 @@ impl RocksStore {
         })?;
         let mut no_log = WriteOptions::default();
         no_log.disable_wal(true);
-        let mut store = Self { dir: dir.to_owned(), db, no_log, applied: 0, flushed: 0 };
+        let (dir, db, options) = (dir.to_owned(), Arc::new(db), *options);
+        let mut store = Self { dir, db, options, no_log, applied: 0, flushed: 0 };
         store.check_version()?;
         store.flushed = store.read_applied()?;
         store.applied = store.flushed;
@@ -110,11 +114,16 @@ impl RocksStore {
 }
 
 impl Store for RocksStore {
+    fn beside(&self, dir: &Path) -> Result<Self, StoreError> {
+        Self::open(dir, &self.options)
+    }
+
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError> {
+        Ok(Box::new(Scan::begin(&self.dir, Arc::clone(&self.db), bytes)?))
+    }
+
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        options.set_readahead_size(4 << 20);
-        let mut rows = self.db.raw_iterator_opt(options);
+        let mut rows = self.db.raw_iterator_opt(once_through());
         rows.seek_to_first();
         while let Some((key, value)) = rows.item() {
             row(key, value);
@@ -143,22 +152,13 @@ impl Store for RocksStore {
         Ok(())
     }
 
-    fn replace(&mut self, new: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
-        assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
+    fn clear(&mut self) -> Result<(), StoreError> {
+        let Some(last) = self.last_key()? else { return Ok(()) };
         let mut rows = rocksdb::WriteBatch::default();
-        let last = self.last_key()?;
-        if let Some(last) = last {
-            // The end of the range does not belong to it.
-            rows.delete_range(&b""[..], &last);
-            rows.delete(&last);
-        }
-        for (key, value) in &new {
-            rows.put(key, value);
-        }
-        rows.put_cf(self.meta(), APPLIED, applied.to_le_bytes());
-        self.db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
-        self.applied = applied;
-        Ok(())
+        // The end of the range does not belong to it.
+        rows.delete_range(&b""[..], &last);
+        rows.delete(&last);
+        self.db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("clear", &self.dir))
     }
 
     fn flush(&mut self) -> Result<u64, StoreError> {
@@ -188,6 +188,14 @@ impl Store for RocksStore {
             .map(|(family, name)| self.db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
         sizes.sum::<Result<u64, _>>().map_err(StoreError::rocks("measure", &self.dir))
     }
+}
+
+/// How all rows are read: none of them twice.
+pub(crate) fn once_through() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    options.set_readahead_size(4 << 20);
+    options
 }
 
 /// What RocksDB says when the lock is held, here or elsewhere; not when the lock file cannot be made.

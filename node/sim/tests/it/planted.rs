@@ -54,5 +54,6 @@ planted! {
     commands_of_a_session_that_moved_are_found: Plant::IgnoresAttach,
     a_state_made_of_two_is_found: Plant::MixesStates,
     a_state_older_than_what_is_applied_is_found: Plant::TakesOldState,
+    a_state_that_is_read_half_way_is_found: Plant::ReadsHalfWay,
     an_id_that_is_given_twice_is_found: Plant::ReusesIds,
 }
