@@ -88,7 +88,9 @@ impl Reference {
             }
             *seen = Seen::from(installed);
         }
-        while seen.slot < applied {
+        // Of a slot that is half-way, clients have been answered.
+        let begun = if replica.is_between_slots() { applied } else { applied.next() };
+        while seen.slot < begun {
             let slot = seen.slot.next();
             let entry =
                 replica.chosen(slot).ok_or_else(|| Violation::new("an applied slot is not in the log"))?;
