@@ -48,7 +48,7 @@ impl<S: Store> Arriving<S> {
         store: &S,
         (first, last): (bool, bool),
         rows: Bytes,
-    ) -> Result<Result<Option<Arrived>, String>, StoreError> {
+    ) -> Result<Result<Option<Box<Arrived>>, String>, StoreError> {
         if first {
             self.abandon()?;
             self.coming = Some(Coming { arrival: Arrival::default(), rows: store.beside(&self.dir)? });

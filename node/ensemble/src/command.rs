@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// The next rows for a transfer; none when there are no more.
     SnapshotPart(u64, Option<Bytes>),
     /// A part of a state that comes is put aside, or makes no state; with the last one, the state.
-    PartStored(u64, Result<Option<Arrived>, String>),
+    PartStored(u64, Result<Option<Box<Arrived>>, String>),
     /// A dialler has both connections to a peer.
     Dialled {
         /// Whose.

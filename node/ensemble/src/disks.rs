@@ -56,7 +56,7 @@ pub(crate) trait Sink: Send + 'static {
         &mut self,
         ends: (bool, bool),
         rows: Bytes,
-    ) -> Result<Result<Option<Arrived>, String>, String>;
+    ) -> Result<Result<Option<Box<Arrived>>, String>, String>;
 
     /// Forgets what has come of a state.
     fn abandon(&mut self) -> Result<(), String>;

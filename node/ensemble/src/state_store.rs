@@ -165,7 +165,7 @@ impl<S: Store + 'static> Sink for OnStore<S> {
         &mut self,
         ends: (bool, bool),
         rows: Bytes,
-    ) -> Result<Result<Option<Arrived>, String>, String> {
+    ) -> Result<Result<Option<Box<Arrived>>, String>, String> {
         self.arriving.part(&self.store, ends, rows).map_err(|error| with_sources(&error))
     }
 

@@ -50,7 +50,7 @@ impl Arrival {
     ///
     /// # Errors
     /// When they do not add up to a state.
-    pub fn finish(self) -> Result<Arrived, PeerError> {
+    pub fn finish(self) -> Result<Box<Arrived>, PeerError> {
         let Self { loader, own } = self;
         let find = |wanted: &[u8], field| {
             let row = own.iter().find(|(key, _)| key == wanted);
@@ -58,6 +58,6 @@ impl Arrival {
         };
         let founding = Founding::decode(find(FOUNDING_KEY, "founding")?)?;
         let registry = Registry::decode(find(REGISTRY_KEY, "registry")?)?;
-        Ok(Arrived { state: loader.finish().map_err(PeerError::Rows)?, founding, registry })
+        Ok(Box::new(Arrived { state: loader.finish().map_err(PeerError::Rows)?, founding, registry }))
     }
 }

@@ -45,7 +45,7 @@ struct Install {
     upto: Slot,
     /// The leader's ballot, if its own first entry is in the state.
     complete: Option<Ballot>,
-    arrived: Arrived,
+    arrived: Box<Arrived>,
     /// The store was told to take it.
     told: bool,
 }
@@ -131,7 +131,7 @@ impl Replica {
     }
 
     /// The part of an [`Output::Store`] is in the store; the state, if it was the last one.
-    pub fn part_stored(&mut self, arrival: u64, arrived: Option<Arrived>) {
+    pub fn part_stored(&mut self, arrival: u64, arrived: Option<Box<Arrived>>) {
         let Some(incoming) = self.snapshots.incoming.as_mut().filter(|one| one.arrival == arrival) else {
             return;
         };
@@ -179,7 +179,7 @@ impl Replica {
         else {
             return false;
         };
-        let Arrived { state, founding, registry } = arrived;
+        let Arrived { state, founding, registry } = *arrived;
         assert_eq!(upto, applied, "the store says what it was given");
         self.close_all(CloseReason::NotServing);
         self.digests.installed();

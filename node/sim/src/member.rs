@@ -167,7 +167,7 @@ pub(crate) enum StoreJob {
 pub(crate) enum StoreDone {
     Opened { transfer: u64, upto: Slot },
     Part { transfer: u64, rows: Option<Bytes> },
-    Stored { arrival: u64, arrived: Option<Arrived> },
+    Stored { arrival: u64, arrived: Option<Box<Arrived>> },
     Nothing,
 }
 
@@ -444,7 +444,7 @@ impl Member {
 }
 
 impl Process {
-    fn take_part(&mut self, first: bool, last: bool, rows: Bytes) -> Result<Option<Arrived>, String> {
+    fn take_part(&mut self, first: bool, last: bool, rows: Bytes) -> Result<Option<Box<Arrived>>, String> {
         if first {
             self.arrival = None;
         }
