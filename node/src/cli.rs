@@ -132,6 +132,10 @@ pub(crate) struct TuningArgs {
     /// Connections in all, 0 for as many as there are descriptors
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) max_connections: u32,
+    /// Values kept in memory, in MiB; the others are read from the disk when a client asks for them. Each znode takes
+    /// about 200 bytes more, with its name [default: a quarter of the memory that the container or machine has]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) value_memory_mib: Option<u32>,
 }
 
 #[derive(Args, Debug)]

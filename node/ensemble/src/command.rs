@@ -2,6 +2,7 @@
 //!
 //! Owns the channel and the wake-up. Must not know what the reactor does with a command.
 
+use bytes::Bytes;
 use mio::Waker;
 use pharos_log::DiskOp;
 use pharos_paxos::{ConfigNo, IoId, MemberId, Slot};
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Persisted(Slot),
     /// All rows of the store, as of its last flush.
     Snapshot(Slot, Snapshot),
+    /// The row that a read asked for.
+    ValueRead(u64, Option<Bytes>),
     /// A dialler has both connections to a peer.
     Dialled {
         /// Whose.

@@ -74,9 +74,16 @@ pub struct Tuning {
     pub container_sweep: Duration,
     /// Log kept for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
+    /// Values kept in memory, in bytes; none: a quarter of what the process may use.
+    pub value_bytes: Option<u64>,
 }
 
 impl Tuning {
+    /// Bytes of values that stay in memory.
+    pub(crate) fn values(&self) -> u64 {
+        self.value_bytes.unwrap_or_else(|| crate::os::memory_limit().map_or(u64::MAX, |limit| limit / 4))
+    }
+
     /// The log of the volume with this id.
     pub(crate) fn log(&self, volume: Id128) -> WalConfig {
         let Self { segment_bytes, spare_segments, .. } = *self;
@@ -98,6 +105,7 @@ impl Default for Tuning {
             spare_segments: 2,
             container_sweep: Duration::from_secs(60),
             log_tail_bytes: 64 << 20,
+            value_bytes: None,
         }
     }
 }

@@ -9,7 +9,7 @@
 use crate::clients::{self, Clients, Turn};
 use crate::command::{Ask, Command, Copied, Reply};
 use crate::datadir::Volume;
-use crate::disks::{LogWorker, Persister, SpareWorker, StoreJob};
+use crate::disks::{LogWorker, Persister, ReadWorker, SpareWorker, StoreJob};
 use crate::links::{self, LinkEvent, Links};
 use crate::metrics::REASONS;
 use crate::status::{Board, Counters};
@@ -46,6 +46,8 @@ pub(crate) struct Reactor {
     pub(crate) log: LogWorker,
     pub(crate) spares: SpareWorker,
     pub(crate) persister: Persister,
+    /// They take the reads in turn.
+    pub(crate) readers: [ReadWorker; 2],
     pub(crate) board: Arc<Board>,
     pub(crate) view: View,
     /// Keeps the data directory to this process until all threads are done with it.
@@ -175,6 +177,7 @@ impl Reactor {
                     state.copies.push((wanted, dir, reply));
                     self.copy_what_is_flushed(state);
                 }
+                Command::ValueRead(read, row) => self.replica.value_read(read, row.as_deref()),
                 Command::Snapshot(applied, snapshot) => self.replica.snapshot_read(applied, snapshot),
                 Command::Dialled { peer, link, control, bulk } => {
                     self.links.dialled(self.poll.registry(), peer, link, [control, bulk], state.now_ms);
@@ -279,6 +282,9 @@ impl Reactor {
                 Output::Spare { op } => self.spares.submit(op),
                 Output::Persist { batch } => self.persister.submit(StoreJob::Persist(batch)),
                 Output::Snapshot => self.persister.submit(StoreJob::Snapshot),
+                Output::ReadValue { read, key } => {
+                    self.readers[(read % 2) as usize].submit((read, key));
+                }
                 Output::CloseClient { conn, reason, last_words } => {
                     count_close(&mut state.counters, reason);
                     let mut turn = turn(&mut self.replica, &self.view, state);

@@ -105,6 +105,7 @@ impl Machine {
             log_tail_bytes: 0,
             chunk_bytes: 1 << 20,
             output_bytes: 4 << 20,
+            value_bytes: u64::MAX,
             plant: Plant::None,
         };
         self.process = Some(Replica::start(config, boot, self.now).expect("an intact disk"));

@@ -66,6 +66,14 @@ pub enum Output {
     /// Read all rows of the store, as it is after its last flush, in the order of their keys, beside the log
     /// requests; then call `snapshot_read(applied, snapshot)`. A cut that was given earlier comes first.
     Snapshot,
+    /// Read the row with this key from the store, on another thread and not behind the cuts; then call
+    /// `value_read(read, row)`. A row that was written and is not flushed may be read.
+    ReadValue {
+        /// Which read.
+        read: u64,
+        /// The row's key.
+        key: Bytes,
+    },
     /// Close the client's connection once what is in its buffer has been written. The replica has
     /// already forgotten the connection.
     CloseClient {

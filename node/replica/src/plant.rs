@@ -69,6 +69,10 @@ plants! {
     MixesStates pub(crate) mixes_states
     /// A state that came is taken however old it is.
     TakesOldState pub(crate) takes_old_state
+    /// A value is left to the store before the cut that has it is durable.
+    CoolsUnflushed pub(crate) cools_unflushed
+    /// A cut is given to the store while reads of what it overwrites are under way.
+    OvertakesColdReads pub(crate) overtakes_cold_reads
     /// The id of a member that is gone is given again.
     ReusesIds pub(crate) reuses_ids
 }

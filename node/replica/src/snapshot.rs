@@ -14,7 +14,7 @@ use crate::rows::{installed_row, is_of_state, put_row, read_rows};
 use crate::wire::{Reader, WireError};
 use bytes::Bytes;
 use pharos_paxos::{Ballot, MemberId, Millis, Slot};
-use pharos_znode::State;
+use pharos_znode::{State, StateLoader};
 use std::collections::BTreeSet;
 
 /// The own row that says which state was installed last, by its slot.
@@ -127,7 +127,7 @@ struct Install {
 
 impl Install {
     /// Of all rows that came; those of the replica are sorted out.
-    fn new(upto: Slot, complete: Option<Ballot>, rows: Rows) -> Result<Self, PeerError> {
+    fn new(upto: Slot, complete: Option<Ballot>, rows: Rows, keep: u64) -> Result<Self, PeerError> {
         let (own, rows): (Rows, Rows) =
             rows.into_iter().partition(|(key, _)| key.first() == Some(&OWN_PREFIX));
         let find = |wanted: &[u8], field| {
@@ -136,7 +136,9 @@ impl Install {
         };
         let founding = Founding::decode(find(FOUNDING_KEY, "founding")?)?;
         let registry = Registry::decode(find(REGISTRY_KEY, "registry")?)?;
-        let state = State::from_rows(rows.iter().cloned()).map_err(PeerError::Rows)?;
+        let mut state = StateLoader::keeping(keep);
+        rows.iter().try_for_each(|(key, value)| state.row(key, value)).map_err(PeerError::Rows)?;
+        let state = state.finish().map_err(PeerError::Rows)?;
         Ok(Self { upto, complete, state, founding, registry, rows: Some(rows) })
     }
 }
@@ -301,7 +303,8 @@ impl Replica {
         if next == parts
             && let Some(Incoming { rows, .. }) = self.snapshots.incoming.take()
         {
-            self.snapshots.install = Some(Install::new(upto, complete.then_some(ballot), rows)?);
+            let keep = self.cfg.value_bytes;
+            self.snapshots.install = Some(Install::new(upto, complete.then_some(ballot), rows, keep)?);
         }
         self.send(from, &PeerMsg::SnapshotAck { upto, next });
         Ok(())
@@ -342,6 +345,7 @@ impl Replica {
         self.snapshots.installed += 1;
         self.snapshots.installed_upto = upto;
         self.state = state;
+        self.cold.forget();
         self.applier.jump(upto);
         self.persist.installed(upto, self.now.mono);
         self.founding = founding;

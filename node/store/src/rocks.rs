@@ -5,13 +5,14 @@
 //! RocksDB may flush by itself when its buffer is full: then more is durable than [`Store::flushed`] says.
 
 use crate::error::StoreError;
-use crate::{FORMAT, Store, WriteBatch};
+use crate::{FORMAT, RowReader, Store, WriteBatch};
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
     IteratorMode, LogLevel, ReadOptions, WriteOptions, checkpoint::Checkpoint, properties,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const ROWS: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 const META: &str = "meta";
@@ -30,7 +31,7 @@ pub struct Options {
 /// See the module.
 pub struct RocksStore {
     dir: PathBuf,
-    db: DB,
+    db: Arc<DB>,
     no_log: WriteOptions,
     applied: u64,
     flushed: u64,
@@ -52,7 +53,7 @@ impl RocksStore {
         })?;
         let mut no_log = WriteOptions::default();
         no_log.disable_wal(true);
-        let mut store = Self { dir: dir.to_owned(), db, no_log, applied: 0, flushed: 0 };
+        let mut store = Self { dir: dir.to_owned(), db: Arc::new(db), no_log, applied: 0, flushed: 0 };
         store.check_version()?;
         store.flushed = store.read_applied()?;
         store.applied = store.flushed;
@@ -123,9 +124,8 @@ impl Store for RocksStore {
         rows.status().map_err(StoreError::rocks("read", &self.dir))
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.db.get(key).map_err(StoreError::rocks("read", &self.dir))?;
-        Ok(value.map(Bytes::from))
+    fn reader(&self) -> Box<dyn RowReader> {
+        Box::new(Reader { dir: self.dir.clone(), db: Arc::clone(&self.db) })
     }
 
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
@@ -187,6 +187,19 @@ impl Store for RocksStore {
         let sizes = pairs
             .map(|(family, name)| self.db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
         sizes.sum::<Result<u64, _>>().map_err(StoreError::rocks("measure", &self.dir))
+    }
+}
+
+/// Shares the database with its store.
+struct Reader {
+    dir: PathBuf,
+    db: Arc<DB>,
+}
+
+impl RowReader for Reader {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.db.get(key).map_err(StoreError::rocks("read", &self.dir))?;
+        Ok(value.map(Bytes::from))
     }
 }
 

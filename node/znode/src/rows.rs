@@ -11,7 +11,7 @@ use pharos_jute::{Acl, put_bool};
 
 use crate::acl_table::AclId;
 use crate::batch::encode_acl;
-use crate::node::{Blob, Meta};
+use crate::node::{Blob, Dirty, Kind, Meta};
 use crate::{Session, SessionId, Settings, State, Zxid};
 
 /// The version of every row this crate writes.
@@ -128,11 +128,11 @@ impl State {
                     u16::try_from(tree.depth(id)).expect("a path of more names is longer than a frame");
                 let key = NodeKey { depth, path: tree.path(id).into() };
                 let node = &tree.nodes[id];
-                if dirty.stat {
+                if dirty.has(Dirty::STAT) {
                     rows.push(Row::Node(key.clone(), node.meta));
                 }
-                if dirty.data {
-                    rows.push(Row::Data(key, node.blob.clone()));
+                if dirty.has(Dirty::DATA) {
+                    rows.push(Row::Data(key, node.blob()));
                 }
             },
             |path| deleted.push(Row::Deleted(NodeKey::of(path))),
@@ -141,6 +141,13 @@ impl State {
         let (zxid, time_ms, settings) = (self.zxid, self.time_ms, self.settings);
         RowBatch { rows, meta: MetaRow { zxid, time_ms, settings, digest: self.digest() } }
     }
+}
+
+/// The key of the row of a node's data.
+pub(crate) fn data_key(path: &str) -> Bytes {
+    let mut key = Vec::with_capacity(3 + path.len());
+    NodeKey::of(path).encode(table::DATA, &mut key);
+    key.into()
 }
 
 impl NodeKey {
@@ -186,8 +193,10 @@ impl Row {
             }
             Self::Data(node, blob) => {
                 node.encode(table::DATA, key);
-                value.put_slice(blob.data().unwrap_or_default());
-                blob.data().is_some()
+                let parts = blob.parts();
+                assert_ne!(parts.kind(), Kind::Cold, "what only the store has is not written to it");
+                value.put_slice(parts.data().unwrap_or_default());
+                parts.data().is_some()
             }
             Self::Deleted(node) => {
                 node.encode(table::NODE, key);

@@ -40,8 +40,7 @@ impl State {
     /// The state of a new Ensemble: the fixed nodes alone, all numbers 0, as ZooKeeper starts.
     pub fn new() -> Self {
         let unborn = |acl| Meta { czxid: 0, mzxid: 0, pzxid: 0, ..Meta::created(0, 0, 0, acl) };
-        let dirty = Dirty { stat: true, data: true, new: true };
-        let mut tree = Tree::with_root(unborn, vec![Acl::open()], dirty);
+        let mut tree = Tree::with_root(unborn, vec![Acl::open()], Dirty::NEW);
         let zookeeper = fixed_node(&mut tree, NodeId::ROOT, "zookeeper", Acl::open());
         fixed_node(&mut tree, zookeeper, "quota", Acl::open());
         let config = fixed_node(&mut tree, zookeeper, "config", Acl::new(perms::READ, "world", "anyone"));

@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use pharos_jute::{Acl, Id};
 
 use crate::acl_table::{AclId, AclTable};
+use crate::cold::Clock;
 use crate::hash::hash_bytes;
 use crate::node::{Blob, CONTAINER, Dirty, Meta, Node};
 use crate::slab::{NodeId, Slab};
@@ -39,6 +40,7 @@ pub(crate) struct Tree {
     dirty: Vec<NodeId>,
     deleted: BTreeSet<Box<str>>,
     undo: Option<Vec<Undo>>,
+    pub(crate) clock: Clock,
 }
 
 impl Tree {
@@ -63,21 +65,12 @@ impl Tree {
             dirty: Vec::new(),
             deleted: BTreeSet::new(),
             undo: None,
+            clock: Clock::default(),
         }
     }
 
     fn insert_root(&mut self, meta: Meta, dirty: Dirty) {
-        let root = Node {
-            hash: ROOT_HASH,
-            meta,
-            blob: Blob::new("", Some(b"")),
-            parent: NodeId::NONE,
-            first_child: NodeId::NONE,
-            next: NodeId::NONE,
-            prev: NodeId::NONE,
-            children: 0,
-            dirty,
-        };
+        let root = Node::new(ROOT_HASH, meta, Blob::new("", Some(b"")), NodeId::NONE, dirty);
         self.add_digest(&root);
         let id = self.nodes.insert(root);
         assert_eq!(id, NodeId::ROOT, "the root is the first node");
@@ -108,7 +101,7 @@ impl Tree {
         while id != NodeId::ROOT {
             let node = &self.nodes[id];
             match path.rsplit_once('/') {
-                Some((head, name)) if name.as_bytes() == node.blob.name_bytes() => path = head,
+                Some((head, name)) if name.as_bytes() == node.parts().name_bytes() => path = head,
                 _ => return false,
             }
             id = node.parent;
@@ -124,7 +117,7 @@ impl Tree {
         let mut names = Vec::new();
         while id != NodeId::ROOT {
             let node = &self.nodes[id];
-            names.push(node.blob.name());
+            names.push(node.name());
             id = node.parent;
         }
         let mut path = String::with_capacity(names.iter().map(|name| name.len() + 1).sum());
@@ -175,7 +168,7 @@ impl Tree {
             new.parent,
             Meta::created(zxid, time_ms, new.owner, new.acl),
             Blob::new(new.name, new.data),
-            Dirty { stat: true, data: true, new: true },
+            Dirty::NEW,
         );
         self.change(new.parent, |parent| {
             parent.children += 1;
@@ -206,7 +199,7 @@ impl Tree {
     /// Writes a node's data.
     pub(crate) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>, zxid: i64, time_ms: i64) {
         self.record_write(id);
-        let blob = self.nodes[id].blob.with_data(data);
+        let blob = Blob::new(self.nodes[id].name(), data);
         self.set_blob(id, blob);
         self.change(id, |node| {
             node.meta.version = node.meta.version.wrapping_add(1);
@@ -246,7 +239,7 @@ impl Tree {
         match parent {
             None => {
                 self.insert_root(meta, Dirty::default());
-                self.restore_data(NodeId::ROOT, None);
+                self.set_blob(NodeId::ROOT, Blob::new("", None));
             }
             Some(parent) => {
                 self.insert(parent, meta, Blob::new(name, None), Dirty::default());
@@ -256,8 +249,8 @@ impl Tree {
     }
 
     /// Gives a node the data read from its row.
-    pub(crate) fn restore_data(&mut self, id: NodeId, data: Option<&[u8]>) {
-        let blob = self.nodes[id].blob.with_data(data);
+    pub(crate) fn restore_data(&mut self, id: NodeId, data: &[u8]) {
+        let blob = self.blob_of_row(id, data);
         self.set_blob(id, blob);
     }
 
@@ -265,6 +258,7 @@ impl Tree {
     pub(crate) fn clean(&mut self) {
         self.take_dirty(|_, _, _| {}, |_| {});
         self.acls.take_dirty();
+        self.clock.flushed();
     }
 
     /// Gives each node whose rows changed, with what changed, then the path of each node deleted; all of it since the
@@ -274,6 +268,7 @@ impl Tree {
         mut changed: impl FnMut(&Self, NodeId, Dirty),
         mut deleted: impl FnMut(&str),
     ) {
+        let cut = self.clock.take_cut();
         for id in std::mem::take(&mut self.dirty) {
             // A place may be listed twice, or have been freed since.
             let dirty = match self.nodes.get(id) {
@@ -281,7 +276,9 @@ impl Tree {
                 _ => continue,
             };
             changed(self, id, dirty);
-            self.nodes[id].dirty = Dirty::default();
+            let node = &mut self.nodes[id];
+            node.dirty = Dirty::default();
+            node.set_cut(cut);
         }
         for path in std::mem::take(&mut self.deleted) {
             // A node created anew at this path has told all its rows already.
@@ -319,15 +316,18 @@ impl Tree {
                     });
                 }
                 Undo::Delete(node, before) => {
-                    let Node { meta, blob, parent, dirty, .. } = *node;
-                    self.insert(parent, meta, blob, dirty);
+                    let Node { meta, parent, dirty, .. } = *node;
+                    let id = self.insert(parent, meta, node.blob(), dirty);
+                    self.nodes[id].set_cut(node.cut());
                     self.change(parent, |parent| {
                         parent.children += 1;
                         parent.meta = before;
                     });
                 }
-                Undo::Write(id, meta, blob) => {
+                Undo::Write(id, meta, blob, dirty) => {
                     self.set_blob(id, blob);
+                    // Of a cold value there is nothing to write, and its row is as it was.
+                    self.nodes[id].dirty = dirty;
                     self.change(id, |node| node.meta = meta);
                 }
             }
@@ -349,20 +349,13 @@ impl Tree {
 
     /// Puts a node into slab, index, links and sets; its parent's numbers are the caller's to change.
     fn insert(&mut self, parent: NodeId, meta: Meta, blob: Blob, dirty: Dirty) -> NodeId {
-        let hash = hash_bytes(self.nodes[parent].hash, blob.name_bytes());
+        let parts = blob.parts();
+        let hash = hash_bytes(self.nodes[parent].hash, parts.name_bytes());
         let next = self.nodes[parent].first_child;
-        self.data_bytes += (blob.name_bytes().len() + blob.data_len()) as u64;
-        let node = Node {
-            hash,
-            meta,
-            blob,
-            parent,
-            first_child: NodeId::NONE,
-            next,
-            prev: NodeId::NONE,
-            children: 0,
-            dirty,
-        };
+        self.data_bytes += (parts.name_bytes().len() + parts.data_len()) as u64;
+        self.clock.add(parts.weight());
+        let mut node = Node::new(hash, meta, blob, parent, dirty);
+        node.next = next;
         self.add_digest(&node);
         let id = self.nodes.insert(node);
         if let Some(next) = next.some() {
@@ -392,13 +385,15 @@ impl Tree {
             self.nodes[next].prev = node.prev;
         }
         self.sub_digest(&node);
-        self.data_bytes -= (node.blob.name_bytes().len() + node.blob.data_len()) as u64;
+        let parts = node.parts();
+        self.data_bytes -= (parts.name_bytes().len() + parts.data_len()) as u64;
+        self.clock.sub(parts.weight());
         self.leave_owner(id, node.meta.owner);
         node
     }
 
     fn note_deletion(&mut self, id: NodeId) {
-        if !self.nodes[id].dirty.new {
+        if !self.nodes[id].dirty.has(Dirty::NEW) {
             let path = self.path(id).into_boxed_str();
             self.deleted.insert(path);
         }
@@ -436,20 +431,22 @@ impl Tree {
         if node.dirty == Dirty::default() {
             dirty.push(id);
         }
-        node.dirty.stat = true;
+        node.dirty = node.dirty.with(Dirty::STAT);
     }
 
     fn set_blob(&mut self, id: NodeId, blob: Blob) {
-        let Self { nodes, digest, dirty, data_bytes, .. } = self;
+        let Self { nodes, digest, dirty, data_bytes, clock, .. } = self;
         let node = &mut nodes[id];
         *digest = digest.wrapping_sub(node.data_digest());
-        *data_bytes = *data_bytes - node.blob.data_len() as u64 + blob.data_len() as u64;
-        node.blob = blob;
+        *data_bytes = *data_bytes - node.parts().data_len() as u64 + blob.parts().data_len() as u64;
+        clock.sub(node.parts().weight());
+        clock.add(blob.parts().weight());
+        node.set_blob(blob);
         *digest = digest.wrapping_add(node.data_digest());
         if node.dirty == Dirty::default() {
             dirty.push(id);
         }
-        node.dirty.data = true;
+        node.dirty = node.dirty.with(Dirty::DATA);
     }
 
     fn add_digest(&mut self, node: &Node) {
@@ -471,7 +468,7 @@ impl Tree {
     fn record_write(&mut self, id: NodeId) {
         if let Some(log) = &mut self.undo {
             let node = &self.nodes[id];
-            log.push(Undo::Write(id, node.meta, node.blob.clone()));
+            log.push(Undo::Write(id, node.meta, node.blob(), node.dirty));
         }
     }
 }
