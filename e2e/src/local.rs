@@ -1,5 +1,6 @@
 //! Members of an Ensemble as processes on this machine, as a user starts them without Kubernetes.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct LocalEnsemble {
     pub(crate) members: Vec<Member>,
     pub(crate) directory: TempDir,
     pub(crate) program: PathBuf,
+    /// What the members' processes are started by, in the place of a plain start.
+    pub(crate) starter: Vec<OsString>,
 }
 
 pub(crate) struct Member {
@@ -44,13 +47,21 @@ impl LocalEnsemble {
     /// # Errors
     /// If a member does not start.
     pub fn found(size: usize) -> anyhow::Result<Self> {
+        Self::found_by(size, Vec::new())
+    }
+
+    /// The same, with members whose processes are started by a program: its name and first arguments.
+    ///
+    /// # Errors
+    /// If a member does not start.
+    pub(crate) fn found_by(size: usize, starter: Vec<OsString>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         let program = our_binaries()?.join("pharos-node");
         let mut members = Vec::new();
         for _ in 0..size {
             members.push(Member::new()?);
         }
-        let mut this = Self { members, directory, program };
+        let mut this = Self { members, directory, program, starter };
         std::fs::write(this.directory.path().join("token"), "a token for tests")
             .context("cannot write a token")?;
         for index in 0..size {
@@ -99,7 +110,7 @@ impl LocalEnsemble {
         let address = |port: u16| format!("127.0.0.1:{port}");
         // Ends with this thread, should it be killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&self.program).arg("ensemble");
+        command.args(["--pdeathsig", "KILL"]).args(&self.starter).arg(&self.program).arg("ensemble");
         command.arg("--data-dir").arg(directory.join(index.to_string()));
         command.args(["--client-addr", &address(member.client), "--peer-addr", &address(member.peer)]);
         command.args(["--admin-addr", &address(member.admin), "--metrics-addr", &address(member.metrics)]);
@@ -124,7 +135,15 @@ impl LocalEnsemble {
     /// # Errors
     /// If it does not in time; what it logged last is in the error.
     pub fn wait_serving(&self, index: usize) -> anyhow::Result<()> {
-        wait_until(&format!("member {index} to serve"), PATIENCE, || Ok(self.mode(index).map(drop)))
+        self.wait_serving_for(index, PATIENCE)
+    }
+
+    /// The same, for so long.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub(crate) fn wait_serving_for(&self, index: usize, patience: Duration) -> anyhow::Result<()> {
+        wait_until(&format!("member {index} to serve"), patience, || Ok(self.mode(index).map(drop)))
             .with_context(|| {
                 let log = self.directory.path().join(format!("{index}.log"));
                 let text = std::fs::read_to_string(log).unwrap_or_default();

@@ -7,6 +7,7 @@ mod failover;
 mod flights;
 mod load;
 mod servers;
+mod values;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use load::{Operation, Sample, Shape};
 use servers::RealEnsemble;
 
 pub use flights::pipeline;
+pub use values::{Values, values, znodes};
 
 const SHAPES: [Shape; 2] =
     [Shape { connections: 1, outstanding: 1 }, Shape { connections: 16, outstanding: 16 }];

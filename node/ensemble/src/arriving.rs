@@ -42,16 +42,18 @@ impl<S: Store> Arriving<S> {
         Self { dir: sibling("arriving"), mark: sibling("arrived"), coming: None, whole: None }
     }
 
-    /// Takes a part; gives the state with the last one. The inner error is about what came, the outer about the disk.
+    /// Takes a part; gives the state with the last one, which keeps so many bytes of values in memory. The inner error is about what came, the outer about the disk.
     pub(crate) fn part(
         &mut self,
         store: &S,
+        values: u64,
         (first, last): (bool, bool),
         rows: Bytes,
     ) -> Result<Result<Option<Box<Arrived>>, String>, StoreError> {
         if first {
             self.abandon()?;
-            self.coming = Some(Coming { arrival: Arrival::default(), rows: store.beside(&self.dir)? });
+            let arrival = Arrival::keeping(values);
+            self.coming = Some(Coming { arrival, rows: store.beside(&self.dir)? });
         }
         let Some(mut coming) = self.coming.take() else { return Ok(Err("its first part is missing".into())) };
         let rows = match coming.arrival.part(rows) {
@@ -242,8 +244,8 @@ mod tests {
         let path = dir.path().join("state");
         let (store, mut arriving) = arrived(&path);
         let part = part_of(&[row("\u{9}", "unknown table")]);
-        assert!(arriving.part(&store, (true, true), part.clone()).unwrap().is_err());
-        assert!(arriving.part(&store, (false, true), part).unwrap().is_err(), "its beginning is missing");
+        assert!(arriving.part(&store, 0, (true, true), part.clone()).unwrap().is_err());
+        assert!(arriving.part(&store, 0, (false, true), part).unwrap().is_err(), "its beginning is missing");
         assert_eq!(rows(&store), [row("old", "1")]);
     }
 }

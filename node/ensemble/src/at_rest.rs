@@ -37,7 +37,7 @@ impl AtRest {
         let volume = Volume::open_member(dir)?;
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;
-        let (_, boot) = volume.read(config, &mut disk, open_rocks)?;
+        let (_, boot) = volume.read(config, &mut disk, open_rocks, 0)?;
         Ok(Self { volume, disk, config, boot })
     }
 
@@ -135,7 +135,7 @@ impl Restore {
         store.fill(vec![installed_row(slot)], slot)?;
         store.finish_filling()?;
         // Read back as by any start, so that what is no state is refused now.
-        let Loaded { state, own, applied } = store.load()?;
+        let Loaded { state, own, applied } = store.load(0)?;
         let (zxid, znodes) = (state.zxid().0, state.node_count());
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     SnapshotPart(u64, Option<Bytes>),
     /// A part of a state that comes is put aside, or makes no state; with the last one, the state.
     PartStored(u64, Result<Option<Box<Arrived>>, String>),
+    /// The row that a read asked for.
+    ValueRead(u64, Option<Bytes>),
     /// A dialler has both connections to a peer.
     Dialled {
         /// Whose.

@@ -128,16 +128,17 @@ impl Volume {
         })
     }
 
-    /// Reads what is on the volume, and makes the log fit to be written.
+    /// Reads what is on the volume, and makes the log fit to be written. So many bytes of values stay in memory.
     pub(crate) fn read<S: StateStore>(
         &self,
         config: WalConfig,
         disk: &mut FileDisk,
         open_store: OpenStore<S>,
+        values: u64,
     ) -> Result<(S, Boot), ServerError> {
         let log = self.read_log(config, disk)?;
         let mut store = open_store(&self.store_dir())?;
-        let Loaded { state, own, applied } = store.load()?;
+        let Loaded { state, own, applied } = store.load(values)?;
         Ok((store, Boot { log, state, own, applied, joins: None }))
     }
 

@@ -1,4 +1,4 @@
-//! The threads that write to the disk: the log's, the spare segments', the store's.
+//! The threads that write to the disk, the log's, the spare segments' and the store's, and those that read values.
 //!
 //! Owns what is reported when, and what a failure means. Must not know what is in a group or a row.
 //!
@@ -68,6 +68,15 @@ pub(crate) type LogWorker = Worker<(IoId, Vec<DiskOp>)>;
 pub(crate) type SpareWorker = Worker<DiskOp>;
 /// Cuts of the state, and readings of all of it.
 pub(crate) type Persister = Worker<StoreJob>;
+
+/// Single rows that clients wait for, by the number of the read.
+pub(crate) type ReadWorker = Worker<(u64, Bytes)>;
+
+/// Reads rows of a store beside the persister.
+pub(crate) trait Rows: Send + 'static {
+    /// The row with this key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String>;
+}
 
 /// What the persister does.
 #[derive(Debug)]
@@ -179,6 +188,20 @@ fn carry_out(sink: &mut impl Sink, job: StoreJob) -> Result<Option<Command>, Str
         StoreJob::Discard(state) => {
             drop(state);
             None
+        }
+    })
+}
+
+/// Starts a thread that reads rows. It ends the server when the store cannot be read.
+pub(crate) fn read_worker(rows: Box<dyn Rows>, commands: Commands) -> io::Result<ReadWorker> {
+    Worker::start("pharos-read", commands.clone(), move |(read, key): (u64, Bytes)| match rows.get(&key) {
+        Ok(row) => {
+            commands.send(Command::ValueRead(read, row));
+            ControlFlow::Continue(())
+        }
+        Err(why) => {
+            commands.send(Command::Failed(format!("cannot read a value from the store: {why}")));
+            ControlFlow::Break(())
         }
     })
 }

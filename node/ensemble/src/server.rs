@@ -315,7 +315,8 @@ impl Living {
         let home = self.volume.home().expect("a member has a home");
         let started = Instant::now();
         let mut disk = self.volume.log_disk()?;
-        let (store, mut boot) = self.volume.read(self.wal_config(), &mut disk, open_store)?;
+        let values = self.config.tuning.values();
+        let (store, mut boot) = self.volume.read(self.wal_config(), &mut disk, open_store, values)?;
         let (replayed, tail, stored) = (boot.log.replayed, boot.log.tail, boot.applied);
         if let Some(begins) = self.begins.take() {
             self.volume.begin_generation(&begins, &mut boot, self.wal_config(), &mut disk)?;
@@ -329,7 +330,8 @@ impl Living {
             joining = permit.joining(self.volume.id());
             boot.joins = joining.as_ref().map(|joining| joining.founding.clone());
         }
-        let replica = Replica::start(self.replica_config(home.member, boot_nonce), boot, clock.now())?;
+        let replica =
+            Replica::start(self.replica_config(home.member, boot_nonce, values), boot, clock.now())?;
         let founding = replica.founding();
         if founding.cluster != home.cluster {
             return Err(ServerError::Mismatch {
@@ -348,6 +350,9 @@ impl Living {
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;
         let spares = disks::spare_worker(spare_disk, self.commands.clone());
+        let reader =
+            || disks::read_worker(store.rows(), self.commands.clone()).map_err(system("start a thread"));
+        let readers = [reader()?, reader()?];
         let persister = disks::persister(store, self.commands.clone());
         let telephone =
             Telephone { peers_file: self.config.peers_file.clone(), commands: self.commands.clone() };
@@ -376,6 +381,7 @@ impl Living {
             log,
             spares: spares.map_err(system("start a thread"))?,
             persister: persister.map_err(system("start a thread"))?,
+            readers,
             view,
             poll: self.poll,
             commands: self.received,
@@ -384,7 +390,7 @@ impl Living {
         }))
     }
 
-    fn replica_config(&self, me: MemberId, boot: u64) -> ReplicaConfig {
+    fn replica_config(&self, me: MemberId, boot: u64, value_bytes: u64) -> ReplicaConfig {
         let tuning = &self.config.tuning;
         ReplicaConfig {
             me,
@@ -399,6 +405,7 @@ impl Living {
             output_bytes: OUTPUT_BYTES,
             apply_bytes: APPLY_BYTES,
             transfer_bytes_per_s: tuning.transfer_bytes_per_s,
+            value_bytes,
             plant: Plant::None,
         }
     }

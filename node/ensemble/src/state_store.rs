@@ -6,19 +6,19 @@
 
 use crate::arriving::{Arriving, patiently};
 use crate::config::ServerError;
-use crate::disks::Sink;
+use crate::disks::{Rows, Sink};
 use bytes::Bytes;
 use pharos_paxos::Slot;
 use pharos_replica::{Arrived, OWN_PREFIX, PersistBatch, PersistRows, part_of};
-use pharos_store::{Options, RocksStore, RowScan, Store, StoreError, WriteBatch};
-use pharos_znode::State;
+use pharos_store::{Options, RocksStore, RowReader, RowScan, Store, StoreError, WriteBatch};
+use pharos_znode::{State, StateLoader};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rows of a state in one frame, in bytes.
 const PART_BYTES: usize = 256 << 10;
 
-/// The tree is in memory, so the store is read once, at the start.
+/// The hot values are in memory; of the others, whichever is read next is not in a small cache either.
 const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
 
 /// What a member's state was when the store was last flushed.
@@ -30,7 +30,11 @@ pub(crate) struct Loaded {
 
 /// A store that a member can start from and write to.
 pub(crate) trait StateStore: Sink {
-    fn load(&mut self) -> Result<Loaded, ServerError>;
+    /// Reads the state. So many bytes of values stay in memory.
+    fn load(&mut self, values: u64) -> Result<Loaded, ServerError>;
+
+    /// Reads single rows on other threads.
+    fn rows(&self) -> Box<dyn Rows>;
 
     /// Gives every row to the function, in the order of the keys.
     fn each_row(&mut self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), ServerError>;
@@ -44,13 +48,21 @@ pub(crate) struct OnStore<S> {
     /// Readings of the store for members that lack the state. They end before the store is closed.
     scans: BTreeMap<u64, Box<dyn RowScan>>,
     arriving: Arriving<S>,
+    /// Bytes of values that stay in memory, once the state was loaded.
+    values: u64,
     store: S,
     dir: PathBuf,
 }
 
 impl<S: Store> OnStore<S> {
     pub(crate) fn new(store: S, dir: &Path) -> Self {
-        Self { scans: BTreeMap::new(), arriving: Arriving::beside(dir), store, dir: dir.to_owned() }
+        Self {
+            scans: BTreeMap::new(),
+            arriving: Arriving::beside(dir),
+            values: 0,
+            store,
+            dir: dir.to_owned(),
+        }
     }
 }
 
@@ -99,18 +111,39 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
         self.store.load(row).map_err(|error| refused(&self.dir, &error))
     }
 
-    /// All rows are in memory twice while the tree is built from them.
-    fn load(&mut self) -> Result<Loaded, ServerError> {
-        let (mut rows, mut own) = (Vec::new(), Vec::new());
-        let mut sort = |key: &[u8], value: &[u8]| {
-            let row = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-            if key.first() == Some(&OWN_PREFIX) { own.push(row) } else { rows.push(row) }
+    fn load(&mut self, values: u64) -> Result<Loaded, ServerError> {
+        self.values = values;
+        let (mut state, mut own) = (StateLoader::keeping(values), Vec::new());
+        let (mut refused, mut empty) = (None, true);
+        self.each_row(&mut |key, value| {
+            if key.first() == Some(&OWN_PREFIX) {
+                own.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            } else if refused.is_none() {
+                empty = false;
+                refused = state.row(key, value).err();
+            }
+        })?;
+        let state = match refused {
+            Some(error) => Err(error),
+            None if empty => Ok(State::new()),
+            None => state.finish(),
         };
-        self.each_row(&mut sort)?;
-        let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
         let state =
             state.map_err(|error| ServerError::Store { dir: self.dir.clone(), why: with_sources(&error) })?;
         Ok(Loaded { state, own, applied: Slot(self.store.flushed()) })
+    }
+
+    fn rows(&self) -> Box<dyn Rows> {
+        Box::new(OfStore(self.store.reader()))
+    }
+}
+
+/// Rows of a store, with errors in one line.
+struct OfStore(Box<dyn RowReader>);
+
+impl Rows for OfStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String> {
+        self.0.get(key).map_err(|error| with_sources(&error))
     }
 }
 
@@ -166,7 +199,7 @@ impl<S: Store + 'static> Sink for OnStore<S> {
         ends: (bool, bool),
         rows: Bytes,
     ) -> Result<Result<Option<Box<Arrived>>, String>, String> {
-        self.arriving.part(&self.store, ends, rows).map_err(|error| with_sources(&error))
+        self.arriving.part(&self.store, self.values, ends, rows).map_err(|error| with_sources(&error))
     }
 
     fn abandon(&mut self) -> Result<(), String> {
@@ -183,7 +216,7 @@ mod tests {
     fn a_cut_is_loaded_as_it_was_written() {
         let dir = Path::new("memory");
         let mut store = OnStore::new(MemStore::new(), dir);
-        let empty = store.load().unwrap();
+        let empty = store.load(u64::MAX).unwrap();
         assert_eq!((empty.applied, empty.own.len()), (Slot(0), 0));
         let mut state = State::new();
         let own = vec![(Bytes::from_static(b"\xffkey"), Bytes::from_static(b"value"))];
@@ -193,7 +226,7 @@ mod tests {
             applied: Slot(9),
         };
         store.persist(batch).unwrap();
-        let loaded = store.load().unwrap();
+        let loaded = store.load(u64::MAX).unwrap();
         assert_eq!((loaded.applied, loaded.own), (Slot(9), own));
         assert_eq!(loaded.state.digest(), state.digest());
     }

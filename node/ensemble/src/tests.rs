@@ -3,6 +3,7 @@
 mod greetings;
 mod members;
 mod repair;
+mod values;
 
 use crate::config::{Admission, ServerConfig, ServerError, Tuning};
 use crate::permit::{Permit, PermitFounder};

@@ -66,7 +66,7 @@ impl Machine {
         let mut disk = MemDisk::new();
         disk.execute(&Wal::format(wal_config(me)).1).expect("a disk in memory takes what a log writes");
         let (rows, now) = (BTreeMap::new(), Now { mono: Millis(1), wall_ms: 1 });
-        let (arrival, flushed) = (Default::default(), Slot::ZERO);
+        let (arrival, flushed) = (no_arrival(), Slot::ZERO);
         Self { me, disk, rows, flushed, joins, now, process: None, arrival, refused: false }
     }
 
@@ -112,6 +112,7 @@ impl Machine {
             output_bytes: 4 << 20,
             apply_bytes: 1000,
             transfer_bytes_per_s: 64 << 20,
+            value_bytes: u64::MAX,
             plant: Plant::None,
         };
         self.process = Some(Replica::start(config, boot, self.now).expect("an intact disk"));
@@ -159,12 +160,13 @@ impl Machine {
                     }
                     Output::Store { arrival, first, last, rows } => {
                         if first {
-                            self.arrival = Default::default();
+                            self.arrival = no_arrival();
                         }
                         let (loader, aside) = &mut self.arrival;
                         let arrived = loader.part(rows).and_then(|rows| {
                             aside.extend(rows);
-                            last.then(|| std::mem::take(loader).finish()).transpose()
+                            last.then(|| std::mem::replace(loader, Arrival::keeping(u64::MAX)).finish())
+                                .transpose()
                         });
                         match arrived {
                             Ok(arrived) => replica.part_stored(arrival, arrived),
@@ -225,4 +227,9 @@ fn flush(rows: &mut BTreeMap<Bytes, Bytes>, arrived: Vec<(Bytes, Bytes)>, batch:
     }
     rows.extend(batch.own);
     batch.applied
+}
+
+/// Nothing has come of a state.
+fn no_arrival() -> (Arrival, Vec<(Bytes, Bytes)>) {
+    (Arrival::keeping(u64::MAX), Vec::new())
 }

@@ -280,7 +280,7 @@ impl Replica {
     fn tell(&mut self, conn: ConnId, zxid: i64, event: &WatcherEvent<'_>, acl: &[pharos_znode::Acl]) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         if allowed(acl, perms::READ, &own.auth) {
-            crate::answers::framed(&mut own.out, |out| event.encode_message(zxid, out));
+            crate::answers::framed(own.out.tail(), |out| event.encode_message(zxid, out));
             self.clients.mark_dirty(conn);
         }
     }
@@ -308,7 +308,7 @@ impl Replica {
         };
         assert_eq!(first, serial, "commands of a connection are answered in their order");
         let response = out.response();
-        put_answer(&mut own.out, xid, out.zxid.0, response.as_ref().map_err(|code| *code));
+        put_answer(own.out.tail(), xid, out.zxid.0, response.as_ref().map_err(|code| *code));
         self.clients.mark_dirty(conn);
         self.clients.answered(conn);
         self.drive(conn);

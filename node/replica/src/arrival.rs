@@ -26,13 +26,19 @@ impl std::fmt::Debug for Arrived {
 }
 
 /// A state that comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Arrival {
     loader: StateLoader,
     own: Vec<(Bytes, Bytes)>,
 }
 
 impl Arrival {
+    /// None of it has come yet. So many bytes of its values will stay in memory.
+    #[must_use]
+    pub fn keeping(values: u64) -> Self {
+        Self { loader: StateLoader::keeping(values), own: Vec::new() }
+    }
+
     /// Takes the next part; gives the rows that belong into the store.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ impl Replica {
 mod tests {
     use super::*;
     use pharos_paxos::MemberId;
-    use pharos_znode::Applied;
+    use pharos_znode::{Applied, Value};
 
     #[test]
     fn the_list_is_read_as_zookeepers_clients_expect_it() {
@@ -63,6 +63,6 @@ mod tests {
         let text = "server.1=main-0.main:2888:2888:participant;0.0.0.0:2181\n\
                     server.7=[::1]:2888:2888:observer;0.0.0.0:2181\nversion=12c";
         let read = state.get_data("/zookeeper/config", &[]).unwrap();
-        assert_eq!((read.data, state.zxid()), (Some(text.as_bytes()), before));
+        assert_eq!((read.data, state.zxid()), (Value::Here(text.as_bytes()), before));
     }
 }

@@ -89,6 +89,14 @@ pub enum Output {
         /// What nobody needs.
         state: Box<State>,
     },
+    /// Read the row with this key from the store, on another thread and not behind the cuts; then call
+    /// `value_read(read, row)`. A row that was written and is not flushed may be read.
+    ReadValue {
+        /// Which read.
+        read: u64,
+        /// The row's key.
+        key: Bytes,
+    },
     /// Close the client's connection once what is in its buffer has been written. The replica has
     /// already forgotten the connection.
     CloseClient {

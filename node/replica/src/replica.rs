@@ -7,6 +7,7 @@
 use crate::apply::Applier;
 use crate::batch::Queue;
 use crate::clients::Clients;
+use crate::cold::ColdReads;
 use crate::contact::Contact;
 use crate::digests::Digests;
 use crate::expiry::Expiry;
@@ -65,6 +66,8 @@ pub struct ReplicaConfig {
     /// How fast states are sent to members that lack them, all together, in bytes per second: the clients' share of the
     /// network and of the disk is the rest.
     pub transfer_bytes_per_s: u64,
+    /// Values that stay in memory, in bytes; the store has the others. Short ones always stay and do not count.
+    pub value_bytes: u64,
     /// A known bug to run with, so that the checkers can be checked.
     pub plant: crate::plant::Plant,
 }
@@ -132,6 +135,7 @@ pub struct Replica {
     pub(crate) applier: Applier,
     pub(crate) persist: Persist,
     pub(crate) clients: Clients,
+    pub(crate) cold: ColdReads,
     pub(crate) contact: Contact,
     pub(crate) reads: ReadIndexes,
     pub(crate) expiry: Expiry,
@@ -197,15 +201,16 @@ impl Replica {
         let blank = trimmed == Slot::ZERO && entries.is_empty();
         let membership = if blank { founding.membership() } else { registry.membership().clone() };
         let recovered = pharos_paxos::Recovered { hard, trimmed, entries };
-        let mut persist = Persist::new(applied, now.mono);
+        let mut persist = Persist::new(applied, now.mono, cfg.value_bytes);
         recovered
             .entries
             .iter()
             .take_while(|e| e.slot <= applied)
-            .for_each(|e| persist.applied(e.slot, e.payload.len()));
+            .for_each(|e| persist.held_in_log(e.slot, e.payload.len()));
         let paxos = Paxos::new(paxos_config(&cfg, membership), recovered, now.mono);
         let mut replica = Self {
             clients: Clients::new(cfg.me, now.wall_ms),
+            cold: ColdReads::default(),
             group: GroupCommit::new(log.wal),
             applier: Applier::new(applied, log_end),
             persist,
@@ -235,6 +240,7 @@ impl Replica {
         if unlogged {
             replica.paxos.install(installed, None, replica.registry.membership());
         }
+        replica.state.keep_values(replica.cfg.value_bytes);
         replica.paxos.set_learners(replica.registry.learners());
         replica.take_core_outputs();
         Ok(replica)
@@ -378,7 +384,7 @@ impl Replica {
         for conn in self.clients.take_roomy() {
             self.drive(conn);
         }
-        let more = self.apply_some();
+        let more = self.apply_some() | self.state.cool();
         self.send_snapshots();
         self.send_reads();
         self.send_commands();
@@ -519,7 +525,11 @@ impl Replica {
     }
 
     fn propose(&mut self) {
-        while self.leads() && !self.proposals.is_empty() && self.paxos.can_propose() {
+        while self.leads()
+            && !self.proposals.is_empty()
+            && self.paxos.can_propose()
+            && !self.persist.is_behind()
+        {
             let payload = self.proposals.take_batch(self.now.wall_ms, BATCH_BYTES);
             self.paxos.propose(EntryKind::Commands, payload).expect("the core said that it takes a proposal");
         }

@@ -125,7 +125,12 @@ impl Replica {
                     return self.clients.postpone(conn);
                 }
                 Some(Pending::Sync { slot: Some(slot), .. }) if *slot <= self.applier.applied() => {}
-                Some(Pending::Frame { .. } | Pending::Answer(_)) => {}
+                Some(Pending::Answer(Verdict { close: Some(_), .. }) | Pending::End { .. })
+                    if own.out.gaps() > 0 =>
+                {
+                    return;
+                }
+                Some(Pending::Frame { .. } | Pending::Answer(_) | Pending::End { .. }) => {}
                 Some(_) => return,
                 None => {
                     own.deferring = false;
@@ -141,6 +146,7 @@ impl Replica {
                     self.dispatch(conn, &frame, Place::Front);
                 }
                 Pending::Answer(verdict) => self.give(conn, verdict),
+                Pending::End { header } => self.write(conn, header, Op::CloseSession, Place::Front),
                 Pending::Write { .. } => unreachable!("a write at the head ends the loop above"),
             }
         }
@@ -170,6 +176,9 @@ impl Replica {
     fn write(&mut self, conn: ConnId, header: RequestHeader, op: Op, place: Place) {
         let Some(Conn { phase: Phase::Live(live), .. }) = self.clients.get(conn) else { return };
         let (session, attach) = (live.session, live.attach);
+        if op == Op::CloseSession && self.holds_until_told(conn, || Pending::End { header }, place) {
+            return;
+        }
         let serial = self.submit(conn, session, attach, header.xid, op);
         self.wait(conn, Pending::Write { serial, xid: header.xid }, place);
     }
@@ -251,6 +260,9 @@ impl Replica {
     }
 
     fn give_in_turn(&mut self, conn: ConnId, verdict: Verdict, place: Place) {
+        if verdict.close.is_some() && self.holds_until_told(conn, || Pending::Answer(verdict), place) {
+            return;
+        }
         if place == Place::Front {
             return self.give(conn, verdict);
         }
@@ -258,11 +270,23 @@ impl Replica {
         self.drive(conn);
     }
 
+    /// What ends a connection waits while values are missing in earlier answers, and all that comes later waits with it.
+    fn holds_until_told(&mut self, conn: ConnId, end: impl FnOnce() -> Pending, place: Place) -> bool {
+        let waits = self.clients.get(conn).is_some_and(|own| own.out.gaps() > 0);
+        if waits {
+            self.wait(conn, end(), place);
+            if let Some(own) = self.clients.get_mut(conn) {
+                own.deferring = true;
+            }
+        }
+        waits
+    }
+
     fn give(&mut self, conn: ConnId, verdict: Verdict) {
         let Verdict { xid, zxid, err, close } = verdict;
         let zxid = zxid.unwrap_or(self.state.zxid().0);
         if let Some(own) = self.clients.get_mut(conn) {
-            crate::answers::framed(&mut own.out, |out| ReplyHeader { xid, zxid, err }.encode(out));
+            crate::answers::framed(own.out.tail(), |out| ReplyHeader { xid, zxid, err }.encode(out));
             self.clients.mark_dirty(conn);
         }
         if let Some(reason) = close {
@@ -277,7 +301,7 @@ impl Replica {
 
     /// A connection's output: whole frames with their lengths. The driver takes from the front.
     pub fn buffer(&mut self, conn: ConnId) -> Option<&mut BytesMut> {
-        self.clients.get_mut(conn).map(|own| &mut own.out)
+        self.clients.get_mut(conn).map(|own| own.out.ready())
     }
 }
 

@@ -187,6 +187,7 @@ impl Replica {
         self.snapshots.installed_upto = upto;
         let before = std::mem::replace(&mut self.state, state);
         self.outputs.push_back(Output::Discard { state: Box::new(before) });
+        self.cold.forget();
         self.applier.jump(upto);
         self.persist.installed(upto, self.now.mono);
         self.founding = founding;

@@ -73,6 +73,7 @@ impl Machine {
             output_bytes: 4 << 20,
             apply_bytes: 1 << 20,
             transfer_bytes_per_s: 64 << 20,
+            value_bytes: u64::MAX,
             plant: Plant::None,
         };
         let replica = Replica::start(config, boot, Now { mono: Millis(1), wall_ms: 1 }).unwrap();
@@ -176,7 +177,7 @@ fn main() {
     let rows = machine.cut.take().unwrap().to_pairs();
     let mut rows: Vec<_> = rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     rows.sort_unstable();
-    let (mut arrival, mut longest) = (Arrival::default(), Duration::ZERO);
+    let (mut arrival, mut longest) = (Arrival::keeping(u64::MAX), Duration::ZERO);
     for part in rows.chunks(2_000) {
         let part = part_of(part);
         let begun = Instant::now();

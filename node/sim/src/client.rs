@@ -123,7 +123,8 @@ impl Client {
         let path = format!("/{}", rng.below(ROOMS));
         let deep = format!("{path}/{}", rng.below(3));
         let path = if rng.per_mille(400) { deep } else { path };
-        let value = rng.bits().to_le_bytes();
+        // Long enough to be left to the store.
+        let value = rng.bits().to_le_bytes().repeat(3);
         let acl = vec![AclRef { perms: 31, scheme: Some("world"), id: Some("anyone") }];
         let create =
             |flags: i32| Create { path: Some(&path), data: Some(&value), acl: Some(acl.clone()), flags };

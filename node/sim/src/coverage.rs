@@ -91,6 +91,12 @@ coverage! {
     syncs,
     /// Reads that waited for room in their client's output, and got it.
     reads_held_back,
+    /// Values that were read from the store, since they were not in memory.
+    cold_reads,
+    /// Those among them whose node was written before the store was read.
+    cold_reads_overtaken,
+    /// Starts from a store with more values than there is memory for.
+    restarts_with_cold_values,
     /// Blank machines that came to be members.
     learners_joined,
     /// Learners that were removed again.

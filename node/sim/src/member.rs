@@ -13,7 +13,7 @@ use pharos_replica::{
     Arrival, Arrived, Boot, Founding, GenerationError, Holdings, NewGeneration, Now, OWN_PREFIX,
     PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, SnapshotStep, StartError, part_of,
 };
-use pharos_znode::State;
+use pharos_znode::{State, StateLoader};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a volume was named when it was formatted.
@@ -90,6 +90,8 @@ pub(crate) enum Started {
     FromStore {
         /// The log ends before the cut: what brought the state had no time to cut the log.
         ahead: bool,
+        /// There is not memory for all rows.
+        cold: bool,
     },
 }
 
@@ -110,10 +112,12 @@ pub(crate) struct Pace {
     apply_bytes: usize,
     /// How fast states are sent.
     transfer_bytes_per_s: u64,
+    /// How much memory there is for values.
+    value_bytes: u64,
 }
 
 impl Pace {
-    pub(crate) fn new(rng: &mut Rng) -> Self {
+    pub(crate) fn new(rng: &mut Rng, seed: u64) -> Self {
         Self {
             election_ms: *rng.pick(&[120, 300, 500]),
             stalls: *rng.pick(&[0, 2, 10]),
@@ -123,6 +127,7 @@ impl Pace {
             output_bytes: *rng.pick(&[4 << 20, 200, 0]),
             apply_bytes: *rng.pick(&[1 << 20, 1000, 1, 1]),
             transfer_bytes_per_s: *rng.pick(&[64 << 20, 20_000]),
+            value_bytes: *Rng::new(!seed).pick(&[u64::MAX, 100, 0]),
         }
     }
 
@@ -256,7 +261,8 @@ impl Member {
         pace: Pace,
         plant: Plant,
     ) -> Result<Started, String> {
-        let boot_from = self.read()?;
+        let boot_from = self.read(pace.value_bytes)?;
+        let cold = self.long_values() > pace.value_bytes;
         let boot = rng.bits();
         let config = ReplicaConfig {
             me: self.id,
@@ -271,6 +277,7 @@ impl Member {
             output_bytes: pace.output_bytes,
             apply_bytes: pace.apply_bytes,
             transfer_bytes_per_s: pace.transfer_bytes_per_s,
+            value_bytes: pace.value_bytes,
             plant,
         };
         let founded = boot_from.is_founded();
@@ -299,11 +306,11 @@ impl Member {
             jobs: VecDeque::new(),
         });
         let ahead = self.flushed > log_end;
-        Ok(if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog })
+        Ok(if self.flushed > Slot::ZERO { Started::FromStore { ahead, cold } } else { Started::FromLog })
     }
 
     /// What is on the disk, made fit to be written.
-    fn read(&mut self) -> Result<Boot, String> {
+    fn read(&mut self, value_bytes: u64) -> Result<Boot, String> {
         let log = Wal::recover(wal_config(self.volume), &self.disk).map_err(|e| format!("recovery: {e}"))?;
         self.disk.execute(&log.ops).expect("a disk in memory takes what recovery writes");
         let (own, rows): (Vec<_>, Vec<_>) =
@@ -311,7 +318,9 @@ impl Member {
         let state = if rows.is_empty() {
             State::new()
         } else {
-            State::from_rows(rows).map_err(|e| format!("rows: {e}"))?
+            let mut state = StateLoader::keeping(value_bytes);
+            let read = rows.iter().try_for_each(|(key, value)| state.row(key, value));
+            read.and_then(|()| state.finish()).map_err(|e| format!("rows: {e}"))?
         };
         let joins = self.permit.as_ref().map(|permit| permit.founding.clone());
         Ok(Boot { log, state, own, applied: self.flushed, joins })
@@ -319,7 +328,7 @@ impl Member {
 
     /// What its volume holds; nothing if it joined and was never sent a state.
     pub(crate) fn holdings(&mut self) -> Result<Option<Holdings>, String> {
-        match Holdings::of(&self.read()?) {
+        match Holdings::of(&self.read(0)?) {
             Ok(held) => Ok(Some(held)),
             Err(GenerationError::Empty) => Ok(None),
             Err(error) => Err(error.to_string()),
@@ -330,7 +339,7 @@ impl Member {
     pub(crate) fn begin_generation(&mut self, generation: u32, rng: &mut Rng) -> Result<u64, String> {
         let mut interrupted = 0;
         loop {
-            let mut boot = self.read()?;
+            let mut boot = self.read(0)?;
             let held = Holdings::of(&boot).map_err(|e| e.to_string())?;
             if held.founding.generation == generation {
                 return Ok(interrupted);
@@ -432,7 +441,7 @@ impl Member {
                 StoreDone::Nothing
             }
             Some(StoreJob::Store { arrival, first, last, rows }) => {
-                let arrived = process.take_part(first, last, rows)?;
+                let arrived = process.take_part((first, last), rows, pace.value_bytes)?;
                 StoreDone::Stored { arrival, arrived }
             }
             Some(StoreJob::Abandon) => {
@@ -441,14 +450,39 @@ impl Member {
             }
         })
     }
+
+    /// Bytes of the values in the store that need not be in memory: all but the shortest, and a byte for each row's version.
+    fn long_values(&self) -> u64 {
+        let table = State::data_row("/")[0];
+        let long = |(key, row): &(&Bytes, &Bytes)| key[0] == table && row.len() > 13;
+        self.rows.iter().filter(long).map(|(_, row)| row.len() as u64 - 1).sum()
+    }
+
+    /// A row of the store. What was written and is not flushed may be seen.
+    pub(crate) fn row(&self, key: &[u8], rng: &mut Rng) -> Option<Bytes> {
+        let under_way = self.process.as_ref().and_then(|process| process.persist.as_ref());
+        if let Some(PersistBatch { rows: PersistRows::Changed(rows), .. }) = under_way
+            && rng.per_mille(500)
+            && let Some((_, value)) = rows.to_pairs().into_iter().rfind(|(written, _)| written == key)
+        {
+            return value;
+        }
+        self.rows.get(key).cloned()
+    }
 }
 
 impl Process {
-    fn take_part(&mut self, first: bool, last: bool, rows: Bytes) -> Result<Option<Box<Arrived>>, String> {
+    fn take_part(
+        &mut self,
+        (first, last): (bool, bool),
+        rows: Bytes,
+        values: u64,
+    ) -> Result<Option<Box<Arrived>>, String> {
         if first {
             self.arrival = None;
         }
-        let (mut arrival, mut aside) = self.arrival.take().unwrap_or_default();
+        let (mut arrival, mut aside) =
+            self.arrival.take().unwrap_or_else(|| (Arrival::keeping(values), BTreeMap::new()));
         aside.extend(arrival.part(rows).map_err(|e| e.to_string())?);
         if !last {
             self.arrival = Some((arrival, aside));

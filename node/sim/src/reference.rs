@@ -158,6 +158,12 @@ impl Reference {
         versions[..next].last()?.1.as_ref()
     }
 
+    /// How often the node of a row of the store was written so far.
+    pub(crate) fn times_written(&self, row: &[u8]) -> usize {
+        let path = row.get(3..).and_then(|path| std::str::from_utf8(path).ok());
+        path.and_then(|path| self.nodes.get(path)).map_or(0, Vec::len)
+    }
+
     fn choose(&mut self, entry: Entry) -> Result<(), Violation> {
         let begun = NewGeneration::of(&entry).map_err(|e| Violation::new(e.to_string()))?;
         let config = self.roll().membership().config;
@@ -224,7 +230,8 @@ impl Reference {
         }
         for event in out.tree_events() {
             let now = self.state.get_data(event.path, &[pharos_znode::Id::new("super", "")]).ok();
-            let version = now.map(|n| (n.data.map(|d| d.to_vec()).unwrap_or_default(), n.stat.version));
+            let version =
+                now.map(|n| (n.data.here().map(<[u8]>::to_vec).unwrap_or_default(), n.stat.version));
             self.nodes.entry(event.path.to_owned()).or_default().push((out.zxid.0, version));
         }
         for event in &out.session_events {

@@ -87,6 +87,15 @@ enum Event {
         member: usize,
         life: u64,
     },
+    /// A reader of the store comes to a row.
+    ReadValue {
+        member: usize,
+        life: u64,
+        read: u64,
+        key: Bytes,
+        /// How often the node had been written when the read was asked for.
+        written: usize,
+    },
     Start {
         member: usize,
     },
@@ -221,7 +230,7 @@ impl World {
         };
         let members: Vec<_> = founding.members.iter().map(|m| Member::found(m.id, &founding)).collect();
         let net = Net::new(&mut rng);
-        let pace = Pace::new(&mut rng);
+        let pace = Pace::new(&mut rng, seed);
         let clients: Vec<_> = (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
         Self {
             now: 1_000_000,
@@ -298,6 +307,9 @@ impl World {
             Event::Spare { member, life } => self.spare(member, life),
             Event::Flush { member, life } => self.flush(member, life),
             Event::Store { member, life } => self.store(member, life),
+            Event::ReadValue { member, life, read, key, written } => {
+                self.read_value(member, life, read, &key, written)
+            }
             Event::Start { member } => self.start(member),
             Event::ClientWakes { client } => self.client_wakes(client),
             Event::ToMember { conn, frame } => self.at_member(conn, frame),

@@ -40,6 +40,12 @@ pub trait RowScan: Send {
 /// Rows with their keys.
 pub type Rows = Vec<(Bytes, Bytes)>;
 
+/// Reads rows of a store that somebody else writes to. The store stays open while this is kept.
+pub trait RowReader: Send {
+    /// The value of a key as it was written last, whether flushed or not.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+}
+
 /// See the crate.
 pub trait Store: Send {
     /// Another store of the same kind, in that directory.
@@ -50,8 +56,13 @@ pub trait Store: Send {
     /// Gives every row to the function, in the order of the keys.
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError>;
 
+    /// Reads single rows, on any thread, while this one writes.
+    fn reader(&self) -> Box<dyn RowReader>;
+
     /// The value of a key.
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.reader().get(key)
+    }
 
     /// Writes a batch, not durably; with it the state is that of the applied index.
     ///

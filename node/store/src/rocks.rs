@@ -6,7 +6,7 @@
 
 use crate::error::StoreError;
 use crate::scan::Scan;
-use crate::{FORMAT, RowScan, Store, WriteBatch};
+use crate::{FORMAT, RowReader, RowScan, Store, WriteBatch};
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
@@ -132,9 +132,8 @@ impl Store for RocksStore {
         rows.status().map_err(StoreError::rocks("read", &self.dir))
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.db.get(key).map_err(StoreError::rocks("read", &self.dir))?;
-        Ok(value.map(Bytes::from))
+    fn reader(&self) -> Box<dyn RowReader> {
+        Box::new(Reader { dir: self.dir.clone(), db: Arc::clone(&self.db) })
     }
 
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
@@ -196,6 +195,19 @@ pub(crate) fn once_through() -> ReadOptions {
     options.fill_cache(false);
     options.set_readahead_size(4 << 20);
     options
+}
+
+/// Shares the database with its store.
+struct Reader {
+    dir: PathBuf,
+    db: Arc<DB>,
+}
+
+impl RowReader for Reader {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.db.get(key).map_err(StoreError::rocks("read", &self.dir))?;
+        Ok(value.map(Bytes::from))
+    }
 }
 
 /// What RocksDB says when the lock is held, here or elsewhere; not when the lock file cannot be made.

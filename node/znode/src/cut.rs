@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::node::Dirty;
+use crate::node::{CutTag, Dirty};
 use crate::rows::{MetaRow, NodeKey, Row, Rows};
 use crate::slab::NodeId;
 use crate::tree::Tree;
@@ -31,6 +31,8 @@ impl Dirty {
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
     meta: MetaRow,
+    /// The mark of the nodes whose rows it has.
+    tag: CutTag,
     /// Nodes whose rows were due when it began; those before `next` have had their turn.
     pending: Vec<NodeId>,
     next: usize,
@@ -73,8 +75,8 @@ impl Tree {
     fn begin_cut(&mut self, meta: MetaRow, rows: Rows) {
         assert!(self.cut.is_none(), "a cut begins when the one before is complete");
         let (pending, deleted) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.deleted));
-        let deletions = Rows::default();
-        self.cut = Some(Box::new(Cut { meta, pending, next: 0, deleted, deletions, rows }));
+        let (tag, deletions) = (self.clock.take_cut(), Rows::default());
+        self.cut = Some(Box::new(Cut { meta, tag, pending, next: 0, deleted, deletions, rows }));
         self.generation = self.generation.next_generation();
     }
 
@@ -110,11 +112,12 @@ impl Tree {
         let node = &mut self.nodes[id];
         let dirty = std::mem::take(&mut node.dirty);
         let Some(cut) = &mut self.cut else { return };
+        node.set_cut(cut.tag);
         if dirty.has(Dirty::STAT) {
             cut.rows.push(Row::Node(key.clone(), node.meta));
         }
         if dirty.has(Dirty::DATA) {
-            cut.rows.push(Row::Data(key, node.blob.clone()));
+            cut.rows.push(Row::Data(key, node.blob()));
         }
     }
 
@@ -134,5 +137,6 @@ impl Tree {
             self.nodes[id].dirty = Dirty::default();
         }
         self.acls.take_dirty();
+        self.clock.flushed();
     }
 }

@@ -11,7 +11,7 @@ use pharos_jute::{Acl, put_bool};
 
 use crate::acl_table::AclId;
 use crate::batch::encode_acl;
-use crate::node::{Blob, Meta};
+use crate::node::{Blob, Kind, Meta};
 use crate::{Session, SessionId, Settings, Zxid};
 
 /// The version of every row this crate writes.
@@ -138,6 +138,13 @@ impl RowBatch {
     }
 }
 
+/// The key of the row of a node's data.
+pub(crate) fn data_key(path: &str) -> Bytes {
+    let mut key = Vec::with_capacity(3 + path.len());
+    NodeKey::of(path).encode(table::DATA, &mut key);
+    key.into()
+}
+
 impl NodeKey {
     pub(crate) fn of(path: &str) -> Self {
         let depth = if path == "/" { 0 } else { path.matches('/').count() };
@@ -178,8 +185,10 @@ impl Row {
             }
             Self::Data(node, blob) => {
                 node.encode(table::DATA, key);
-                value.put_slice(blob.data().unwrap_or_default());
-                blob.data().is_some()
+                let parts = blob.parts();
+                assert_ne!(parts.kind(), Kind::Cold, "what only the store has is not written to it");
+                value.put_slice(parts.data().unwrap_or_default());
+                parts.data().is_some()
             }
             Self::Deleted(node) => {
                 node.encode(table::NODE, key);

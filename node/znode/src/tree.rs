@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use pharos_jute::{Acl, Id};
 
 use crate::acl_table::{AclId, AclTable};
+use crate::cold::Clock;
 use crate::cut::Cut;
 use crate::hash::hash_bytes;
 use crate::node::{Blob, CONTAINER, Dirty, Meta, Node};
@@ -45,6 +46,7 @@ pub(crate) struct Tree {
     pub(crate) generation: Dirty,
     pub(crate) cut: Option<Box<Cut>>,
     undo: Option<Vec<Undo>>,
+    pub(crate) clock: Clock,
 }
 
 impl Tree {
@@ -71,21 +73,12 @@ impl Tree {
             generation: Dirty::default(),
             cut: None,
             undo: None,
+            clock: Clock::default(),
         }
     }
 
     fn insert_root(&mut self, meta: Meta, dirty: Dirty) {
-        let root = Node {
-            hash: ROOT_HASH,
-            meta,
-            blob: Blob::new("", Some(b"")),
-            parent: NodeId::NONE,
-            first_child: NodeId::NONE,
-            next: NodeId::NONE,
-            prev: NodeId::NONE,
-            children: 0,
-            dirty,
-        };
+        let root = Node::new(ROOT_HASH, meta, Blob::new("", Some(b"")), NodeId::NONE, dirty);
         self.add_digest(&root);
         let id = self.nodes.insert(root);
         assert_eq!(id, NodeId::ROOT, "the root is the first node");
@@ -116,7 +109,7 @@ impl Tree {
         while id != NodeId::ROOT {
             let node = &self.nodes[id];
             match path.rsplit_once('/') {
-                Some((head, name)) if name.as_bytes() == node.blob.name_bytes() => path = head,
+                Some((head, name)) if name.as_bytes() == node.parts().name_bytes() => path = head,
                 _ => return false,
             }
             id = node.parent;
@@ -132,7 +125,7 @@ impl Tree {
         let mut names = Vec::new();
         while id != NodeId::ROOT {
             let node = &self.nodes[id];
-            names.push(node.blob.name());
+            names.push(node.name());
             id = node.parent;
         }
         let mut path = String::with_capacity(names.iter().map(|name| name.len() + 1).sum());
@@ -214,8 +207,10 @@ impl Tree {
 
     /// Writes a node's data.
     pub(crate) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>, zxid: i64, time_ms: i64) {
+        // The cut under way takes its rows first: what they were is not to be restored as if they were still due.
+        self.touch(id);
         self.record_write(id);
-        let blob = self.nodes[id].blob.with_data(data);
+        let blob = Blob::new(self.nodes[id].name(), data);
         self.set_blob(id, blob);
         self.change(id, |node| {
             node.meta.version = node.meta.version.wrapping_add(1);
@@ -255,7 +250,7 @@ impl Tree {
         match parent {
             None => {
                 self.insert_root(meta, Dirty::default());
-                self.restore_data(NodeId::ROOT, None);
+                self.set_blob(NodeId::ROOT, Blob::new("", None));
             }
             Some(parent) => {
                 self.insert(parent, meta, Blob::new(name, None), Dirty::default());
@@ -265,8 +260,8 @@ impl Tree {
     }
 
     /// Gives a node the data read from its row.
-    pub(crate) fn restore_data(&mut self, id: NodeId, data: Option<&[u8]>) {
-        let blob = self.nodes[id].blob.with_data(data);
+    pub(crate) fn restore_data(&mut self, id: NodeId, data: &[u8]) {
+        let blob = self.blob_of_row(id, data);
         self.set_blob(id, blob);
     }
 
@@ -310,8 +305,9 @@ impl Tree {
                 });
             }
             Undo::Delete(node, before) => {
-                let Node { meta, blob, parent, dirty, .. } = *node;
-                let id = self.insert(parent, meta, blob, dirty);
+                let Node { meta, parent, dirty, .. } = *node;
+                let id = self.insert(parent, meta, node.blob(), dirty);
+                self.nodes[id].set_cut(node.cut());
                 if !dirty.has(Dirty::NEW) {
                     let path = self.path(id);
                     self.deleted.remove(path.as_str());
@@ -321,8 +317,10 @@ impl Tree {
                     parent.meta = before;
                 });
             }
-            Undo::Write(id, meta, blob) => {
+            Undo::Write(id, meta, blob, dirty) => {
                 self.set_blob(id, blob);
+                // Of a cold value there is nothing to write, and its row is as it was.
+                self.nodes[id].dirty = dirty;
                 self.change(id, |node| node.meta = meta);
             }
         }
@@ -343,20 +341,13 @@ impl Tree {
 
     /// Puts a node into slab, index, links and sets; its parent's numbers are the caller's to change.
     fn insert(&mut self, parent: NodeId, meta: Meta, blob: Blob, dirty: Dirty) -> NodeId {
-        let hash = hash_bytes(self.nodes[parent].hash, blob.name_bytes());
+        let parts = blob.parts();
+        let hash = hash_bytes(self.nodes[parent].hash, parts.name_bytes());
         let next = self.nodes[parent].first_child;
-        self.data_bytes += (blob.name_bytes().len() + blob.data_len()) as u64;
-        let node = Node {
-            hash,
-            meta,
-            blob,
-            parent,
-            first_child: NodeId::NONE,
-            next,
-            prev: NodeId::NONE,
-            children: 0,
-            dirty,
-        };
+        self.data_bytes += (parts.name_bytes().len() + parts.data_len()) as u64;
+        self.clock.add(parts.weight());
+        let mut node = Node::new(hash, meta, blob, parent, dirty);
+        node.next = next;
         self.add_digest(&node);
         let id = self.nodes.insert(node);
         if let Some(next) = next.some() {
@@ -386,7 +377,9 @@ impl Tree {
             self.nodes[next].prev = node.prev;
         }
         self.sub_digest(&node);
-        self.data_bytes -= (node.blob.name_bytes().len() + node.blob.data_len()) as u64;
+        let parts = node.parts();
+        self.data_bytes -= (parts.name_bytes().len() + parts.data_len()) as u64;
+        self.clock.sub(parts.weight());
         self.leave_owner(id, node.meta.owner);
         node
     }
@@ -437,11 +430,13 @@ impl Tree {
 
     fn set_blob(&mut self, id: NodeId, blob: Blob) {
         self.touch(id);
-        let Self { nodes, digest, dirty, generation, data_bytes, .. } = self;
+        let Self { nodes, digest, dirty, generation, data_bytes, clock, .. } = self;
         let node = &mut nodes[id];
         *digest = digest.wrapping_sub(node.data_digest());
-        *data_bytes = *data_bytes - node.blob.data_len() as u64 + blob.data_len() as u64;
-        node.blob = blob;
+        *data_bytes = *data_bytes - node.parts().data_len() as u64 + blob.parts().data_len() as u64;
+        clock.sub(node.parts().weight());
+        clock.add(blob.parts().weight());
+        node.set_blob(blob);
         *digest = digest.wrapping_add(node.data_digest());
         if node.dirty == Dirty::default() {
             dirty.push(id);
@@ -468,7 +463,7 @@ impl Tree {
     fn record_write(&mut self, id: NodeId) {
         if let Some(log) = &mut self.undo {
             let node = &self.nodes[id];
-            log.push(Undo::Write(id, node.meta, node.blob.clone()));
+            log.push(Undo::Write(id, node.meta, node.blob(), node.dirty));
         }
     }
 }

@@ -37,12 +37,12 @@ fn falsify(store: &Path, znode: &str) {
     store.flush().unwrap();
 }
 
-fn start_on_disk(config: ServerConfig) -> Result<ServerHandle, ServerError> {
+pub(super) fn start_on_disk(config: ServerConfig) -> Result<ServerHandle, ServerError> {
     start_with(config, open_rocks)
 }
 
 /// `getData`, as far as the data.
-fn data(client: &mut TcpStream, path: &str) -> Vec<u8> {
+pub(super) fn data(client: &mut TcpStream, path: &str) -> Vec<u8> {
     let head = [1_i32.to_be_bytes(), 4_i32.to_be_bytes()].concat();
     client.write_all(&frame(&[&head[..], &frame(path.as_bytes()), &[0]].concat())).unwrap();
     let reply = read_frame(client);

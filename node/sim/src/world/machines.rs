@@ -104,6 +104,12 @@ impl World {
             }
             Output::Abandon => self.ask_store(member, StoreJob::Abandon),
             Output::Discard { .. } => {}
+            Output::ReadValue { read, key } => {
+                self.coverage.cold_reads += 1;
+                let written = self.reference.times_written(&key);
+                let delay = self.pace.disk_delay(&mut self.rng);
+                self.at(delay, Event::ReadValue { member, life, read, key, written });
+            }
             Output::CloseClient { conn, last_words, .. } => {
                 self.say(member, conn, &last_words);
                 self.closed_by_member(conn);
@@ -209,6 +215,22 @@ impl World {
         }
     }
 
+    pub(super) fn read_value(
+        &mut self,
+        member: usize,
+        life: u64,
+        read: u64,
+        key: &[u8],
+        written: usize,
+    ) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        self.coverage.cold_reads_overtaken += u64::from(self.reference.times_written(key) > written);
+        let row = self.members[member].row(key, &mut self.rng);
+        self.resume(member, life, move |r| r.value_read(read, row.as_deref()))
+    }
+
     pub(super) fn start(&mut self, member: usize) -> Result<()> {
         if self.members[member].process.is_some() || self.members[member].retired {
             return Ok(());
@@ -221,9 +243,10 @@ impl World {
             return Ok(());
         }
         self.coverage.restarts += u64::from(life > 0);
-        if let Started::FromStore { ahead } = started {
+        if let Started::FromStore { ahead, cold } = started {
             self.coverage.restarts_from_store += 1;
             self.coverage.restarts_ahead_of_log += u64::from(ahead);
+            self.coverage.restarts_with_cold_values += u64::from(cold);
         }
         self.at(0, Event::Tick { member, life });
         for other in 0..self.members.len() {

@@ -55,5 +55,7 @@ planted! {
     a_state_made_of_two_is_found: Plant::MixesStates,
     a_state_older_than_what_is_applied_is_found: Plant::TakesOldState,
     a_state_that_is_read_half_way_is_found: Plant::ReadsHalfWay,
+    a_value_that_is_cold_before_it_is_durable_is_found: Plant::CoolsUnflushed,
+    a_cut_that_overtakes_the_reads_of_what_it_overwrites_is_found: Plant::OvertakesColdReads,
     an_id_that_is_given_twice_is_found: Plant::ReusesIds,
 }

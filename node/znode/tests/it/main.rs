@@ -4,6 +4,7 @@
 
 mod acls;
 mod batches;
+mod cold;
 mod containers;
 mod errors;
 mod events;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pharos_znode::{Acl, Applied, CreateMode, Op, RowBatch, RowError, SessionId, Settings, State, perms};
+use pharos_znode::{
+    Acl, Applied, CreateMode, Op, RowBatch, RowError, SessionId, Settings, State, Value, perms,
+};
 use proptest::prelude::*;
 
 use crate::random::commands;
@@ -28,6 +30,11 @@ impl Store {
     }
 }
 
+fn shown(value: Value<'_>) -> Option<Vec<u8>> {
+    assert!(!matches!(value, Value::Cold(_)), "nobody has said that values may be cold");
+    value.here().map(<[u8]>::to_vec)
+}
+
 /// All that can be read of a state.
 fn picture(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
     let auth = super_user();
@@ -39,7 +46,7 @@ fn picture(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
         paths.extend(children.names.map(|name| format!("{prefix}/{name}")));
         let data = state.get_data(&path, &auth).unwrap();
         let acl = state.get_acl(&path, &auth).unwrap();
-        nodes.insert(path, (data.stat, data.data.map(<[u8]>::to_vec), acl.acl));
+        nodes.insert(path, (data.stat, shown(data.data), acl.acl));
     }
     let sessions: Vec<_> = state.sessions().map(|(id, s)| (id, *s, state.ephemerals(id, None))).collect();
     let numbers = (state.zxid(), state.time_ms(), state.settings(), state.digest(), state.data_bytes());
@@ -210,7 +217,7 @@ fn a_batch_keeps_the_values_it_was_taken_with() {
     let mut store = Store::default();
     store.write(&batch);
     let read = store.read().unwrap();
-    assert_eq!(read.get_data("/n", &[]).unwrap().data, Some(&b"old"[..]));
+    assert_eq!(read.get_data("/n", &[]).unwrap().data, Value::Here(b"old"));
 }
 
 #[test]
@@ -230,7 +237,7 @@ fn the_roots_data_may_be_null() {
     world.run(Op::SetData { path: "/".into(), data: None, version: -1 }).unwrap();
     let mut store = Store::default();
     store.write(&world.state.take_dirty());
-    assert_eq!(store.read().unwrap().get_data("/", &[]).unwrap().data, None);
+    assert_eq!(store.read().unwrap().get_data("/", &[]).unwrap().data, Value::Null);
 }
 
 fn store() -> Store {
