@@ -2,16 +2,14 @@
 //! which a million keys come near to.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use super::client::Protocol;
-use super::servers::{PATIENCE, Role, Servers, number};
+use super::servers::{PATIENCE, Role, Servers, converse, number};
 use crate::command::Running;
 use crate::environment::etcd;
 use crate::local::{Place, free_ports};
@@ -62,11 +60,8 @@ impl EtcdCluster {
     }
 
     fn metrics(&self, index: usize) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(self.address(index)?).context("cannot connect")?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).context("cannot set up a socket")?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").context("cannot send")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).context("cannot receive")?;
+        let request = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+        let text = converse(self.address(index)?, request)?;
         ensure!(text.lines().next().is_some_and(|line| line.contains(" 200 ")), "GET /metrics: {text}");
         Ok(text)
     }

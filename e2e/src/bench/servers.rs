@@ -2,7 +2,8 @@
 //!
 //! Owns what every side can be asked and told. Must not know what is measured.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,16 @@ pub(super) fn glance<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> anyh
         ensure!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(GLANCE);
     }
+}
+
+/// Says that on a connection of its own, and gives all that comes back until the server closes it.
+pub(super) fn converse(address: SocketAddr, request: &[u8]) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).context("cannot connect")?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).context("cannot set up a socket")?;
+    stream.write_all(request).context("cannot send")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).context("cannot receive")?;
+    Ok(text)
 }
 
 /// What the four-letter command `srvr` says.

@@ -1,16 +1,14 @@
 //! A quorum of real ZooKeeper servers with ZooKeeper's defaults: `tickTime` 2000, `syncLimit` 5, `forceSync` on.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use tempfile::TempDir;
 
 use super::client::Protocol;
-use super::servers::{Heap, PATIENCE, Role, Servers, number, role_of};
+use super::servers::{Heap, PATIENCE, Role, Servers, converse, number, role_of};
 use crate::command::Running;
 use crate::local::{Place, free_ports};
 use crate::real_zookeeper::{jars, server};
@@ -76,12 +74,7 @@ impl RealEnsemble {
 
     /// The four-letter command `mntr`.
     fn numbers(&self, index: usize) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(self.address(index)?).context("cannot connect")?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).context("cannot set up a socket")?;
-        stream.write_all(b"mntr").context("cannot send")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).context("cannot receive")?;
-        Ok(text)
+        converse(self.address(index)?, b"mntr")
     }
 }
 
