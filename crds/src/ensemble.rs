@@ -68,7 +68,7 @@ use crate::common::{ImageSpec, PodSettings, Retention};
         type_ = "integer",
         json_path = ".status.generation",
         priority = 1,
-        description = "Generation of the cluster: it rises when it is recovered by force."
+        description = "Generation of the cluster: it rises when it is recovered by force or restored."
     ),
     printcolumn(
         name = "Waiting",
@@ -96,10 +96,19 @@ pub struct EnsembleSpec {
     /// Settings of the pods. Default: none.
     #[serde(default)]
     pub pods: PodSettings,
+    /// Highest feature level to go to, 1 to 65535. Default: the highest that all members can do. A level is raised by the
+    /// Ensemble itself, for good: an earlier image that does not know the level in force can then not be run any more. To
+    /// try a new image and keep the way back, set this to `status.featureLevel` first, and take it away later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub max_feature_level: Option<i32>,
     /// Recovery by force, after a majority of the volumes was lost for good. Default: none, and it never happens by
     /// itself. Once it is done it says nothing any more and may stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoverySpec>,
+    /// Restore: the Ensemble goes on from a backup. Default: none. Once it is done it says nothing any more and may stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreSpec>,
 }
 
 fn default_replicas() -> i32 {
@@ -184,6 +193,48 @@ pub enum Acknowledgement {
     AcceptLostWrites,
 }
 
+/// Restore: a new volume is filled from a backup and, once that is whole and durable on it, the Ensemble goes on from it in
+/// a new generation. All volumes of the generation before are given up then: they are deleted with their pods, and new
+/// members join in their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreSpec {
+    /// URL of the backup, as `pharos-node backup` printed it: `s3://bucket/prefix/NAME`, or `file:///path/NAME` on a volume
+    /// of `spec.pods`. At most 1024 characters.
+    #[schemars(length(min = 1, max = 1024))]
+    pub from: String,
+    /// The generation that begins, for an Ensemble that exists: above the one in `status.generation` and that of the
+    /// backup. Of no effect when it has been reached. Default: none, which restores an Ensemble whose volumes are all
+    /// empty, when it is founded, and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 4_294_967_295_i64))]
+    pub generation: Option<i64>,
+    /// What a person takes upon themselves who names a `generation`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge: Option<RestoreAcknowledgement>,
+    /// Secret whose keys are environment variables of the pod that reads the backup, such as `AWS_ACCESS_KEY_ID` and
+    /// `AWS_SECRET_ACCESS_KEY`, beside those in `spec.pods.env`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<SecretRef>,
+}
+
+/// `AcceptLostData`, together with `generation`: all that the Ensemble holds and the backup does not is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum RestoreAcknowledgement {
+    /// What the Ensemble holds and the backup does not is lost.
+    AcceptLostData,
+}
+
+/// A Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// Name of the Secret. 1 to 253 characters.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
 /// What the operator has seen of an Ensemble.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -198,10 +249,11 @@ pub struct EnsembleStatus {
     /// What clients connect to, as `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Identity of the cluster, as on its disks: 32 hexadecimal digits, made once when it was founded.
+    /// Identity of the cluster, as on its disks: 32 hexadecimal digits, made once when it was founded. A restore brings
+    /// that of the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// Generation of the cluster, from 1: it rises when the cluster is recovered by force.
+    /// Generation of the cluster, from 1: it rises when the cluster is recovered by force or restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
     /// A recovery that was declared while a quorum served: it stays without effect, even if the quorum is lost later,
@@ -226,6 +278,9 @@ pub struct EnsembleStatus {
     /// Version of the leader's software.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Feature level in force: by its rules all members carry out what is written. It never falls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_level: Option<i32>,
     /// Image that all members ran when they were last seen whole: what they keep while `spec.image` is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

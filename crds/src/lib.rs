@@ -16,8 +16,8 @@ pub mod schema;
 
 pub use common::{ImageSpec, PodSettings, PullPolicy, Retention};
 pub use ensemble::{
-    Acknowledgement, Ensemble, EnsembleSpec, EnsembleStatus, MemberStatus, RecoverySpec, RetentionSpec,
-    StorageSpec,
+    Acknowledgement, Ensemble, EnsembleSpec, EnsembleStatus, MemberStatus, RecoverySpec,
+    RestoreAcknowledgement, RestoreSpec, RetentionSpec, SecretRef, StorageSpec,
 };
 pub use pipeline::{
     CheckpointSpec, CompletedRun, EnsembleRef, KeyRef, Pipeline, PipelineSource, PipelineSpec,

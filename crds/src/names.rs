@@ -33,6 +33,8 @@ pub const APP: &str = "pharos";
 pub const COMPONENT_ENSEMBLE: &str = "ensemble";
 /// Value of [`LABEL_COMPONENT`] on everything of a Pipeline.
 pub const COMPONENT_PIPELINE: &str = "pipeline";
+/// Value of [`LABEL_COMPONENT`] on the pod that fills a volume from a backup.
+pub const COMPONENT_RESTORE: &str = "restore";
 /// Label the StatefulSet controller sets on a pod: the revision it was made from.
 pub const LABEL_REVISION: &str = "controller-revision-hash";
 
@@ -44,6 +46,8 @@ pub const ANNOTATION_ROLL: &str = "pharos.dev/roll";
 pub const ANNOTATION_SWITCH: &str = "pharos.dev/switch";
 /// StatefulSet annotation: the recovery by force that was begun last, as JSON.
 pub const ANNOTATION_RECOVERY: &str = "pharos.dev/recovery";
+/// StatefulSet annotation: the restore that was begun last, as JSON. On a claim and a pod: for which one they were made.
+pub const ANNOTATION_RESTORE: &str = "pharos.dev/restore";
 /// Pod template annotation: hash of the pipeline document the pod runs.
 pub const ANNOTATION_DOCUMENT_HASH: &str = "pharos.dev/document-hash";
 
@@ -122,6 +126,11 @@ pub mod ensemble {
     #[must_use]
     pub fn token(name: &str) -> String {
         format!("{name}-ensemble-token")
+    }
+    /// Pod that fills a volume from a backup.
+    #[must_use]
+    pub fn restore(name: &str) -> String {
+        format!("{name}-ensemble-restore")
     }
     /// Pod of one ordinal.
     #[must_use]
@@ -231,6 +240,12 @@ pub mod reason {
     pub const RECOVERING: &str = "Recovering";
     /// The recovery that is declared cannot or must not be done.
     pub const RECOVERY_REFUSED: &str = "RecoveryRefused";
+    /// The Ensemble goes on from a backup, as was declared.
+    pub const RESTORING: &str = "Restoring";
+    /// The restore that is declared cannot or must not be done.
+    pub const RESTORE_REFUSED: &str = "RestoreRefused";
+    /// The backup cannot be read, or not be put on a volume.
+    pub const RESTORE_FAILED: &str = "RestoreFailed";
     /// A roll-out is under way.
     pub const ROLLING_UPDATE: &str = "RollingUpdate";
     /// An object of our name belongs to someone else.

@@ -33,6 +33,16 @@ pub fn our_binaries() -> anyhow::Result<PathBuf> {
     path("PHAROS_BIN_DIR")
 }
 
+/// The node as it was before there were feature levels.
+///
+/// # Errors
+/// If `./x` did not put it beside our own.
+pub fn earlier_node() -> anyhow::Result<PathBuf> {
+    let program = our_binaries()?.join("pharos-node-earlier");
+    anyhow::ensure!(program.exists(), "{} is not there: start this by ./x test", program.display());
+    Ok(program)
+}
+
 /// The clone of this repository.
 ///
 /// # Errors

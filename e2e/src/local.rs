@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,12 +49,16 @@ pub(crate) struct Member {
     pub(crate) admin: u16,
     metrics: u16,
     process: Option<Running>,
+    /// What it runs.
+    pub(crate) program: PathBuf,
+    pub(crate) options: Vec<String>,
 }
 
 impl Member {
-    pub(crate) fn new(place: Place) -> anyhow::Result<Self> {
+    pub(crate) fn new(place: Place, program: &Path) -> anyhow::Result<Self> {
         let [client, peer, admin, metrics] = free_ports()?;
-        Ok(Self { place, client, peer, admin, metrics, process: None })
+        let (program, options) = (program.to_owned(), Vec::new());
+        Ok(Self { place, client, peer, admin, metrics, process: None, program, options })
     }
 
     /// `host:port`.
@@ -82,10 +86,23 @@ impl LocalEnsemble {
     /// # Errors
     /// If a member does not start.
     pub fn found_on(places: Vec<Place>) -> anyhow::Result<Self> {
+        let program = our_binaries()?.join("pharos-node");
+        Self::found_with(places.into_iter().map(|place| Member::new(place, &program)))
+    }
+
+    /// Founds an Ensemble of members that each run their own version; all serve when this returns.
+    ///
+    /// # Errors
+    /// If a member does not start.
+    pub fn found_by(programs: &[PathBuf]) -> anyhow::Result<Self> {
+        Self::found_with(programs.iter().map(|program| Member::new(Place::loopback(), program)))
+    }
+
+    fn found_with(members: impl Iterator<Item = anyhow::Result<Member>>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         let program = our_binaries()?.join("pharos-node");
-        let size = places.len();
-        let members = places.into_iter().map(Member::new).collect::<anyhow::Result<_>>()?;
+        let members = members.collect::<anyhow::Result<Vec<_>>>()?;
+        let size = members.len();
         let mut this = Self { members, directory, program };
         std::fs::write(this.directory.path().join("token"), "a token for tests")
             .context("cannot write a token")?;
@@ -132,8 +149,8 @@ impl LocalEnsemble {
             .open(directory.join(format!("{index}.log")))
             .context("cannot open a log")?;
         let member = self.members.get_mut(index).context("there is no such member")?;
-        let mut command = member.place.host.command(&self.program);
-        command.arg("ensemble").arg("--data-dir").arg(data);
+        let mut command = member.place.host.command(&member.program);
+        command.arg("ensemble").args(&member.options).arg("--data-dir").arg(data);
         command.args(["--client-addr", &member.at(member.client), "--peer-addr", &member.at(member.peer)]);
         command.args(["--admin-addr", &member.at(member.admin)]);
         command.args(["--metrics-addr", &member.at(member.metrics)]);
@@ -142,6 +159,43 @@ impl LocalEnsemble {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         member.process = Some(Running::start(&mut command)?);
         Ok(())
+    }
+
+    /// From its next start on a member runs this, with these options more.
+    ///
+    /// # Errors
+    /// If there is no such member.
+    pub fn install(&mut self, index: usize, program: &Path, options: &[&str]) -> anyhow::Result<()> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        member.program = program.to_owned();
+        member.options = options.iter().map(|option| (*option).to_owned()).collect();
+        Ok(())
+    }
+
+    /// Waits until a member's process has ended by itself; gives what it logged last.
+    ///
+    /// # Errors
+    /// If it does not end in time, or ends well.
+    pub fn wait_ended(&mut self, index: usize) -> anyhow::Result<String> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        let process = member.process.as_mut().context("the member does not run")?;
+        let status = wait_until("a member to end", PATIENCE, || Ok(process.try_wait()?))?;
+        member.process = None;
+        anyhow::ensure!(!status.success(), "member {index} has ended well");
+        let text = self.log_of(index)?;
+        let last = text.lines().count().saturating_sub(5);
+        Ok(text.lines().skip(last).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Waits until a member carries out commands by the rules of this feature level.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub fn wait_level(&self, index: usize, level: u64) -> anyhow::Result<()> {
+        wait_until(&format!("member {index} at feature level {level}"), PATIENCE, || {
+            let status: serde_json::Value = serde_json::from_str(&self.get(index, "/v1/status")?)?;
+            Ok((status["featureLevel"] == level).then_some(()))
+        })
     }
 
     /// Kills a member as kill -9 does.
@@ -230,6 +284,22 @@ impl LocalEnsemble {
     #[must_use]
     pub fn size(&self) -> usize {
         self.members.len()
+    }
+
+    /// Whether a member serves clients now.
+    #[must_use]
+    pub fn serves(&self, index: usize) -> bool {
+        self.mode(index).is_some()
+    }
+
+    /// Whether a member's process has ended by itself.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn has_ended(&mut self, index: usize) -> anyhow::Result<bool> {
+        let member = self.members.get_mut(index).context("there is no such member")?;
+        let process = member.process.as_mut().context("the member does not run")?;
+        Ok(process.try_wait().context("cannot ask for a process")?.is_some())
     }
 
     fn mode(&self, index: usize) -> Option<String> {

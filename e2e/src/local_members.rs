@@ -26,7 +26,7 @@ impl LocalEnsemble {
     /// If it does not get that far.
     pub fn add_on(&mut self, place: Place) -> anyhow::Result<usize> {
         let index = self.size();
-        self.members.push(Member::new(place)?);
+        self.members.push(Member::new(place, &self.program)?);
         self.start(index)?;
         self.admit(index)?;
         Ok(index)
@@ -39,12 +39,17 @@ impl LocalEnsemble {
     pub fn replace(&mut self, index: usize) -> anyhow::Result<()> {
         let lost = self.id(index)?;
         self.kill(index)?;
-        self.renew(index)?;
-        let mut voters = self.voters()?;
-        voters.retain(|voter| *voter != lost);
-        voters.push(self.id(index)?);
-        self.members_command("switch", |command| command.args(voters.iter().map(ToString::to_string)))?;
-        self.wait_serving(index)
+        self.replace_stopped(index, lost)
+    }
+
+    /// The same of one that does not run, and had this id.
+    ///
+    /// # Errors
+    /// If the others do not serve, or do not take it in.
+    pub fn replace_stopped(&mut self, index: usize, lost: u64) -> anyhow::Result<()> {
+        self.lose(index)?;
+        self.start(index)?;
+        self.return_as_new(index, lost)
     }
 
     /// A member that gave its identity up takes the place of the one that it was; it serves when this returns.
@@ -114,8 +119,15 @@ impl LocalEnsemble {
     /// # Errors
     /// If it does not answer.
     pub fn role(&self, index: usize) -> anyhow::Result<String> {
-        let status: Value = serde_json::from_str(&self.get(index, "/v1/status")?)?;
-        status["role"].as_str().map(str::to_owned).context("a status has a role")
+        self.status(index)?["role"].as_str().map(str::to_owned).context("a status has a role")
+    }
+
+    /// What a member says of itself at its admin port.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn status(&self, index: usize) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.get(index, "/v1/status")?).context("a status is JSON")
     }
 
     fn admit(&self, index: usize) -> anyhow::Result<()> {
@@ -157,12 +169,27 @@ impl LocalEnsemble {
     /// # Errors
     /// If that is refused.
     pub fn restore(&self, index: usize, from: &Path) -> anyhow::Result<String> {
+        output(&mut self.restoring(index, from)?)
+    }
+
+    /// As the operator has it done, who may ask again: gives the report.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub fn restore_again(&self, index: usize, from: &Path) -> anyhow::Result<Value> {
+        let report = self.directory.path().join("report.json");
+        output(self.restoring(index, from)?.arg("--unless-restored").arg("--report-file").arg(&report))?;
+        let text = std::fs::read(&report).context("it writes a report")?;
+        serde_json::from_slice(&text).context("a report is JSON")
+    }
+
+    fn restoring(&self, index: usize, from: &Path) -> anyhow::Result<Command> {
         let member = self.members.get(index).context("there is no such member")?;
         let mut command = Command::new(&self.program);
         command.args(["--log", "warn", "restore", "--from"]).arg(from);
         command.arg("--data-dir").arg(self.data_dir(index)?);
         command.args(["--peer-port", &member.peer.to_string(), "--client-port", &member.client.to_string()]);
-        output(&mut command)
+        Ok(command)
     }
 
     /// The volume of a member that does not run is lost.
@@ -202,7 +229,10 @@ impl LocalEnsemble {
     }
 
     /// A member's id, once it has one.
-    fn id(&self, index: usize) -> anyhow::Result<u64> {
+    ///
+    /// # Errors
+    /// If it does not get one in time.
+    pub fn id(&self, index: usize) -> anyhow::Result<u64> {
         wait_until("a member's id", PATIENCE, || {
             let identity = self.identity(index).ok();
             Ok(identity.and_then(|identity| identity["memberId"].as_u64()))
@@ -210,7 +240,7 @@ impl LocalEnsemble {
     }
 
     fn voters(&self) -> anyhow::Result<Vec<u64>> {
-        let status: Value = serde_json::from_str(&self.get(self.leader()?, "/v1/status")?)?;
+        let status = self.status(self.leader()?)?;
         let members = status["membership"]["members"].as_array().context("a leader knows the members")?;
         let voters = members.iter().filter(|member| member["voter"] == true);
         Ok(voters.filter_map(|member| member["memberId"].as_u64()).collect())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use pharos_e2e::bench::{self, Part, Side};
-use pharos_e2e::chaos;
+use pharos_e2e::chaos::{self, Fault};
 use pharos_e2e::cluster::Cluster;
 use pharos_e2e::environment::Environment;
 use pharos_e2e::image;
@@ -33,28 +33,45 @@ enum Command {
         action: Action,
     },
     /// Real members under a workload and faults, and the history of it checked.
-    Chaos {
-        /// Minutes of faults.
-        #[arg(long, default_value_t = 2.0)]
-        minutes: f64,
-        /// Members of the ensemble: 3, 5 or 7.
-        #[arg(long, default_value_t = 3, value_parser = members)]
-        members: u8,
-        /// Clients beside one observer per member.
-        #[arg(long, default_value_t = 12)]
-        clients: usize,
-        /// The longest pause of a client between two batches of requests, in ms.
-        #[arg(long, default_value_t = 60)]
-        pause_ms: u64,
-        /// What workload and faults follow from.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+    Chaos(ChaosOptions),
+    /// The history that a run of chaos has kept, checked once more.
+    Recheck {
+        /// Where the run says that the evidence is.
+        place: PathBuf,
     },
     /// Build our images as OCI archives.
     Image {
         /// The directory they are written to.
         out: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct ChaosOptions {
+    /// Minutes of faults.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// Members of the ensemble: 3, 5 or 7.
+    #[arg(long, default_value_t = 3, value_parser = members)]
+    members: u8,
+    /// What workload and faults follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Clients beside one observer per member.
+    #[arg(long, default_value_t = 12)]
+    clients: usize,
+    /// The longest pause of a client between two batches of requests, in ms.
+    #[arg(long, default_value_t = 60)]
+    pause_ms: u64,
+    /// Seconds of faults until the history is checked and another one begins.
+    #[arg(long, default_value_t = 60)]
+    window: u64,
+    /// A kind of fault, as often as there are kinds; without it all kinds.
+    #[arg(long = "fault", value_parser = Fault::named)]
+    faults: Vec<Fault>,
+    /// Where the evidence goes if something is wrong.
+    #[arg(long, default_value = "/tmp/pharos-chaos")]
+    keep: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -139,18 +156,11 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;
         }
-        Command::Chaos { minutes, members, clients, pause_ms, seed } => {
-            let verdict = chaos::run(chaos::Options {
-                members: members.into(),
-                clients,
-                faults: chaos::ANY,
-                length: Duration::from_secs_f64(minutes * 60.0),
-                pause: Duration::from_millis(pause_ms),
-                seed,
-            })
-            .with_context(|| format!("again with --seed {seed}"))?;
-            println!("{verdict}");
-            return Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        Command::Chaos(options) => return run_chaos(options),
+        Command::Recheck { place } => {
+            let report = chaos::recheck(&place)?;
+            println!("{report:#?}");
+            return Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Image { out } => build_images(&out)?,
         Command::Box { action: Action::Up { install } } => up(install)?,
@@ -159,6 +169,24 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Box { action: Action::Sweep } => kubebox::sweep(),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_chaos(options: ChaosOptions) -> anyhow::Result<ExitCode> {
+    let seed = options.seed;
+    let faults = if options.faults.is_empty() { Fault::ALL.to_vec() } else { options.faults };
+    let verdict = chaos::run(&chaos::Options {
+        members: options.members.into(),
+        clients: options.clients,
+        faults,
+        length: Duration::from_secs_f64(options.minutes * 60.0),
+        window: Duration::from_secs(options.window),
+        pause: Duration::from_millis(options.pause_ms),
+        seed,
+        keep: options.keep,
+    })
+    .with_context(|| format!("again with --seed {seed}"))?;
+    println!("{verdict}");
+    Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn build_images(out: &std::path::Path) -> anyhow::Result<()> {

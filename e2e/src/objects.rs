@@ -48,19 +48,25 @@ pub fn list(cluster: &Cluster, prefix: &str) -> anyhow::Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// The environment that makes a pod's S3 client use this server, as entries of `spec.pods.env`.
+/// The variables that make a pod's S3 client use this server.
+///
+/// # Errors
+/// If nobody said where the server is.
+pub fn variables(cluster: &Cluster) -> anyhow::Result<[(&'static str, String); 4]> {
+    Ok([
+        ("AWS_ENDPOINT", cluster.s3_endpoint()?),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+    ])
+}
+
+/// The same as entries of `spec.pods.env`.
 ///
 /// # Errors
 /// If nobody said where the server is.
 pub fn environment(cluster: &Cluster) -> anyhow::Result<String> {
-    let endpoint = cluster.s3_endpoint()?;
-    let entries = [
-        ("AWS_ENDPOINT", endpoint.as_str()),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ];
-    let entries = entries.map(|(name, value)| format!("{{name: {name}, value: '{value}'}}"));
+    let entries = variables(cluster)?.map(|(name, value)| format!("{{name: {name}, value: '{value}'}}"));
     Ok(format!("[{}]", entries.join(", ")))
 }
 

@@ -35,7 +35,8 @@ pub struct RealZooKeeper {
 }
 
 impl RealZooKeeper {
-    /// Starts a standalone server on a free port of the loopback, in a temporary directory.
+    /// Starts a standalone server on a free port of the loopback, in a temporary directory; it has nodes with a time to
+    /// live, as ours from the second feature level on.
     pub fn start() -> Result<Self> {
         let jars = jars()?;
         let [port] = free_ports()?;
@@ -44,8 +45,8 @@ impl RealZooKeeper {
         let config = dir.path().join("zoo.cfg");
         fs::write(&config, zoo_cfg(dir.path(), address.port()))?;
         let log = fs::File::create(dir.path().join("log"))?;
-        let mut command =
-            server(&Host::loopback(), &jars, &["-Xmx256m", "-Dzookeeper.forceSync=no"], &config);
+        let options = ["-Xmx256m", "-Dzookeeper.forceSync=no", "-Dzookeeper.extendedTypesEnabled=true"];
+        let mut command = server(&Host::loopback(), &jars, &options, &config);
         let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
         let mut server = Self { process, address, dir };
         server.wait()?;

@@ -3,7 +3,7 @@
 //! Owns one HTTP exchange and the JSON of what members say. Must not know what it is asked for.
 
 use anyhow::{Context, Result, anyhow, bail};
-use pharos_ensemble::{HexId, Permit, PermitFounder};
+use pharos_ensemble::{HexId, LevelRange, Permit, PermitFounder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -27,6 +27,13 @@ pub(crate) struct Identity {
     pub(crate) generation: Option<u32>,
     pub(crate) peer_port: u16,
     pub(crate) client_port: u16,
+    /// What it can carry out; a version that knows of no levels can do the first.
+    #[serde(default = "first_level")]
+    pub(crate) feature_levels: LevelRange,
+}
+
+const fn first_level() -> LevelRange {
+    LevelRange { min: 1, max: 1 }
 }
 
 /// How a member does, as far as it matters here: `/v1/status`.
@@ -35,6 +42,8 @@ pub(crate) struct Identity {
 pub(crate) struct Status {
     pub(crate) member_id: u32,
     pub(crate) role: String,
+    /// The level in force; nothing if its version knows of none.
+    pub(crate) feature_level: Option<u16>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) membership: Option<Membership>,
 }

@@ -132,6 +132,11 @@ pub(crate) struct TuningArgs {
     /// Connections in all, 0 for as many as there are descriptors
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) max_connections: u32,
+    /// Highest feature level to carry out. The leader raises the level of the Ensemble, for good, once all members can do
+    /// better: 2 brings nodes with a time to live. A member below the level in force does not start. While a new version
+    /// is tried, this keeps the way back open [default: the highest that this version knows]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_feature_level: Option<u16>,
 }
 
 #[derive(Args, Debug)]
@@ -242,6 +247,13 @@ pub(crate) struct RestoreArgs {
     /// Number of the new generation, above the backup's and every one since [default: the one after the backup's]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) generation: Option<u32>,
+    /// Succeed, too, on a directory to which the same backup was restored before, as when the restore was killed before it
+    /// could tell
+    #[arg(long)]
+    pub(crate) unless_restored: bool,
+    /// File to which the outcome is written as JSON, beside what is printed [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -10,8 +10,8 @@ use crate::ensemble_members::Ensemble;
 use crate::failure::Failure;
 use anyhow::{Context, Result, anyhow};
 use pharos_connect::open_blobs;
-use pharos_ensemble::{BackupError, BackupManifest, BackupStream, Restore, ServerError};
-use std::path::PathBuf;
+use pharos_ensemble::{BackupError, BackupManifest, BackupStream, Restore, Restored, ServerError};
+use std::path::{Path, PathBuf};
 
 /// Copies the leader's state.
 pub(crate) fn backup(args: &BackupArgs) -> Result<(), Failure> {
@@ -53,21 +53,34 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         peer_port: args.peer_port,
         client_port: args.client_port,
     };
-    let restored = to.to(&args.data_dir, &manifest, |number| {
-        let name = &manifest.parts[number].name;
-        get(name)
-            .map(Into::into)
-            .map_err(|error| BackupError::Part { name: name.clone(), what: error.to_string() }.into())
-    })?;
+    let before = if args.unless_restored { to.done(&args.data_dir, &manifest)? } else { None };
+    let restored = match before {
+        Some(restored) => restored,
+        None => to.to(&args.data_dir, &manifest, |number| {
+            let name = &manifest.parts[number].name;
+            get(name)
+                .map(Into::into)
+                .map_err(|error| BackupError::Part { name: name.clone(), what: error.to_string() }.into())
+        })?,
+    };
+    if let Some(file) = &args.report_file {
+        report(&restored, file).map_err(users)?;
+    }
     println!(
         "{}: member {} of generation {}, alone, with {} znodes up to zxid 0x{:x}; it is ready to be started",
         args.data_dir.display(),
-        restored.member,
+        restored.member.member_id,
         restored.generation,
         restored.znodes,
         restored.zxid
     );
     Ok(())
+}
+
+/// For a program that reads it: the operator.
+fn report(restored: &Restored, file: &Path) -> Result<()> {
+    let text = serde_json::to_vec(restored)?;
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn here() -> Result<PathBuf> {

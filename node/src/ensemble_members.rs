@@ -97,7 +97,7 @@ impl Ensemble {
         if joins.state != "blank" && joins.state != "joining" {
             bail!("the joiner is not blank but {}: it belongs to an ensemble already", joins.state);
         }
-        let body = json!({
+        let mut body = json!({
             "volume": joins.volume, "host": joiner.host(),
             "peerPort": joins.peer_port, "clientPort": joins.client_port,
         });
@@ -106,6 +106,10 @@ impl Ensemble {
             let members = status.membership.context("the leader does not say who belongs to the ensemble")?;
             let registered = members.members.iter().find(|one| one.member.volume == joins.volume);
             let Some(registered) = registered else {
+                // One whose version knows of no levels takes no field of that name.
+                if status.feature_level.is_some() {
+                    body["featureLevels"] = json!(joins.feature_levels);
+                }
                 leader.command("POST /v1/members", token, &body.to_string())?;
                 bail!("the leader has not registered the joiner yet");
             };

@@ -45,7 +45,11 @@ pub(crate) fn run(args: &LocalArgs) -> Result<(), Failure> {
         crate::pipeline::check_local(pipeline)?;
     }
     if manifests.ensembles.is_empty() {
-        manifests.ensembles.push(LocalEnsemble { name: IMPLICIT.to_owned(), replicas: 1 });
+        manifests.ensembles.push(LocalEnsemble {
+            name: IMPLICIT.to_owned(),
+            replicas: 1,
+            max_feature_level: None,
+        });
     }
     let dir = DataDir::of(args)?;
     let ensembles = start_ensembles(args, &manifests, dir.path())?;
@@ -108,7 +112,7 @@ fn start_ensembles(args: &LocalArgs, manifests: &Manifests, dir: &Path) -> Resul
             admission: Admission::Alone,
             token_file: None,
             peers_file: None,
-            tuning: Tuning::default(),
+            tuning: Tuning { max_feature_level: ensemble.max_feature_level, ..Tuning::default() },
         })?;
         if !server.wait_until_serving(SERVING_WITHIN) {
             let error = match server.join() {
@@ -181,6 +185,13 @@ fn wait(mut jobs: Jobs, ensembles: &Ensembles, stop: &AtomicBool) -> Result<(), 
         std::thread::sleep(WATCH);
         if let Some((name, _)) = ensembles.iter().find(|(_, server)| server.has_ended()) {
             result = Err(Failure::ours(anyhow!("the member of Ensemble {name} has ended")));
+        }
+        // A member waits for room; whoever waits for a command that ends cannot know of it. The jobs wait for the member.
+        let full = ensembles.iter().find(|(_, server)| !stays && server.snapshot().status.disk_full);
+        if let Some((name, _)) = full {
+            return Err(Failure::users(anyhow!(
+                "the disk of Ensemble {name} is full: make room, or name another place with --data-dir, and run it again"
+            )));
         }
         for (name, job) in jobs.extract_if(.., |(_, job)| job.is_finished()) {
             result = result.and(job_result(&name, job));

@@ -30,6 +30,8 @@ pub(crate) struct LocalEnsemble {
     pub(crate) name: String,
     /// How many members it would have in Kubernetes.
     pub(crate) replicas: i32,
+    /// The highest feature level to go to.
+    pub(crate) max_feature_level: Option<u16>,
 }
 
 /// A Pipeline of a manifest, or a Beam YAML file.
@@ -135,7 +137,9 @@ impl Reading {
 
     fn ensemble(&mut self, file: &Path, value: &Value, places: &Places) {
         let Some((name, ensemble)) = self.admit::<Ensemble>(file, value, places) else { return };
-        self.found.ensembles.push(LocalEnsemble { name, replicas: ensemble.spec.replicas });
+        let max_feature_level = ensemble.spec.max_feature_level.and_then(|level| level.try_into().ok());
+        let replicas = ensemble.spec.replicas;
+        self.found.ensembles.push(LocalEnsemble { name, replicas, max_feature_level });
     }
 
     fn pipeline(&mut self, file: &Path, value: &Value, places: &Places) {

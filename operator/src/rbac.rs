@@ -66,15 +66,15 @@ pub const RULES: &[Rule] = &[
     Rule {
         group: "",
         resources: &["pods"],
-        verbs: &["delete", "get", "list", "patch", "watch"],
-        why: "roll-outs; an annotation makes the kubelet read a permit at once",
+        verbs: &["create", "delete", "get", "list", "patch", "watch"],
+        why: "roll-outs; an annotation makes the kubelet read a permit at once; a pod that reads a backup",
     },
     Rule { group: "", resources: &["pods/eviction"], verbs: &["create"], why: "roll-outs within the budget" },
     Rule {
         group: "",
         resources: &["persistentvolumeclaims"],
-        verbs: &["delete", "get", "patch"],
-        why: "larger volumes, where the storage class allows it; volumes of members that were removed",
+        verbs: &["create", "delete", "get", "patch"],
+        why: "larger volumes, where the storage class allows it; volumes of members that were removed; one for a backup",
     },
     Rule {
         group: "networking.k8s.io",

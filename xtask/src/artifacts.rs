@@ -166,6 +166,19 @@ pub(crate) fn lock_target(layout: &Layout) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// Builds what is not this clone's in the locked target directory, and gives where its programs are. Neither takes for
+/// its own what the other built there, not even if this is killed.
+pub(crate) fn build_of_others(
+    layout: &Layout,
+    lock: &File,
+    build: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
+    lock.set_len(0)?;
+    forget_own_crates(&layout.target)?;
+    build()?;
+    Ok(layout.target.join("debug"))
+}
+
 /// Removes cargo's notes that crates of the workspace were built, in every profile under `target`.
 fn forget_own_crates(target: &Path) -> anyhow::Result<()> {
     for profile in std::fs::read_dir(target)?.flatten() {

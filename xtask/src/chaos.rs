@@ -25,6 +25,7 @@ pub(crate) struct Options {
 /// Fails if the checker finds a violation.
 pub(crate) fn run_chaos(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     setup::cpp(layout)?;
+    setup::networks()?;
     setup::announce_cold_build(layout);
     let copies = RunDir::create(layout)?;
     step("building members and clients", || {

@@ -11,6 +11,7 @@ mod chart;
 mod cluster;
 mod codegen;
 mod demo;
+mod earlier;
 mod fuzz;
 mod gate;
 mod layout;

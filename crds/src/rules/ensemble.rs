@@ -3,7 +3,7 @@
 //! Invariant: each row refuses its refusing example alone, so that a user reads one message for one mistake.
 
 use super::{Example, Rule, bytes, image_is_exact, is_dns_label};
-use crate::{Ensemble, EnsembleSpec, names};
+use crate::{Ensemble, EnsembleSpec, RestoreSpec, names};
 
 const PLAIN: &str =
     "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, spec: {replicas: 3}}";
@@ -137,7 +137,91 @@ pub const RULES: &[Rule<Ensemble>] = &[
              spec: {recovery: {generation: 2, survivor: other-ensemble-1, acknowledge: AcceptLostWrites}}}",
         ),
     },
+    Rule {
+        name: "ensemble-restore-location",
+        path: "spec.restore",
+        cel: "self.from.matches('^(s3://[^/]+/.+|file:///[^/]+)')",
+        message: "from must be the URL of a backup: s3://bucket/prefix/NAME, or file:///path/NAME",
+        holds: |new, _| restore(new, |restore| is_backup(&restore.from)),
+        accepts: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/main/one'}}}",
+        ),
+        refuses: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket'}}}",
+        ),
+    },
+    Rule {
+        name: "ensemble-restore-acknowledged",
+        path: "spec.restore",
+        cel: "has(self.generation) == has(self.acknowledge)",
+        message: "generation and acknowledge belong together: who names the generation of an Ensemble that exists gives \
+                  up what it holds",
+        holds: |new, _| restore(new, |restore| restore.generation.is_some() == restore.acknowledge.is_some()),
+        accepts: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/one', generation: 2, acknowledge: AcceptLostData}}}",
+        ),
+        refuses: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/one', generation: 2}}}",
+        ),
+    },
+    Rule {
+        name: "ensemble-restore-or-recovery",
+        path: "spec",
+        cel: "!has(self.recovery) || !has(self.restore) || !has(self.restore.generation) || \
+              self.restore.generation != self.recovery.generation",
+        message: "recovery and restore must not name the same generation: it begins from a survivor or from a backup",
+        holds: |new, _| {
+            let recovered = new.spec.recovery.as_ref().map(|recovery| recovery.generation);
+            restore(new, |restore| restore.generation.is_none() || restore.generation != recovered)
+        },
+        accepts: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/one', generation: 3, acknowledge: AcceptLostData}, \
+             recovery: {generation: 2, survivor: main-ensemble-1, acknowledge: AcceptLostWrites}}}",
+        ),
+        refuses: Example::create(
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/one', generation: 2, acknowledge: AcceptLostData}, \
+             recovery: {generation: 2, survivor: main-ensemble-1, acknowledge: AcceptLostWrites}}}",
+        ),
+    },
+    Rule {
+        // On the parent: a rule on what is not there yet does not run.
+        name: "ensemble-restore-of-what-exists",
+        path: "spec",
+        cel: "has(oldSelf.restore) || !has(self.restore) || has(self.restore.generation)",
+        message: "restore must name the generation that begins, and acknowledge it, when the Ensemble exists already",
+        holds: |new, old| {
+            old.is_none_or(|old| old.spec.restore.is_some())
+                || restore(new, |restore| restore.generation.is_some())
+        },
+        accepts: Example::update(
+            PLAIN,
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/one', generation: 2, acknowledge: AcceptLostData}}}",
+        ),
+        refuses: Example::update(
+            PLAIN,
+            "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
+             spec: {restore: {from: 's3://bucket/one'}}}",
+        ),
+    },
 ];
+
+fn restore(new: &Ensemble, holds: impl FnOnce(&RestoreSpec) -> bool) -> bool {
+    new.spec.restore.as_ref().is_none_or(holds)
+}
+
+fn is_backup(location: &str) -> bool {
+    let object =
+        |rest: &str| rest.split_once('/').is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty());
+    location.strip_prefix("s3://").is_some_and(object)
+        || location.strip_prefix("file:///").is_some_and(|path| !path.is_empty() && !path.starts_with('/'))
+}
 
 fn survivor(new: &Ensemble) -> bool {
     let Some(recovery) = &new.spec.recovery else { return true };

@@ -25,7 +25,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    fn now(self) -> Micros {
+    pub(super) fn now(self) -> Micros {
         Micros(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 }

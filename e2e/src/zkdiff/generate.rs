@@ -174,7 +174,7 @@ impl Generator {
             (10, OpCode::Create2),
             (6, OpCode::Create),
             (2, OpCode::CreateContainer),
-            (1, OpCode::CreateTtl),
+            (2, OpCode::CreateTtl),
         ]);
         let flags = match op {
             OpCode::CreateContainer => 4,
@@ -182,12 +182,14 @@ impl Generator {
             _ => self.rng.weighted(&[(8, 0), (3, 1), (3, 2), (2, 3), (1, 5), (1, 9)]),
         };
         let mut path = self.path();
-        if matches!(flags, 2 | 3)
+        if matches!(flags, 2 | 3 | 6)
             && let Some(path) = &mut path
         {
             path.push_str(self.rng.pick(&["/s", "/s", "/"]));
         }
-        Action::Create(op, NewNode { path, data: self.data(), acl: self.acl(), flags, ttl_ms: 5000 })
+        // None is over before the run is, since nobody can say when a sweeper comes.
+        let ttl_ms = self.rng.weighted(&[(8, 1 << 36), (1, (1 << 40) - 1), (1, 1 << 40), (1, 0), (1, -1)]);
+        Action::Create(op, NewNode { path, data: self.data(), acl: self.acl(), flags, ttl_ms })
     }
 
     /// Not of the root or its children: a locked one would end the run's work.

@@ -10,6 +10,8 @@ const STEPS: usize = 2500;
 fn answers_like_zookeeper(seed: u64, members: usize) {
     let real = RealZooKeeper::start().unwrap();
     let ours = LocalEnsemble::found(members).unwrap();
+    // The level at which nodes may have a time to live, as the real one is told that they may.
+    ours.wait_level(0, 2).unwrap();
     let options = Options { seed, steps: STEPS, connections: 4 };
     // One of the members: another may not have seen yet what this one has answered.
     let addresses = [ours.address(0).unwrap()];

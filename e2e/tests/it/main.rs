@@ -8,6 +8,7 @@ mod differential;
 mod hosts;
 mod kazoo;
 mod kubernetes;
+mod levels;
 mod members;
 mod recover;
 mod restart;

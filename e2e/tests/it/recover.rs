@@ -101,6 +101,13 @@ fn a_backup_made_under_writes_has_all_that_was_acknowledged_and_an_ensemble_goes
     assert!(none.contains("there is no manifest.json, so there is no whole backup"), "{none}");
     let said = ensemble.restore(0, &backup).unwrap();
     assert!(said.contains("member 4 of generation 2, alone"), "{said}");
+    // Whoever did not hear that asks again, and is told what there is.
+    let again = ensemble.restore(0, &backup).unwrap_err();
+    assert!(format!("{again:#}").contains("belongs to an ensemble"), "{again:#}");
+    let report = ensemble.restore_again(0, &backup).unwrap();
+    assert_eq!((&report["generation"], &report["member"]["memberId"]), (&2.into(), &4.into()), "{report}");
+    assert_eq!(ensemble.restore_again(1, &backup).unwrap()["clusterId"], report["clusterId"]);
+    ensemble.lose(1).unwrap();
 
     ensemble.start(0).unwrap();
     ensemble.wait_serving(0).unwrap();

@@ -10,7 +10,7 @@ use crate::command::{Ask, Command, Commands, Reply};
 use crate::metrics;
 use crate::permit::HexId;
 use crate::state_store::open_rocks;
-use crate::status::{Board, Snapshot};
+use crate::status::{Board, LevelRange, Snapshot};
 use crate::words::Settings;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use futures::stream;
 use pharos_paxos::{ConfigNo, MemberId};
-use pharos_replica::{Change, Member};
+use pharos_replica::{Change, Levels, Member};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
@@ -204,6 +204,8 @@ struct NewMember {
     host: String,
     peer_port: u16,
     client_port: u16,
+    /// What its identity says; whoever does not know of levels does not pass it on.
+    feature_levels: Option<LevelRange>,
 }
 
 #[derive(Deserialize)]
@@ -219,9 +221,10 @@ async fn transfer(State(context): State<Arc<Context>>, headers: HeaderMap, body:
 }
 
 async fn add_member(State(context): State<Arc<Context>>, headers: HeaderMap, body: Bytes) -> Response {
-    let ask = |NewMember { volume, host, peer_port, client_port }| {
+    let ask = |NewMember { volume, host, peer_port, client_port, feature_levels }| {
         let id = MemberId(0);
-        Ask::Members(Change::Add(Member { id, volume: volume.0.0, host, peer_port, client_port }))
+        let change = Change::Add(Member { id, volume: volume.0.0, host, peer_port, client_port });
+        Ask::Members { change, levels: feature_levels.map(Levels::from) }
     };
     carry_out(&context, &headers, parse(&body).map(ask), StatusCode::ACCEPTED).await
 }
@@ -231,7 +234,7 @@ async fn remove_member(
     UrlPath(id): UrlPath<u32>,
     headers: HeaderMap,
 ) -> Response {
-    let ask = Ask::Members(Change::Remove(MemberId(id)));
+    let ask = Ask::Members { change: Change::Remove(MemberId(id)), levels: None };
     carry_out(&context, &headers, Ok(ask), StatusCode::ACCEPTED).await
 }
 

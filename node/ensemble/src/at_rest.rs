@@ -7,16 +7,19 @@
 //! group of the log: a crash leaves the volume as it was or as it was to be. A blank volume stays blank until all of a
 //! backup is on it, durably.
 
-use crate::backup::BackupManifest;
+use crate::backup::{BackupError, BackupManifest};
 use crate::config::{ServerError, Tuning};
 use crate::datadir::{Reading, Volume};
 use crate::hello::Id128;
+use crate::permit::{HexId, PermitFounder};
 use crate::state_store::{StateStore, open_rocks};
 use bytes::Bytes;
 use pharos_log::file::FileDisk;
 use pharos_log::{Salvage, WalConfig};
 use pharos_paxos::{MemberId, Slot};
 use pharos_replica::{Boot, GenerationError, Holdings, Member, NewGeneration, Stored, installed_row};
+use pharos_znode::State;
+use serde::Serialize;
 use std::path::Path;
 
 /// A volume that this process has for itself, read.
@@ -118,12 +121,15 @@ pub struct Restore {
 }
 
 /// What became of a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Restored {
-    /// The only member.
-    pub member: MemberId,
-    /// The generation that begins with it.
+    /// The ensemble.
+    pub cluster_id: HexId,
+    /// The generation that begins.
     pub generation: u32,
+    /// The only member.
+    pub member: PermitFounder,
     /// The last transaction in the backup.
     pub zxid: i64,
     /// The znodes in it.
@@ -131,8 +137,41 @@ pub struct Restored {
 }
 
 impl Restore {
+    /// What an earlier call made of the directory, if it came to its end with this backup: whoever was killed before it
+    /// could tell asks again.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn done(&self, dir: &Path, manifest: &BackupManifest) -> Result<Option<Restored>, ServerError> {
+        let home = Volume::open(dir)?.home();
+        let ours = (manifest.cluster_id.0.0, u64::from(self.begins(manifest.generation)));
+        if home.is_none_or(|home| (home.cluster, home.generation) != ours) {
+            return Ok(None);
+        }
+        let AtRest { volume, boot, .. } = AtRest::open(dir)?;
+        let member = volume.home().expect("it was read as a member's").member;
+        Ok(Some(self.outcome(&volume, manifest, member, &boot.state)))
+    }
+
+    /// The generation that begins after that of a backup.
+    fn begins(&self, before: u32) -> u32 {
+        self.generation.unwrap_or(before.saturating_add(1))
+    }
+
+    fn outcome(&self, volume: &Volume, manifest: &BackupManifest, id: MemberId, state: &State) -> Restored {
+        let Self { host, peer_port, client_port, .. } = self.clone();
+        let (member_id, volume) = (id.0, HexId(volume.id()));
+        Restored {
+            cluster_id: manifest.cluster_id,
+            generation: self.begins(manifest.generation),
+            member: PermitFounder { member_id, volume, host, peer_port, client_port },
+            zxid: state.zxid().0,
+            znodes: state.node_count(),
+        }
+    }
+
     /// Puts a backup on a blank volume, which is then the only member of an ensemble that goes on from it. `part` gives
-    /// the bytes of the part with that number.
+    /// the bytes of the part with that number; no more than one is held at a time.
     ///
     /// # Errors
     /// When the directory is a member's already, or the backup is damaged; the directory is blank then as before.
@@ -157,18 +196,18 @@ impl Restore {
         // Read back as by any start, so that what is no state is refused now.
         let loaded = store.load().map_err(|error| error.refused(&volume.store_dir()))?;
         let Stored { state, own, applied } = loaded;
-        let (zxid, znodes) = (state.zxid().0, state.node_count());
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;
         let log = volume.format_log(config, &mut disk)?;
         let boot = Boot { log, state, own, applied, joins: None };
         let holdings = Holdings::of(&boot).map_err(|source| volume.generation_error(source))?;
-        let generation = self.generation.unwrap_or(holdings.founding.generation.saturating_add(1));
-        let member = holdings.registry.next_id();
-        let Self { host, peer_port, client_port, .. } = self.clone();
-        let survivor = Member { id: member, volume: volume.id().0, host, peer_port, client_port };
-        let begun = NewGeneration { generation, survivor };
-        volume.restore(&begun, &boot, &holdings.founding, config)?;
-        Ok(Restored { member, generation, zxid, znodes })
+        let of = (manifest.cluster_id.0.0, manifest.generation);
+        if (holdings.founding.cluster, holdings.founding.generation) != of {
+            return Err(BackupError::Mixed.into());
+        }
+        let restored = self.outcome(&volume, manifest, holdings.registry.next_id(), &boot.state);
+        let (generation, survivor) = (restored.generation, Member::from(&restored.member));
+        volume.restore(&NewGeneration { generation, survivor }, &boot, &holdings.founding, config)?;
+        Ok(restored)
     }
 }

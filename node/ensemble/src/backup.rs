@@ -78,6 +78,9 @@ pub enum BackupError {
     /// Made by a later build.
     #[error("the backup has format {0}, which this version does not know (it knows {FORMAT})")]
     UnknownFormat(u32),
+    /// Manifest and parts are of different backups.
+    #[error("the backup's manifest and its parts are of different ensembles or generations")]
+    Mixed,
     /// Not what was written.
     #[error("{name} is not as it was written: {what}")]
     Part {

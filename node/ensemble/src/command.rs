@@ -5,7 +5,7 @@
 use mio::Waker;
 use pharos_log::DiskOp;
 use pharos_paxos::{ConfigNo, IoId, MemberId, Slot};
-use pharos_replica::{Change, Snapshot};
+use pharos_replica::{Change, Levels, Snapshot};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +19,12 @@ pub(crate) enum Command {
     LogDone(IoId),
     /// A spare segment exists.
     SpareCreated(DiskOp),
-    /// A spare segment could not be created; to be tried again.
-    SpareFailed(DiskOp),
+    /// A spare segment could not be created; to be asked for again.
+    SpareFailed,
+    /// The store found no room to flush, or the reserve that is kept for it cannot be made.
+    StoreFull,
+    /// The reserve is there.
+    StoreHasRoom,
     /// The store has flushed a cut.
     Persisted(Slot),
     /// All rows of the store, as of its last flush.
@@ -65,7 +69,12 @@ pub(crate) enum Ask {
     /// To hand leadership to a member.
     Transfer(MemberId),
     /// To change the list of members, but not the voters.
-    Members(Change),
+    Members {
+        /// How.
+        change: Change,
+        /// What a new member can carry out, if whoever asks says so.
+        levels: Option<Levels>,
+    },
     /// To end this configuration and go on with these voters.
     Voters {
         /// The one that is meant.

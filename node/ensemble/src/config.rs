@@ -9,7 +9,7 @@ use crate::permit::PermitError;
 use pharos_log::file::DataDirError;
 use pharos_log::{LogError, WalConfig};
 use pharos_paxos::MemberId;
-use pharos_replica::{GenerationError, StartError};
+use pharos_replica::{GenerationError, Level, Levels, StartError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -74,6 +74,8 @@ pub struct Tuning {
     pub container_sweep: Duration,
     /// Log kept for members that were away briefly, in bytes.
     pub log_tail_bytes: u64,
+    /// The highest feature level to carry out, if not the newest that this version knows.
+    pub max_feature_level: Option<u16>,
 }
 
 impl Tuning {
@@ -81,6 +83,11 @@ impl Tuning {
     pub(crate) fn log(&self, volume: Id128) -> WalConfig {
         let Self { segment_bytes, spare_segments, .. } = *self;
         WalConfig { segment_bytes, spare_segments, identity: volume.0 }
+    }
+
+    /// The feature levels that the member carries out.
+    pub(crate) fn levels(&self) -> Levels {
+        self.max_feature_level.map_or(Levels::KNOWN, |max| Levels::KNOWN.up_to(Level(max)))
     }
 }
 
@@ -98,6 +105,7 @@ impl Default for Tuning {
             spare_segments: 2,
             container_sweep: Duration::from_secs(60),
             log_tail_bytes: 64 << 20,
+            max_feature_level: None,
         }
     }
 }
@@ -269,6 +277,7 @@ impl ServerError {
             | Self::ForeignStore { .. }
             | Self::Generation { .. }
             | Self::OldLog { .. }
+            | Self::Start(StartError::Level(_))
             | Self::Log(LogError::ForeignVolume { .. } | LogError::UnknownFormat { .. }) => true,
             Self::Log(_)
             | Self::DamagedStore { .. }

@@ -4,10 +4,12 @@
 //!
 //! Invariants: a log request is reported done only after all of its operations, and those of every request
 //! before it, have returned; a failed operation is never tried again, nothing after it is reported, and
-//! the server ends (DESIGN 3.2). A cut of the state is reported only when the store has flushed it whole.
+//! the server ends (DESIGN 3.2). A cut of the state is reported only when the store has flushed it whole. The reserve is
+//! given up before the store is tried again on a full disk.
 
 use crate::command::{Command, Commands, Copied};
 use crate::os;
+use crate::reserve::Reserve;
 use crate::worker::Worker;
 use pharos_log::DiskOp;
 use pharos_paxos::{IoId, Slot};
@@ -15,9 +17,12 @@ use pharos_replica::{PersistBatch, Snapshot};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the persister leaves to the other threads.
 const NICE: i32 = 10;
+/// Between two tries of a flush for which the disk had no room.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// What executes the log's operations: files, or a test's memory.
 pub(crate) trait LogDisk: Send + 'static {
@@ -34,13 +39,25 @@ impl LogDisk for pharos_log::file::FileDisk {
 /// Where cuts of the state go.
 pub(crate) trait Sink: Send + 'static {
     /// Writes and flushes.
-    fn persist(&mut self, batch: PersistBatch) -> Result<(), String>;
+    fn persist(&mut self, batch: &PersistBatch) -> Result<(), PersistError>;
+
+    /// Makes it fit to be written again after a full disk; only what was flushed is there then.
+    fn recover(&mut self) -> Result<(), PersistError>;
 
     /// Makes a copy of the store, as of the last flush, that opens as one of its own.
     fn copy(&mut self, dir: &Path) -> Result<Slot, String>;
 
     /// All rows, as of the last flush.
     fn snapshot(&mut self) -> Result<(Slot, Snapshot), String>;
+}
+
+/// Why a cut is not in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PersistError {
+    /// The disk has no room now.
+    Full(String),
+    /// And that is that.
+    Broken(String),
 }
 
 /// Groups of the log, with what to report for each.
@@ -55,6 +72,8 @@ pub(crate) type Persister = Worker<StoreJob>;
 pub(crate) enum StoreJob {
     /// Writes and flushes a cut.
     Persist(PersistBatch),
+    /// Takes back the room that a full disk leaves.
+    TakeReserve,
     /// Reads everything, for a member that is behind.
     Snapshot,
     /// Makes a copy there, for a backup, and says of which slot.
@@ -77,21 +96,27 @@ pub(crate) fn log_worker(mut disk: impl LogDisk, commands: Commands) -> io::Resu
 
 /// Starts the thread that zero-fills segments. A full disk is met here, and waited for.
 pub(crate) fn spare_worker(mut disk: impl LogDisk, commands: Commands) -> io::Result<SpareWorker> {
+    let mut failed = false;
     Worker::start("pharos-spare", commands.clone(), move |op| {
         match disk.execute(&op) {
-            Ok(()) => commands.send(Command::SpareCreated(op)),
+            Ok(()) => {
+                failed = false;
+                commands.send(Command::SpareCreated(op));
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot {}, trying again in 1 s", describe(&op));
-                commands.send(Command::SpareFailed(op));
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!(%error, "cannot {}, trying again every second", describe(&op));
+                }
+                commands.send(Command::SpareFailed);
             }
         }
         ControlFlow::Continue(())
     })
 }
 
-/// Starts the thread that writes to the store. It ends the server when it fails, since the log would grow
-/// without end.
-pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<Persister> {
+/// Starts the thread that writes to the store. It waits for room on a full disk, and ends the server when it fails
+/// otherwise, since the log would grow without end.
+pub(crate) fn persister(mut sink: impl Sink, reserve: Reserve, commands: Commands) -> io::Result<Persister> {
     let mut polite = false;
     Worker::start("pharos-persist", commands.clone(), move |job: StoreJob| {
         if !polite && let Err(error) = os::lower_thread_priority(NICE) {
@@ -105,10 +130,14 @@ pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<P
                 return ControlFlow::Continue(());
             }
             StoreJob::Persist(batch) => {
-                let applied = batch.applied;
-                let persisted = sink.persist(batch).map(|()| Command::Persisted(applied));
+                let persisted = persist(&mut sink, &batch, &reserve, &commands);
+                let persisted = persisted.map(|()| Command::Persisted(batch.applied));
                 persisted.map_err(|error| format!("cannot write the state to the store: {error}"))
             }
+            StoreJob::TakeReserve => Ok(match reserve.take() {
+                Ok(()) => Command::StoreHasRoom,
+                Err(_) => Command::StoreFull,
+            }),
             StoreJob::Snapshot => {
                 let read = sink.snapshot().map(|(applied, snapshot)| Command::Snapshot(applied, snapshot));
                 read.map_err(|error| format!("cannot read the store: {error}"))
@@ -125,6 +154,34 @@ pub(crate) fn persister(mut sink: impl Sink, commands: Commands) -> io::Result<P
             }
         }
     })
+}
+
+/// Waits for room as long as it takes; the store begins anew from its last flush before every try.
+fn persist(
+    sink: &mut impl Sink,
+    batch: &PersistBatch,
+    reserve: &Reserve,
+    commands: &Commands,
+) -> Result<(), String> {
+    let mut tries = 0;
+    loop {
+        let done =
+            if tries == 0 { sink.persist(batch) } else { sink.recover().and_then(|()| sink.persist(batch)) };
+        match done {
+            Ok(()) => return Ok(()),
+            Err(PersistError::Broken(why)) => return Err(why),
+            Err(PersistError::Full(why)) => {
+                if tries == 0 {
+                    tracing::warn!(%why, "the store finds no room on the disk and waits for some");
+                    reserve.give_up();
+                    commands.send(Command::StoreFull);
+                } else {
+                    std::thread::sleep(FULL_DISK_RETRY);
+                }
+                tries += 1;
+            }
+        }
+    }
 }
 
 /// The operation in an error's words.
@@ -175,15 +232,60 @@ mod tests {
         assert!(why.starts_with("the log cannot sync 0000000007.wal: "), "{why}");
     }
 
+    /// A store on a disk that is full as long as the reserve is there.
+    struct Full {
+        reserve: PathBuf,
+        recovered: bool,
+    }
+
+    impl Sink for Full {
+        fn persist(&mut self, _: &PersistBatch) -> Result<(), PersistError> {
+            if self.reserve.exists() {
+                return Err(PersistError::Full("no room".to_owned()));
+            }
+            if self.recovered { Ok(()) } else { Err(PersistError::Broken("not recovered".to_owned())) }
+        }
+
+        fn recover(&mut self) -> Result<(), PersistError> {
+            self.recovered = true;
+            Ok(())
+        }
+
+        fn copy(&mut self, _: &Path) -> Result<Slot, String> {
+            Err("there is nothing to copy".to_owned())
+        }
+
+        fn snapshot(&mut self) -> Result<(Slot, Snapshot), String> {
+            Err("there is nothing to read".to_owned())
+        }
+    }
+
     #[test]
-    fn a_spare_that_does_not_fit_is_handed_back() {
+    fn a_store_without_room_is_given_the_reserve_and_written_again() {
+        let (_poll, commands, received) = commands();
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of(dir.path(), 4096);
+        reserve.take().unwrap();
+        let store = Full { reserve: dir.path().join("reserve"), recovered: false };
+        let persister = persister(store, reserve, commands).unwrap();
+        let rows = pharos_replica::PersistRows::All(Vec::new());
+        persister.submit(StoreJob::Persist(PersistBatch { rows, own: Vec::new(), applied: Slot(9) }));
+        persister.submit(StoreJob::TakeReserve);
+        drop(persister);
+        let seen: Vec<_> = received.try_iter().collect();
+        let [Command::StoreFull, Command::Persisted(Slot(9)), Command::StoreHasRoom] = &seen[..] else {
+            panic!("{seen:?}")
+        };
+    }
+
+    #[test]
+    fn a_spare_that_does_not_fit_is_told() {
         let (_poll, commands, received) = commands();
         let spares = spare_worker(FailsAfter(0), commands).unwrap();
         let create = DiskOp::Create { file: FileName(3), size: 8192 };
-        spares.submit(create.clone());
+        spares.submit(create);
         drop(spares);
         let seen: Vec<_> = received.try_iter().collect();
-        let [Command::SpareFailed(op)] = &seen[..] else { panic!("{seen:?}") };
-        assert_eq!(op, &create);
+        let [Command::SpareFailed] = &seen[..] else { panic!("{seen:?}") };
     }
 }

@@ -6,7 +6,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pharos_paxos::{ConfigNo, MemberId};
-use pharos_replica::Lane;
+use pharos_replica::{Lane, Level, LevelError, Levels};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -83,6 +83,10 @@ pub(crate) struct Hello {
     /// Whom it is for: another may have the address by now, and must not take it for its own link. 0 where a version
     /// does not say.
     pub meant: MemberId,
+    /// The feature levels that it can carry out.
+    pub levels: Levels,
+    /// The one in force, as far as it knows. None where it has no state yet, or a version does not say.
+    pub level: Option<Level>,
 }
 
 /// The first frame in either direction.
@@ -152,6 +156,9 @@ impl Hello {
         out.put_u64(self.link);
         out.put_u8(lane_number(self.lane));
         out.put_u32(self.meant.0);
+        out.put_u16(self.levels.min.0);
+        out.put_u16(self.levels.max.0);
+        out.put_u16(self.level.map_or(0, |level| level.0));
     }
 
     fn get(mut body: &[u8]) -> Result<Self, GreetingError> {
@@ -171,8 +178,14 @@ impl Hello {
             link: body.get_u64(),
             lane: lane_of(body.get_u8())?,
             meant: MemberId(body.try_get_u32().unwrap_or(0)),
+            levels: get_levels(&mut body).unwrap_or(Levels::UNSAID),
+            level: body.try_get_u16().ok().filter(|level| *level > 0).map(Level),
         })
     }
+}
+
+fn get_levels(body: &mut &[u8]) -> Option<Levels> {
+    Some(Levels { min: Level(body.try_get_u16().ok()?), max: Level(body.try_get_u16().ok()?) })
 }
 
 fn get_id(body: &mut &[u8]) -> Id128 {
@@ -248,6 +261,26 @@ pub(crate) enum Refusal {
     /// The founders did not read the same permit or secret.
     #[error("member {0} was founded by a different permit or secret")]
     FoundingDiffers(MemberId),
+    /// It cannot carry out what this member holds.
+    #[error("member {member} cannot be one now: {why}", why = LevelError { level: *.level, can: *.can })]
+    LevelTooHigh {
+        /// Who asked.
+        member: MemberId,
+        /// What it can do.
+        can: Levels,
+        /// The level in force here.
+        level: Level,
+    },
+    /// This member cannot carry out what the other holds.
+    #[error("member {member} holds more than this member can carry out: {why}", why = LevelError { level: *.level, can: *.can })]
+    LevelTooHighHere {
+        /// Who asked.
+        member: MemberId,
+        /// What this member can do.
+        can: Levels,
+        /// The level in force there.
+        level: Level,
+    },
     /// Another member answered than the one that was dialled.
     #[error("member {answered} answered at the address of member {dialled}")]
     NotTheDialled {
@@ -307,7 +340,20 @@ impl Roster {
         if theirs.founding != own.founding {
             return Err(Refusal::FoundingDiffers(member));
         }
+        self.check_levels(theirs)?;
         Ok(version)
+    }
+
+    /// Each side can carry out what the other holds. If none has a state yet, the leader that brings one decides.
+    fn check_levels(&self, theirs: &Hello) -> Result<(), Refusal> {
+        let member = theirs.member;
+        if let Some(level) = self.own.level.filter(|level| !theirs.levels.include(*level)) {
+            return Err(Refusal::LevelTooHigh { member, can: theirs.levels, level });
+        }
+        if let Some(level) = theirs.level.filter(|level| !self.own.levels.include(*level)) {
+            return Err(Refusal::LevelTooHighHere { member, can: self.own.levels, level });
+        }
+        Ok(())
     }
 }
 
@@ -315,6 +361,8 @@ impl Roster {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const LEVELS: Levels = Levels { min: Level(1), max: Level(3) };
 
     fn hello(member: u32) -> Hello {
         Hello {
@@ -329,6 +377,8 @@ mod tests {
             link: 12,
             lane: Lane::Bulk,
             meant: MemberId(1),
+            levels: LEVELS,
+            level: Some(Level(2)),
         }
     }
 
@@ -345,7 +395,9 @@ mod tests {
         let mut longer = BytesMut::from(&Greeting::Hello(hello(2)).encode()[..]);
         longer.put_u64(99);
         assert_eq!(Greeting::decode(&longer), Ok(Greeting::Hello(hello(2))));
-        let older = Hello { meant: MemberId(0), ..hello(2) };
+        let older = Hello { levels: Levels::UNSAID, level: None, ..hello(2) };
+        assert_eq!(Greeting::decode(&longer[..HELLO_BYTES + 4]), Ok(Greeting::Hello(older)));
+        let older = Hello { meant: MemberId(0), ..older };
         assert_eq!(Greeting::decode(&longer[..HELLO_BYTES]), Ok(Greeting::Hello(older)));
     }
 
@@ -375,6 +427,28 @@ mod tests {
         assert_eq!(roster().check(&hello(5)), Ok(3));
         let stranger = Hello { founding: Id128([1; 16]), ..hello(5) };
         assert_eq!(roster().check(&stranger), Err(Refusal::FoundingDiffers(MemberId(5))));
+    }
+
+    #[test]
+    fn members_take_each_other_only_if_each_can_carry_out_what_the_other_holds() {
+        let can = |max| Levels { min: Level(1), max: Level(max) };
+        let member = MemberId(2);
+        let blank = Hello { levels: can(2), level: None, ..hello(2) };
+        assert_eq!(roster().check(&blank), Ok(3));
+        let old = Hello { levels: Levels::UNSAID, level: None, ..hello(2) };
+        let refusal = Refusal::LevelTooHigh { member, can: can(1), level: Level(2) };
+        assert_eq!(roster().check(&old), Err(refusal.clone()));
+        assert_eq!(
+            refusal.to_string(),
+            "member 2 cannot be one now: the ensemble is at feature level 2 and this member can do levels 1 to 1: run a \
+             version that knows level 2, and without a lower --max-feature-level"
+        );
+        let ahead = Hello { levels: can(9), level: Some(Level(4)), ..hello(2) };
+        let refusal = Refusal::LevelTooHighHere { member, can: can(3), level: Level(4) };
+        assert_eq!(roster().check(&ahead), Err(refusal));
+        // Below the first level in force everybody that says nothing is taken.
+        let first = Roster { own: Hello { level: Some(Level(1)), ..hello(1) }, ..roster() };
+        assert_eq!(first.check(&old), Ok(3));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod metrics;
 mod os;
 mod permit;
 mod reactor;
+mod reserve;
 mod server;
 mod slab;
 mod sockets;
@@ -44,6 +45,6 @@ pub use os::raise_descriptor_limit;
 pub use permit::{HexId, Permit, PermitError, PermitFounder};
 pub use server::{Addresses, Server, ServerHandle};
 pub use status::{
-    Counters, Gauges, GaveUp, HexText, Identity, Latency, Life, PeerStatus, RoleName, Snapshot, Status,
-    VERSION, ZOOKEEPER_VERSION,
+    Counters, Gauges, GaveUp, HexText, Identity, Latency, LevelRange, Life, PeerStatus, RoleName, Snapshot,
+    Status, VERSION, ZOOKEEPER_VERSION,
 };

@@ -16,7 +16,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use pharos_paxos::MemberId;
-use pharos_replica::{Lane, Member};
+use pharos_replica::{Lane, Level, Levels, Member};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -48,6 +48,7 @@ pub(crate) enum LinkEvent {
     Up {
         peer: MemberId,
         boot: u64,
+        levels: Levels,
     },
     Down(MemberId),
     Frame(MemberId, Bytes),
@@ -128,6 +129,8 @@ impl Outgoing {
 struct Link {
     id: u64,
     boot: u64,
+    /// What the peer can carry out.
+    levels: Levels,
     control: Option<usize>,
     bulk: Option<usize>,
     /// Lanes whose hello was believed.
@@ -139,8 +142,8 @@ struct Link {
 
 impl Link {
     fn new(id: u64, boot: u64, now_ms: u64) -> Self {
-        let (control, bulk, greeted) = (None, None, [false; 2]);
-        Self { id, boot, control, bulk, greeted, up: false, heard_ms: now_ms, sent_ms: now_ms }
+        let (levels, control, bulk, greeted) = (Levels::UNSAID, None, None, [false; 2]);
+        Self { id, boot, levels, control, bulk, greeted, up: false, heard_ms: now_ms, sent_ms: now_ms }
     }
 
     fn lane(&mut self, lane: Lane) -> &mut Option<usize> {
@@ -189,10 +192,16 @@ impl Links {
         }
     }
 
-    /// These are the members now: those with a lower id are dialled at once. A link to whom it names no more stays until
+    /// These are the members now, and the feature level in force: those with a lower id are dialled at once. A link to whom it names no more stays until
     /// it breaks, so that it hears what was decided.
-    pub(crate) fn meet(&mut self, members: &[Member], next_id: MemberId) -> io::Result<()> {
+    pub(crate) fn meet(
+        &mut self,
+        members: &[Member],
+        next_id: MemberId,
+        level: Option<Level>,
+    ) -> io::Result<()> {
         let me = self.roster.own.member;
+        self.roster.own.level = level;
         self.roster.next_id = next_id;
         self.roster.volumes = members.iter().map(|member| (member.id, Id128(member.volume))).collect();
         self.diallers.retain(|peer, _| self.roster.volumes.contains_key(peer));
@@ -480,7 +489,7 @@ impl Links {
         if let Some(link) = self.links.get_mut(&hello.member)
             && *link.lane(hello.lane) == Some(place)
         {
-            link.boot = hello.boot;
+            (link.boot, link.levels) = (hello.boot, hello.levels);
             link.greeted[hello.lane as usize] = true;
         }
         if let Some(conn) = self.conns.get_mut(place) {
@@ -494,9 +503,9 @@ impl Links {
             return;
         }
         (link.up, link.heard_ms, link.sent_ms) = (true, now_ms, now_ms);
-        let (boot, places) = (link.boot, link.places());
+        let (boot, levels, places) = (link.boot, link.levels, link.places());
         tracing::info!(%peer, "link up");
-        self.events.push_back(LinkEvent::Up { peer, boot });
+        self.events.push_back(LinkEvent::Up { peer, boot, levels });
         // The other side may have sent frames on one lane before the other lane's hello came.
         for place in places {
             self.extract(counters, place, now_ms);

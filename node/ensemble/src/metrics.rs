@@ -81,9 +81,21 @@ impl Page {
         self.family("pharos_build_info", "gauge", "The build; always 1.");
         self.sample("pharos_build_info", &[("version", &crate::status::VERSION)], &1);
         self.gauge("pharos_serving", "1 while clients are answered.", &u8::from(status.serving));
+        let full = "1 while the disk has no room, and no writes are acknowledged.";
+        self.gauge("pharos_disk_full", full, &u8::from(status.disk_full));
         self.family("pharos_role", "gauge", "1 for what the member does.");
         for role in ROLES {
             self.sample("pharos_role", &[("role", &role.as_str())], &u8::from(role == status.role));
+        }
+        self.gauge("pharos_feature_level", "The feature level in force.", &status.feature_level);
+        self.family(
+            "pharos_feature_level_max",
+            "gauge",
+            "The highest feature level that a member can carry out.",
+        );
+        let peers = status.peers.iter().filter_map(|peer| Some((peer.member_id, peer.feature_levels?)));
+        for (member, levels) in std::iter::once((status.member_id, status.feature_levels)).chain(peers) {
+            self.sample("pharos_feature_level_max", &[("member", &member)], &levels.max);
         }
         self.gauge("pharos_applied_slot", "The last slot applied.", &status.applied);
         self.gauge("pharos_committed_slot", "The last slot known to be chosen.", &status.committed);
@@ -164,7 +176,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::PeerStatus;
+    use crate::status::{LevelRange, PeerStatus};
     use std::collections::BTreeSet;
 
     const SETTINGS: Settings<'_> = Settings {
@@ -180,7 +192,13 @@ mod tests {
     #[test]
     fn every_sample_belongs_to_the_family_above_it_and_no_family_comes_twice() {
         let mut now = Snapshot::default();
-        now.status.peers = vec![PeerStatus { member_id: 2, matched: 7, caught_up: true, connected: true }];
+        now.status.peers = vec![PeerStatus {
+            member_id: 2,
+            matched: 7,
+            caught_up: true,
+            connected: true,
+            feature_levels: Some(LevelRange { min: 1, max: 9 }),
+        }];
         let page = render(&now, &SETTINGS);
         let (mut families, mut family) = (BTreeSet::new(), "");
         for line in page.lines() {
@@ -194,6 +212,7 @@ mod tests {
         }
         assert!(page.contains("znode_count 0\n"), "{page}");
         assert!(page.contains("pharos_peer_matched_slot{member=\"2\"} 7\n"), "{page}");
+        assert!(page.contains("pharos_feature_level_max{member=\"2\"} 9\n"), "{page}");
         assert!(page.contains("pharos_role{role=\"blank\"} 1\n"), "{page}");
     }
 }

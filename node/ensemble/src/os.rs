@@ -2,10 +2,11 @@
 //!
 //! Owns the unsafe calls. Must not know what they are for.
 
-#![allow(unsafe_code)] // Thread priority and descriptor limits have no safe interface in std.
+#![allow(unsafe_code)] // Thread priority, descriptor limits and room on a disk have no safe interface in std.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 
 /// Lowers the calling thread's priority by `by`.
 pub(crate) fn lower_thread_priority(by: i32) -> io::Result<()> {
@@ -32,6 +33,16 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(limit.rlim_cur)
+}
+
+/// Gives an empty file its room on the disk, filled with zeros or as good as that.
+pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and no memory is passed.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// Unguessable bytes.

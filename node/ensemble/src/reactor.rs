@@ -15,7 +15,6 @@ use crate::metrics::REASONS;
 use crate::status::{Board, Counters};
 use crate::view::View;
 use mio::{Events, Poll, Token};
-use pharos_log::DiskOp;
 use pharos_paxos::{MemberId, Millis, Slot};
 use pharos_replica::{CloseReason, ConnId, MemberRole, Now, Output, Replica};
 use std::io;
@@ -33,7 +32,8 @@ const PUBLISH_EVERY_MS: u64 = 50;
 const SLOW_TURN_US: u64 = 50_000;
 /// How long the end waits for another leader.
 const HAND_OVER_MS: u64 = 1_000;
-const SPARE_RETRY_MS: u64 = 1_000;
+/// Between two tries to get the reserve of a full disk back.
+const RESERVE_RETRY_MS: u64 = 1_000;
 
 /// Everything the loop works with.
 pub(crate) struct Reactor {
@@ -95,7 +95,10 @@ struct Loop {
     /// Set when the server is to end.
     leave_by_ms: Option<u64>,
     handing_over: bool,
-    retry_spare: Option<(u64, DiskOp)>,
+    /// When to try to get the reserve back; none while that is asked for, or it is there.
+    take_reserve_ms: Option<u64>,
+    /// As it was said last.
+    full: bool,
     /// Copies of the store that wait for a flush, with the slot they wait for.
     copies: Vec<(Slot, PathBuf, Copied)>,
     end: Option<End>,
@@ -114,7 +117,8 @@ impl Reactor {
             published_ms: 0,
             leave_by_ms: None,
             handing_over: false,
-            retry_spare: None,
+            take_reserve_ms: Some(0),
+            full: false,
             copies: Vec::new(),
             end: None,
         };
@@ -165,7 +169,12 @@ impl Reactor {
                     self.replica.log_done(io);
                 }
                 Command::SpareCreated(op) => self.replica.spare_created(&op),
-                Command::SpareFailed(op) => state.retry_spare = Some((state.now_ms + SPARE_RETRY_MS, op)),
+                Command::SpareFailed => self.replica.spare_failed(),
+                Command::StoreFull => {
+                    state.take_reserve_ms = Some(state.now_ms + RESERVE_RETRY_MS);
+                    self.replica.store_is_full();
+                }
+                Command::StoreHasRoom => self.replica.store_has_room(),
                 Command::Persisted(applied) => {
                     self.replica.persisted(applied);
                     self.copy_what_is_flushed(state);
@@ -188,8 +197,25 @@ impl Reactor {
                 Command::Shutdown => self.begin_to_leave(state),
             }
         }
-        if let Some((_, op)) = state.retry_spare.take_if(|(due, _)| *due <= state.now_ms) {
-            self.spares.submit(op);
+        if state.take_reserve_ms.take_if(|due| *due <= state.now_ms).is_some() {
+            self.persister.submit(StoreJob::TakeReserve);
+        }
+        self.say_if_full(state);
+    }
+
+    /// Why nothing is acknowledged, or that it is again.
+    fn say_if_full(&self, state: &mut Loop) {
+        let full = self.replica.is_full();
+        if std::mem::replace(&mut state.full, full) == full {
+            return;
+        }
+        if full {
+            tracing::error!(
+                "the disk is full: this member acknowledges no writes and serves reads; it goes on by itself once there \
+                 is room"
+            );
+        } else {
+            tracing::info!("the disk has room again: this member goes on");
         }
     }
 
@@ -204,7 +230,11 @@ impl Reactor {
     fn ask(&mut self, ask: Ask) -> Result<(), String> {
         match ask {
             Ask::Transfer(to) => self.replica.transfer(to).map_err(|why| why.to_string()),
-            Ask::Members(change) => self.replica.change_members(&change).map_err(|why| why.to_string()),
+            Ask::Members { change, levels } => {
+                let admitted = levels.map_or(Ok(()), |levels| self.replica.admits(levels));
+                let changed = admitted.and_then(|()| self.replica.change_members(&change));
+                changed.map_err(|why| why.to_string())
+            }
             Ask::Voters { config, voters } => {
                 self.replica.change_voters(config, &voters).map_err(|why| why.to_string())
             }
@@ -213,7 +243,9 @@ impl Reactor {
 
     /// Connects to whom the list of members names now.
     fn meet(&mut self, state: &mut Loop) {
-        if let Err(error) = self.links.meet(&self.replica.peers(), self.replica.registry().next_id()) {
+        let level = Some(self.replica.level());
+        let next_id = self.replica.registry().next_id();
+        if let Err(error) = self.links.meet(&self.replica.peers(), next_id, level) {
             return state.end = Some(End::Failed(format!("cannot start a thread to dial a peer: {error}")));
         }
         self.view.meet(&self.replica, |peer| self.links.is_up(peer));
@@ -248,10 +280,10 @@ impl Reactor {
         self.links.read(&mut state.counters, state.now_ms);
         while let Some(event) = self.links.next_event() {
             match event {
-                LinkEvent::Up { peer, boot } => {
+                LinkEvent::Up { peer, boot, levels } => {
                     state.counters.links_up += 1;
                     self.view.connected(peer, true);
-                    self.replica.peer_up(peer, boot);
+                    self.replica.peer_up(peer, boot, levels);
                 }
                 LinkEvent::Down(peer) => {
                     state.counters.links_broken += 1;

@@ -19,6 +19,7 @@ use crate::links::Links;
 use crate::os;
 use crate::permit::{Permit, PermitError, founding_digest};
 use crate::reactor::{CLIENT_LISTENER, Clock, End, PEER_LISTENER, Reactor, WAKE};
+use crate::reserve::Reserve;
 use crate::sockets::{Bound, Sockets};
 use crate::state_store::{OpenStore, StateStore};
 use crate::status::{Board, Identity, Life, RoleName, Snapshot, Status, VERSION};
@@ -92,7 +93,7 @@ pub(crate) fn start_with<S: StateStore>(
     let waker = Waker::new(poll.registry(), WAKE).map_err(system("create a waker"))?;
     let (commands, received) = Commands::new(waker);
     let board = Board::new();
-    publish_identity(&board, identity(&volume, &addresses));
+    publish_identity(&board, identity(&volume, &addresses, &config));
     let context = Arc::new(Context {
         board: Arc::clone(&board),
         commands: commands.clone(),
@@ -128,9 +129,10 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> ServerError {
     move |source| ServerError::System { what, source }
 }
 
-fn identity(volume: &Volume, addresses: &Addresses) -> Identity {
+fn identity(volume: &Volume, addresses: &Addresses, config: &ServerConfig) -> Identity {
     let (peer_port, client_port) = (addresses.peer.port(), addresses.client.port());
-    Identity { peer_port, client_port, ..volume.identity() }
+    let feature_levels = config.tuning.levels().into();
+    Identity { peer_port, client_port, feature_levels, ..volume.identity() }
 }
 
 /// What is known before the member runs.
@@ -234,6 +236,8 @@ impl Living {
             if self.volume.home().is_none() && !self.become_member()? {
                 return Ok(());
             }
+            // On a full disk neither log nor store can be opened; the reactor takes it again.
+            self.reserve().give_up();
             let mut disk = self.volume.log_disk()?;
             match self.volume.read(self.wal_config(), &mut disk, open_store)? {
                 Reading::Member(store, boot) => break (store, *boot, disk),
@@ -305,7 +309,7 @@ impl Living {
     }
 
     fn identity(&self) -> Identity {
-        identity(&self.volume, &self.sockets.addresses)
+        identity(&self.volume, &self.sockets.addresses, &self.config)
     }
 
     fn permit_alone(&self) -> Result<Permit, ServerError> {
@@ -338,6 +342,10 @@ impl Living {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    fn reserve(&self) -> Reserve {
+        Reserve::of(&self.config.data_dir, self.config.tuning.segment_bytes)
     }
 
     fn wal_config(&self) -> WalConfig {
@@ -388,7 +396,7 @@ impl Living {
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;
         let spares = disks::spare_worker(spare_disk, self.commands.clone());
-        let persister = disks::persister(store, self.commands.clone());
+        let persister = disks::persister(store, self.reserve(), self.commands.clone());
         let telephone =
             Telephone { peers_file: self.config.peers_file.clone(), commands: self.commands.clone() };
         let digest = joining.as_ref().map_or_else(|| founding_digest(founding), |joining| joining.digest);
@@ -399,11 +407,11 @@ impl Living {
         match &joining {
             Some(joining) => {
                 view.joins();
-                links.meet(&joining.members, MemberId(0))
+                links.meet(&joining.members, MemberId(0), None)
             }
             None => {
                 view.meet(&replica, |_| false);
-                links.meet(&replica.peers(), replica.registry().next_id())
+                links.meet(&replica.peers(), replica.registry().next_id(), Some(replica.level()))
             }
         }
         .map_err(system("start a thread"))?;
@@ -436,6 +444,7 @@ impl Living {
             container_sweep: millis(tuning.container_sweep),
             log_tail_bytes: tuning.log_tail_bytes,
             chunk_bytes: CHUNK_BYTES,
+            levels: tuning.levels(),
             output_bytes: OUTPUT_BYTES,
             plant: Plant::None,
         }
@@ -475,5 +484,7 @@ fn hello(replica: &Replica, founding: Id128, volume: Id128, boot: u64) -> Hello 
         link: 0,
         lane: Lane::Control,
         meant: MemberId(0),
+        levels: replica.levels(),
+        level: None,
     }
 }

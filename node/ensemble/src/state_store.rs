@@ -5,19 +5,15 @@
 //! Invariant: what is loaded is what the last reported cut held, no less and no more.
 
 use crate::config::ServerError;
-use crate::disks::Sink;
+use crate::disks::{PersistError, Sink};
 use bytes::Bytes;
 use pharos_paxos::Slot;
 use pharos_replica::{
     BadStore, OWN_PREFIX, PersistBatch, PersistRows, REGISTRY_KEY, Snapshot, Stored, is_damaged,
 };
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
-use pharos_znode::State;
+use pharos_znode::{RowError, State};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Between two tries of a flush for which the disk had no room.
-const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The tree is in memory, so the store is read once, at the start.
 const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
@@ -129,6 +125,10 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
         let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
         match state {
             Ok(state) => Ok(Stored { state, own, applied: Slot(self.store.flushed()) }),
+            Err(error @ RowError::Level(_)) => {
+                let why = format!("{}: {error}", self.dir.display());
+                Err(LoadError::Refused(ServerError::StoreRefused(why)))
+            }
             Err(error) if is_damaged(&error) => {
                 Err(LoadError::Damaged(BadStore { why: with_sources(&error), own }))
             }
@@ -141,11 +141,11 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
 }
 
 impl<S: Store + 'static> Sink for OnStore<S> {
-    fn persist(&mut self, batch: PersistBatch) -> Result<(), String> {
+    fn persist(&mut self, batch: &PersistBatch) -> Result<(), PersistError> {
         let applied = batch.applied.0;
-        let written = match batch.rows {
+        let written = match &batch.rows {
             PersistRows::Changed(rows) => {
-                let mut write = WriteBatch { puts: batch.own, deletes: Vec::new() };
+                let mut write = WriteBatch { puts: batch.own.clone(), deletes: Vec::new() };
                 for (key, value) in rows.to_pairs() {
                     match value {
                         Some(value) => write.puts.push((key, value)),
@@ -155,26 +155,18 @@ impl<S: Store + 'static> Sink for OnStore<S> {
                 write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
                 self.store.write(write, applied)
             }
-            PersistRows::All(mut rows) => {
-                rows.extend(batch.own);
-                self.store.replace(rows, applied)
+            PersistRows::All(rows) => {
+                let all = rows.iter().chain(&batch.own).cloned().collect();
+                self.store.replace(all, applied)
             }
         };
-        written.map_err(|error| with_sources(&error))?;
-        loop {
-            match self.store.flush() {
-                Ok(flushed) => {
-                    assert!(flushed >= applied, "a flush covers what was written before it");
-                    return Ok(());
-                }
-                Err(error) if error.is_disk_full() => {
-                    let why = with_sources(&error);
-                    tracing::warn!(%why, "the disk is full; the store waits for room");
-                    std::thread::sleep(FULL_DISK_RETRY);
-                }
-                Err(error) => return Err(with_sources(&error)),
-            }
-        }
+        let flushed = written.and_then(|()| self.store.flush()).map_err(not_persisted)?;
+        assert!(flushed >= applied, "a flush covers what was written before it");
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), PersistError> {
+        self.store.reopen().map_err(not_persisted)
     }
 
     fn copy(&mut self, dir: &Path) -> Result<Slot, String> {
@@ -190,10 +182,16 @@ impl<S: Store + 'static> Sink for OnStore<S> {
     }
 }
 
+fn not_persisted(error: StoreError) -> PersistError {
+    let why = with_sources(&error);
+    if error.is_disk_full() { PersistError::Full(why) } else { PersistError::Broken(why) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use pharos_store::MemStore;
+    use pharos_znode::{Applied, Command, Level, Op};
 
     #[test]
     fn a_cut_is_loaded_as_it_was_written() {
@@ -208,9 +206,33 @@ mod tests {
             own: own.clone(),
             applied: Slot(9),
         };
-        store.persist(batch).unwrap();
+        store.persist(&batch).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!((loaded.applied, loaded.own), (Slot(9), own));
         assert_eq!(loaded.state.digest(), state.digest());
+    }
+
+    #[test]
+    fn a_state_of_a_level_that_is_not_known_is_refused_by_name_and_says_what_to_do() {
+        let mut state = State::new();
+        let raise = Command::of_ensemble(Op::SetLevel(Level::NEWEST));
+        state.apply(&raise, 1, &mut Applied::new());
+        let rows = state.take_dirty().to_pairs().into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let mut rows: Vec<_> = rows.map(|(key, value)| (key, value.to_vec())).collect();
+        rows.sort();
+        // The level is the last that the first row has.
+        *rows[0].1.last_mut().unwrap() = 77;
+        let mut store = OnStore::new(MemStore::new(), Path::new("memory"));
+        store.fill(rows.into_iter().map(|(key, value)| (key, value.into())).collect(), Slot(9)).unwrap();
+        store.finish_filling().unwrap();
+        let LoadError::Refused(error) = store.load().map(drop).unwrap_err() else {
+            panic!("it is no damage")
+        };
+        assert!(error.is_users_fault());
+        assert_eq!(
+            error.to_string(),
+            "memory: the state is of feature level 77, this version knows levels 1 to 2: run a version that knows \
+             level 77"
+        );
     }
 }

@@ -4,7 +4,8 @@
 //! for a reader for longer than the swap of a pointer.
 
 use crate::hello::Id128;
-use serde::Serialize;
+use pharos_replica::{Level, Levels};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -51,9 +52,39 @@ pub struct Identity {
     pub peer_port: u16,
     /// The port where it listens for clients.
     pub client_port: u16,
+    /// The feature levels that it can carry out.
+    pub feature_levels: LevelRange,
     /// Whose data the directory had, until it was found damaged; it is kept until this member votes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gave_up: Option<GaveUp>,
+}
+
+/// Feature levels, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LevelRange {
+    /// The lowest.
+    pub min: u16,
+    /// The highest.
+    pub max: u16,
+}
+
+impl From<Levels> for LevelRange {
+    fn from(levels: Levels) -> Self {
+        Self { min: levels.min.0, max: levels.max.0 }
+    }
+}
+
+impl From<LevelRange> for Levels {
+    fn from(range: LevelRange) -> Self {
+        Self { min: Level(range.min), max: Level(range.max) }
+    }
+}
+
+impl Default for LevelRange {
+    fn default() -> Self {
+        Levels::KNOWN.into()
+    }
 }
 
 /// An identity that a volume gave up.
@@ -128,6 +159,9 @@ pub struct PeerStatus {
     pub caught_up: bool,
     /// Both lanes to it are there.
     pub connected: bool,
+    /// The feature levels that it said last that it can carry out; nothing until it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_levels: Option<LevelRange>,
 }
 
 /// Who belongs to the ensemble, as of the last slot applied.
@@ -191,8 +225,14 @@ pub struct Status {
     pub sessions: u64,
     /// Whether clients are answered.
     pub serving: bool,
+    /// Whether its disk has no room, so that it acknowledges no writes.
+    pub disk_full: bool,
     /// The build.
     pub version: &'static str,
+    /// The feature level in force, as of the last slot applied: by its rules commands are carried out.
+    pub feature_level: u16,
+    /// The feature levels that this member can carry out. The leader raises the level once all members can.
+    pub feature_levels: LevelRange,
     /// The others.
     pub peers: Vec<PeerStatus>,
     /// Who belongs to the ensemble, once this member knows.
@@ -379,13 +419,14 @@ mod tests {
             generation: Some(1),
             peer_port: 2888,
             client_port: 2181,
+            feature_levels: LevelRange { min: 1, max: 2 },
             gave_up: None,
         };
         let (volume, cluster) = ("ab".repeat(16), "01".repeat(16));
         assert_eq!(
             serde_json::to_string(&identity).unwrap(),
             format!(
-                r#"{{"state":"member","volume":"{volume}","memberId":2,"clusterId":"{cluster}","generation":1,"peerPort":2888,"clientPort":2181}}"#
+                r#"{{"state":"member","volume":"{volume}","memberId":2,"clusterId":"{cluster}","generation":1,"peerPort":2888,"clientPort":2181,"featureLevels":{{"min":1,"max":2}}}}"#
             )
         );
     }

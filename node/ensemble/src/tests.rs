@@ -1,7 +1,9 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
 mod damage;
+mod full;
 mod greetings;
+mod levels;
 mod members;
 mod repair;
 

@@ -6,7 +6,7 @@ use crate::admin::Context;
 use crate::hello::Id128;
 use crate::permit::founding_digest;
 use crate::status::{
-    Counters, Gauges, HexText, Identity, Life, MembershipStatus, PeerStatus, RegisteredMember,
+    Counters, Gauges, HexText, Identity, LevelRange, Life, MembershipStatus, PeerStatus, RegisteredMember,
 };
 use crate::status::{RoleName, Snapshot, Status, VERSION};
 use crate::words::Settings;
@@ -89,7 +89,8 @@ impl View {
             let seen = status.peers.iter().find(|peer| peer.member == member);
             let matched = seen.map_or(0, |peer| peer.matched.0);
             let caught_up = seen.is_some_and(|peer| peer.keeps_up);
-            PeerStatus { member_id: member.0, matched, caught_up, connected }
+            let feature_levels = status.peer_levels.get(&member).copied().map(LevelRange::from);
+            PeerStatus { member_id: member.0, matched, caught_up, connected, feature_levels }
         };
         Status {
             member_id: status.me.0,
@@ -104,7 +105,10 @@ impl View {
             zxid: status.zxid.to_string(),
             sessions: status.sessions as u64,
             serving: status.serving,
+            disk_full: status.full,
             version: VERSION,
+            feature_level: status.level.0,
+            feature_levels: status.levels.into(),
             peers: self.peers.iter().map(peer).collect(),
             membership: self.membership.clone(),
         }

@@ -7,7 +7,7 @@ use pharos_jute::{
     ConnectRequest, ConnectResponse, OpCode, Reader, ReplyHeader, Request, RequestHeader, Response, xid,
 };
 use pharos_replica::{ConnId, Output};
-use pharos_znode::{Command, Op};
+use pharos_znode::{Command, Level, Op};
 use std::net::{IpAddr, Ipv4Addr};
 
 const LIMIT: usize = 4096;
@@ -52,7 +52,7 @@ fn decode(frame: &[u8]) {
     if let Ok(request) = Request::decode(header.op, reader.rest()) {
         request.encode(&mut again);
         assert_eq!(Request::decode(header.op, &again).as_ref(), Ok(&request), "a request reads back");
-        if let Some(op) = Op::from_request(&request) {
+        if let Some(op) = Op::from_request(&request, Level::NEWEST) {
             Command::of_ensemble(op).encode(&mut Vec::new());
         }
     }

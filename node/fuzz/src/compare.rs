@@ -30,7 +30,9 @@ pub(crate) fn assert_same(left: &State, right: &State) {
     assert_eq!((left.settings(), left.node_count()), (right.settings(), right.node_count()));
     assert_eq!(left.ephemeral_count(), right.ephemeral_count());
     assert_eq!(left.data_bytes(), right.data_bytes());
-    assert_eq!(sorted(left.expendable_containers()), sorted(right.expendable_containers()));
+    assert_eq!(left.level(), right.level());
+    let later = left.time_ms().saturating_add(1000);
+    assert_eq!(sorted(left.expendable(later)), sorted(right.expendable(later)));
     assert!(left.sessions().eq(right.sessions()), "the sessions differ");
     for (id, _) in left.sessions() {
         assert_eq!(sorted(left.ephemerals(id, None)), sorted(right.ephemerals(id, None)));

@@ -6,7 +6,8 @@ use crate::machine::{Machine, founding};
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use pharos_paxos::EntryKind;
-use pharos_replica::Output;
+use pharos_replica::{Levels, Output};
+use pharos_znode::{Batch, BatchError};
 
 /// Members that know each other, so that none of them comes to lead alone.
 const FOUNDERS: u32 = 3;
@@ -34,9 +35,18 @@ pub(crate) fn run(data: &[u8]) {
 fn entry(step: &Step) -> Option<(EntryKind, Bytes)> {
     match step {
         Step::EpochStart => Some((EntryKind::EpochStart, Bytes::new())),
+        Step::Commands(payload) if is_of_later_version(payload) => None,
         Step::Commands(payload) => Some((EntryKind::Commands, payload.clone())),
         Step::Members(payload) => Some((EntryKind::Members, payload.clone())),
         Step::Restore => None,
+    }
+}
+
+/// With these in its log a member does not start.
+pub(crate) fn is_of_later_version(payload: &Bytes) -> bool {
+    match Batch::level_in(payload) {
+        Ok(level) => level.is_some_and(|level| !Levels::KNOWN.include(level)),
+        Err(error) => matches!(error, BatchError::Version(_)),
     }
 }
 

@@ -4,7 +4,9 @@
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use pharos_znode::{Acl, Batch, Command, CreateMode, ErrorCode, Id, Op, SessionId, Settings, Zxid, perms};
+use pharos_znode::{
+    Acl, Batch, Command, CreateMode, ErrorCode, Id, Level, Op, SessionId, Settings, Zxid, perms,
+};
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -133,6 +135,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         4 => Op::Expire { session: SessionId(u.int_in_range(0..=3)?), attach: u.int_in_range(0..=3)? },
         5 => Op::SetConfig { data: raw(u)? },
         6 => Op::Configure(Settings { sasl: u.arbitrary()?, x509: u.arbitrary()? }),
+        7 => Op::SetLevel(Level::NEWEST),
         _ => single(u)?,
     })
 }
@@ -151,7 +154,7 @@ fn single(u: &mut Unstructured<'_>) -> Result<Op> {
             data: data(u)?,
             acl: acl(u)?,
             mode: *u.choose(CreateMode::ALL)?,
-            ttl: if u.ratio(3, 4)? { -1 } else { u.arbitrary()? },
+            ttl: if u.ratio(3, 4)? { -1 } else { u.arbitrary::<i16>()?.into() },
             with_stat: u.arbitrary()?,
         },
     })

@@ -7,7 +7,7 @@ use pharos_log::mem::MemDisk;
 use pharos_log::{Wal, WalConfig};
 use pharos_paxos::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, Member, Now, OWN_PREFIX, Output, PersistBatch, PersistRows, Plant, Replica,
+    Boot, Founding, Levels, Member, Now, OWN_PREFIX, Output, PersistBatch, PersistRows, Plant, Replica,
     ReplicaConfig, Snapshot,
 };
 use pharos_znode::State;
@@ -104,6 +104,7 @@ impl Machine {
             container_sweep: Millis(1000),
             log_tail_bytes: 0,
             chunk_bytes: 1 << 20,
+            levels: Levels::KNOWN,
             output_bytes: 4 << 20,
             plant: Plant::None,
         };

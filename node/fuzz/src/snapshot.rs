@@ -1,12 +1,13 @@
 //! A state on its way to a member that lacks it: what arrives damaged is refused, what is taken over is the sender's.
 
+use crate::entries::is_of_later_version;
 use crate::history::{Step, steps};
 use crate::machine::{Machine, founding, member};
 use crate::rows::{Damage, damages, is_slow};
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use pharos_paxos::{EntryKind, MemberId, Slot};
-use pharos_replica::{Change, OWN_PREFIX, Output};
+use pharos_replica::{Change, Levels, OWN_PREFIX, Output};
 use pharos_znode::State;
 
 const LEADER: MemberId = MemberId(1);
@@ -20,8 +21,8 @@ pub(crate) fn run(data: &[u8]) {
     let mut leader = leader(&steps(&mut u));
     let mut joiner = Machine::join(JOINER.0, &founding(1));
     joiner.start();
-    leader.replica().peer_up(JOINER, 1);
-    joiner.replica().peer_up(LEADER, 1);
+    leader.replica().peer_up(JOINER, 1, Levels::KNOWN);
+    joiner.replica().peer_up(LEADER, 1, Levels::KNOWN);
     let mut transfer = Transfer { damages, bytes, sent: None, rows: 0 };
     let Some(()) = transfer.run(&mut leader, &mut joiner) else {
         assert!(!intact, "an intact state is taken");
@@ -50,6 +51,7 @@ fn leader(steps: &[Step]) -> Machine {
     let mut leader = Machine::found(LEADER.0, &founding(1));
     let entry = |step: &Step| match step {
         Step::EpochStart => Some((EntryKind::EpochStart, Bytes::new())),
+        Step::Commands(payload) if is_of_later_version(payload) => None,
         Step::Commands(payload) => Some((EntryKind::Commands, payload.clone())),
         Step::Members(_) | Step::Restore => None,
     };

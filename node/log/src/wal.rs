@@ -91,8 +91,7 @@ impl Wal {
     /// Gives up whole segments whose entries are all at or below the slot, which the caller has elsewhere.
     /// The newest segment always stays. The hard state is not lost: each header holds what came before.
     pub fn trim(&mut self, upto: Slot, out: &mut Vec<DiskOp>) {
-        let dead = self.ledger.segments.iter().take(self.ledger.segments.len() - 1);
-        let dead = dead.take_while(|segment| segment.last <= upto).count();
+        let dead = self.outlived(upto);
         if dead == 0 {
             return;
         }
@@ -106,6 +105,29 @@ impl Wal {
                 out.push(DiskOp::Remove { file: segment.file });
             }
         }
+    }
+
+    /// Whether [`Wal::trim`] would give up a segment.
+    #[must_use]
+    pub fn can_trim(&self, upto: Slot) -> bool {
+        self.outlived(upto) > 0
+    }
+
+    /// The last slot before the newest segments that together have `keep` bytes on the disk.
+    #[must_use]
+    pub fn before_newest(&self, keep: u64) -> Slot {
+        let mut bytes = 0;
+        let mut older = self.ledger.segments.iter().rev().skip_while(|segment| {
+            let is_kept = bytes < keep;
+            bytes += segment.used;
+            is_kept
+        });
+        older.next().map_or(Slot::ZERO, |segment| segment.last)
+    }
+
+    fn outlived(&self, upto: Slot) -> usize {
+        let older = self.ledger.segments.iter().take(self.ledger.segments.len() - 1);
+        older.take_while(|segment| segment.last <= upto).count()
     }
 
     /// The creation of a spare segment, if there are too few. It may be executed at any time, by any thread;
@@ -122,6 +144,12 @@ impl Wal {
         if let DiskOp::Create { file, .. } = created {
             self.spares.insert(*file);
         }
+    }
+
+    /// Whether half of the spare segments that there should be are missing, or more.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.spares.len() * 2 <= self.config.spare_segments && self.spares.len() < self.config.spare_segments
     }
 
     /// How many spare segments there are.

@@ -25,6 +25,8 @@ pub(crate) struct Applier {
     committed: Slot,
     /// What the store held when this process started, and where the log ended then.
     started: (Slot, Slot),
+    /// This member cannot go on: nothing more is carried out until the driver has ended it.
+    halted: bool,
     out: Applied,
     watchers: Vec<ConnId>,
 }
@@ -35,6 +37,7 @@ impl Applier {
             applied,
             committed: applied,
             started: (applied, log_end.max(applied)),
+            halted: false,
             out: Applied::new(),
             watchers: Vec::new(),
         }
@@ -70,7 +73,7 @@ impl Applier {
 impl Replica {
     /// Applies chosen slots, at most about [`TURN_BYTES`]; true when some are left.
     pub(crate) fn apply_some(&mut self) -> bool {
-        if self.snapshots.waits() || self.digests.is_wrong() {
+        if self.snapshots.waits() || self.digests.is_wrong() || self.applier.halted {
             return false;
         }
         let mut budget = TURN_BYTES;
@@ -83,6 +86,9 @@ impl Replica {
             budget = budget.saturating_sub(entry.payload.len().max(64));
             self.persist.applied(slot, entry.payload.len());
             self.apply_entry(entry);
+            if self.applier.halted {
+                return false;
+            }
             self.applier.applied = slot;
             self.snapshots.reached(slot);
             self.tell_digest(slot);
@@ -114,7 +120,7 @@ impl Replica {
             }
             EntryKind::EpochStart => self.state.epoch_start(),
             EntryKind::Commands => {
-                if let Err(error) = self.apply_batch(&entry.payload) {
+                if let Err(error) = self.apply_batch(entry.slot, &entry.payload) {
                     self.unreadable(entry.slot, &error);
                 }
             }
@@ -126,11 +132,22 @@ impl Replica {
         self.outputs.push_back(Output::Fatal { reason });
     }
 
-    fn apply_batch(&mut self, payload: &Bytes) -> Result<(), BatchError> {
+    /// Nothing more is carried out.
+    pub(crate) fn halt(&mut self, reason: String) {
+        self.applier.halted = true;
+        self.outputs.push_back(Output::Fatal { reason });
+    }
+
+    fn apply_batch(&mut self, slot: Slot, payload: &Bytes) -> Result<(), BatchError> {
         let batch = Batch::decode(payload)?;
+        if !self.can_apply(slot, &batch) {
+            return Ok(());
+        }
+        let before = self.level();
         for command in &batch.commands {
             self.apply_command(command, batch.time_ms);
         }
+        self.level_may_have_risen(before);
         Ok(())
     }
 
@@ -140,6 +157,8 @@ impl Replica {
             && let Some(attach) = self.state.session(command.session).map(|session| session.attach)
         {
             self.state.apply(&Command { attach, ..command.clone() }, time_ms, &mut out);
+        } else if self.cfg.plant.level_from_local_flag() {
+            self.state.apply_at(self.cfg.levels.max, command, time_ms, &mut out);
         } else {
             self.state.apply(command, time_ms, &mut out);
         }

@@ -95,6 +95,11 @@ impl Conn {
     pub(crate) fn writes(&self) -> bool {
         self.in_flight + self.unsent > 0
     }
+
+    /// Whether a leader has to do something before it goes on.
+    pub(crate) fn needs_leader(&self) -> bool {
+        self.writes() || matches!(self.pending.front(), Some(Pending::Sync { slot: None, .. }))
+    }
 }
 
 /// All connections.
@@ -112,7 +117,8 @@ pub(crate) struct Clients {
 impl Clients {
     /// Session ids as ZooKeeper's: the member in the high byte, then time, then a counter.
     pub(crate) fn new(me: MemberId, wall_ms: i64) -> Self {
-        let next_session = (i64::from(me.0 as u8) << 56) | ((wall_ms << 16) & 0x00ff_ffff_ffff_ffff);
+        // As in ZooKeeper, no session begins with 0xff: those numbers are owners of another kind.
+        let next_session = (i64::from((me.0 % 255) as u8) << 56) | ((wall_ms << 16) & 0x00ff_ffff_ffff_ffff);
         Self {
             conns: HashMap::new(),
             by_session: HashMap::new(),

@@ -63,6 +63,11 @@ impl Contact {
         }
     }
 
+    /// Has a leader answered a report of the last `within_ms`?
+    pub(crate) fn in_touch(&self, within_ms: u64, now: Millis) -> bool {
+        self.fresh_at.is_some_and(|at| now.0 - at.0.min(now.0) <= within_ms + INTERVAL_MS)
+    }
+
     /// May a session with this timeout be served?
     pub(crate) fn serves(&self, timeout_ms: u64, now: Millis) -> bool {
         self.fresh_at.is_some_and(|at| (now.0 - at.0.min(now.0)) * 3 <= timeout_ms)
@@ -72,6 +77,16 @@ impl Contact {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_is_in_touch_for_a_while_after_it_has_answered() {
+        let mut contact = Contact::default();
+        assert!(!contact.in_touch(1000, Millis(0)));
+        let report = send(&mut contact, 100);
+        contact.acknowledged(report);
+        assert!(contact.in_touch(1000, Millis(1200)), "a report is sent every 100 ms");
+        assert!(!contact.in_touch(1000, Millis(1201)));
+    }
 
     fn send(contact: &mut Contact, at: u64) -> u64 {
         contact.send(Millis(at), std::iter::empty())

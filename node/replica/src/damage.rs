@@ -84,11 +84,11 @@ pub enum Fate {
     },
 }
 
-/// Whether rows that do not make a state were damaged. Those of a version or table that is not known were written by a
-/// later build.
+/// Whether rows that do not make a state were damaged. Those of a version, table or feature level that is not known were
+/// written by a later build.
 #[must_use]
 pub fn is_damaged(error: &RowError) -> bool {
-    !matches!(error, RowError::Version { .. } | RowError::Table(_))
+    !matches!(error, RowError::Version { .. } | RowError::Table(_) | RowError::Level(_))
 }
 
 /// Reads the log and decides. Nothing on the disk changes; the operations of a log that is found are left to the caller.
@@ -212,158 +212,5 @@ impl Boot {
             find_registry(self, &find_founding(self)?)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Member;
-    use pharos_log::mem::MemDisk;
-    use pharos_log::{DiskOp, FileName};
-    use pharos_paxos::{Ballot, ConfigNo, LogOp};
-
-    const CONFIG: WalConfig = WalConfig { segment_bytes: 16 << 10, spare_segments: 1, identity: [9; 16] };
-    const ME: MemberId = MemberId(2);
-
-    fn founding(members: u32) -> Founding {
-        let member = |id: u32| Member {
-            id: MemberId(id),
-            volume: [id as u8; 16],
-            host: format!("m{id}"),
-            peer_port: 1,
-            client_port: 2,
-        };
-        let members = (ME.0..ME.0 + members).map(member).collect();
-        Founding { cluster: [7; 16], generation: 1, secret: [5; 16], members }
-    }
-
-    /// The rows that a store has beside the state.
-    fn own(founding: &Founding) -> Vec<(Bytes, Bytes)> {
-        let registry = Registry::founding(founding).encode();
-        let rows = [(FOUNDING_KEY, founding.encode()), (REGISTRY_KEY, registry)];
-        rows.map(|(key, row)| (Bytes::from_static(key), row.into())).to_vec()
-    }
-
-    fn entry(slot: u64) -> Entry {
-        let payload = Bytes::from(vec![7; 5_000]);
-        Entry { slot: Slot(slot), ballot: Ballot::FOUNDING, kind: EntryKind::Commands, payload }
-    }
-
-    /// A log of the founding and so many more slots.
-    fn log(founding: &Founding, slots: u64) -> (Wal, MemDisk) {
-        let (mut wal, mut ops) = Wal::format(CONFIG);
-        wal.append(&founding.first_group(), &mut ops);
-        (2..slots + 2).for_each(|slot| wal.append(&[LogOp::Append(entry(slot))], &mut ops));
-        let mut disk = MemDisk::new();
-        disk.execute(&ops).unwrap();
-        (wal, disk)
-    }
-
-    fn stored(own: Vec<(Bytes, Bytes)>, applied: u64) -> Result<Stored, BadStore> {
-        Ok(Stored { state: State::new(), own, applied: Slot(applied) })
-    }
-
-    fn bad(own: Vec<(Bytes, Bytes)>) -> Result<Stored, BadStore> {
-        Err(BadStore { why: "rot".to_owned(), own })
-    }
-
-    fn look(disk: &MemDisk, store: Result<Stored, BadStore>) -> Found {
-        inspect(ME, CONFIG, disk, store, Plant::None).unwrap()
-    }
-
-    fn fate_of(found: Found) -> Fate {
-        let Found::Damaged(damage) = found else { panic!("another end") };
-        damage.fate
-    }
-
-    #[test]
-    fn whoever_can_be_replaced_gives_up_and_without_whom_there_is_no_majority_stays() {
-        for (members, expected) in [
-            (1, Fate::Needed { voters: 1 }),
-            (2, Fate::Needed { voters: 2 }),
-            (3, Fate::GivesUp),
-            (4, Fate::GivesUp),
-            (5, Fate::GivesUp),
-        ] {
-            let founding = founding(members);
-            let (_, mut disk) = log(&founding, 1);
-            disk.flip(FileName(1), (2 * 4096 + 60) * 8).unwrap();
-            assert_eq!(fate_of(look(&disk, stored(own(&founding), 1))), expected, "{members}");
-            // Nor does it take a store to know.
-            assert_eq!(fate_of(look(&disk, stored(Vec::new(), 0))), expected, "{members}");
-        }
-    }
-
-    #[test]
-    fn a_member_that_may_be_the_only_voter_by_a_seal_in_its_log_stays() {
-        let founding = founding(3);
-        let (mut wal, mut disk) = log(&founding, 0);
-        let mut ops = Vec::new();
-        let seal = Entry::seal(Slot(2), Ballot::FOUNDING, ConfigNo(2), &[ME], b"");
-        wal.append(&[LogOp::Append(seal)], &mut ops);
-        wal.append(&[LogOp::Append(entry(3))], &mut ops);
-        disk.execute(&ops).unwrap();
-        disk.flip(FileName(2), (4096 + 60) * 8).unwrap();
-        assert_eq!(fate_of(look(&disk, stored(own(&founding), 1))), Fate::Needed { voters: 1 });
-    }
-
-    #[test]
-    fn a_log_that_was_deleted_or_lost_its_end_or_its_beginning_is_damaged() {
-        let founding = founding(3);
-        let (mut wal, mut disk) = log(&founding, 6);
-        assert!(matches!(look(&disk, stored(own(&founding), 7)), Found::Sound(_)));
-        let why = |found| {
-            let Found::Damaged(damage) = found else { panic!("another end") };
-            assert!(damage.holds && damage.fate == Fate::GivesUp);
-            damage.why
-        };
-        let behind = "the log ends at slot 7 but the store holds slot 9; the log lost its end";
-        assert_eq!(why(look(&disk, stored(own(&founding), 9))), behind);
-        let deleted = "the log has no segment: the volume was never formatted";
-        assert_eq!(why(look(&MemDisk::new(), stored(own(&founding), 7))), deleted);
-        let mut ops = Vec::new();
-        wal.append(&[LogOp::Committed(Slot(7))], &mut ops);
-        wal.trim(Slot(7), &mut ops);
-        disk.execute(&ops).unwrap();
-        let gap = why(look(&disk, stored(own(&founding), 1)));
-        assert!(gap.contains("but the store ends at slot 1; the volume lost data"), "{gap}");
-    }
-
-    #[test]
-    fn a_damaged_store_is_made_anew_if_the_log_has_everything_even_by_the_only_voter() {
-        for members in [1, 3] {
-            let founding = founding(members);
-            let (mut wal, mut disk) = log(&founding, 6);
-            let found = look(&disk, bad(own(&founding)));
-            let Found::StoreToEmpty { boot, why } = found else { panic!("another end") };
-            assert_eq!((boot.applied, boot.log.entries.len(), why.as_str()), (Slot::ZERO, 7, "rot"));
-            let mut ops = Vec::new();
-            wal.trim(Slot(7), &mut ops);
-            disk.execute(&ops).unwrap();
-            let expected = if members == 1 { Fate::Needed { voters: 1 } } else { Fate::GivesUp };
-            assert_eq!(fate_of(look(&disk, bad(own(&founding)))), expected);
-        }
-    }
-
-    #[test]
-    fn what_another_version_or_volume_wrote_is_refused_and_no_damage() {
-        let founding = founding(3);
-        let (_, disk) = log(&founding, 1);
-        let other = WalConfig { identity: [8; 16], ..CONFIG };
-        let error = inspect(ME, other, &disk, stored(own(&founding), 1), Plant::None).unwrap_err();
-        assert!(matches!(error, LogError::ForeignVolume { .. }), "{error}");
-        assert!(!is_damaged(&RowError::Table(Bytes::from_static(b"x"))));
-        assert!(is_damaged(&RowError::Absent("meta")));
-    }
-
-    #[test]
-    fn damage_that_costs_nothing_changes_nothing_but_the_beginning_of_the_log() {
-        let founding = founding(1);
-        let (_, mut disk) = log(&founding, 6);
-        disk.execute(&[DiskOp::Remove { file: FileName(1) }]).unwrap();
-        let found = look(&disk, stored(own(&founding), 7));
-        let Found::Sound(boot) = found else { panic!("another end") };
-        assert!(boot.log.trimmed > Slot::ZERO && boot.log.forgotten.len() == 1);
     }
 }

@@ -7,12 +7,14 @@
 //! zxid that a client can have seen.
 
 use crate::founding::Founding;
+use crate::levels::check_boot;
 use crate::registry::{Change, Member, Registry};
 use crate::replica::{Boot, Replica, StartError, find_founding, find_registry};
 use crate::snapshot;
 use crate::wire::{Reader, WireError};
 use bytes::Bytes;
 use pharos_paxos::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Slot};
+use pharos_znode::Levels;
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -71,6 +73,7 @@ impl Holdings {
     /// # Errors
     /// When it does not make a member.
     pub fn of(boot: &Boot) -> Result<Self, GenerationError> {
+        check_boot(boot, Levels::KNOWN).map_err(StartError::Level)?;
         boot.check()?;
         let flushed = find_founding(boot)?;
         let mut registry = find_registry(boot, &flushed)?;

@@ -23,7 +23,7 @@ impl Replica {
         }
         let tick = self.cfg.tick_ms as i32;
         let timeout_ms = request.timeout_ms.clamp(2 * tick, 20 * tick);
-        if !self.serves(timeout_ms) {
+        if !self.serves(timeout_ms) || !self.in_touch() {
             return self.close(conn, CloseReason::NotServing);
         }
         let (session, op) = if request.session_id == 0 {

@@ -53,7 +53,7 @@ pub enum Output {
         ops: Vec<DiskOp>,
     },
     /// Prepare a spare segment, beside the log requests and not before them, for it takes long; then
-    /// call `spare_created(op)`. On a full disk try again later.
+    /// call `spare_created(op)`, or `spare_failed()` if there is no room for it.
     Spare {
         /// What to do.
         op: DiskOp,
@@ -77,7 +77,7 @@ pub enum Output {
         last_words: Bytes,
     },
     /// The list of members has changed: connect to whom it names now. What a removed member was sent before
-    /// still has to reach it.
+    /// still has to reach it. Or the feature level has risen, of which who greets is told.
     Members,
     /// This member's state is not that of a majority. It serves nobody until it has taken theirs.
     Diverged {

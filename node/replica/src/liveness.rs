@@ -1,7 +1,7 @@
 //! Whom this member stops serving, and whose session the leader ends.
 //!
-//! Owns the consequences of silence: clients of a cut-off member, clients with writes in flight when a
-//! leader is lost, sessions without a touch. Must not know how contact is established. Invariant: a
+//! Owns the consequences of silence: clients of a cut-off member, clients whose requests need a leader that is lost,
+//! sessions without a touch. Must not know how contact is established. Invariant: a
 //! session is served by no member that the leader has not heard of since a time after which the leader
 //! will still wait for two thirds of the timeout.
 
@@ -27,8 +27,16 @@ impl Replica {
         !self.snapshots.comes()
             && (self.belongs() || self.cfg.plant.removed_keeps_serving())
             && !self.digests.is_wrong()
+            && self.room.serves(timeout_ms.max(0) as u64, self.now.mono)
             && (self.contact.serves(timeout_ms.max(0) as u64, self.now.mono)
                 || self.cfg.plant.answers_when_cut_off())
+    }
+
+    /// Whether a leader does what is asked of it here. A member that has found none within two election timeouts is
+    /// likely the only one: the others do not hear it, or it does not hear them. Whoever needs a leader is better off
+    /// elsewhere, long before the sessions of all clients are in danger.
+    pub(crate) fn in_touch(&self) -> bool {
+        self.contact.in_touch(2 * self.cfg.election.0, self.now.mono) || self.cfg.plant.answers_when_cut_off()
     }
 
     /// The shortest timeout a session can have, in milliseconds.
@@ -64,9 +72,17 @@ impl Replica {
         }
     }
 
-    /// Closes the clients whose sessions the leader may be about to end.
+    /// Closes the clients who need a leader that is out of touch, and those whose sessions it may be about to end.
     pub(crate) fn close_cut_off(&mut self) {
-        if self.clients.len() == 0 || self.serves(self.min_timeout_ms()) {
+        if self.clients.len() == 0 {
+            return;
+        }
+        if !self.in_touch() {
+            for conn in self.clients.select(Conn::needs_leader) {
+                self.close(conn, CloseReason::CutOff);
+            }
+        }
+        if self.serves(self.min_timeout_ms()) {
             return;
         }
         let timeout = |conn: &Conn| match conn.phase {
@@ -92,7 +108,7 @@ impl Replica {
 
     /// Proposes the end of each session whose time is over.
     pub(crate) fn expire_sessions(&mut self) {
-        if !self.leads() {
+        if !self.leads() || self.is_full() {
             return;
         }
         for id in self.expiry.due(self.session_clock()) {
@@ -103,14 +119,14 @@ impl Replica {
         }
     }
 
-    /// Proposes the deletion of containers that are empty and were not always, as ZooKeeper's
-    /// `ContainerManager` does. A child that comes first keeps its container: apply looks again.
+    /// Proposes the deletion of containers that are empty and were not always, and of nodes whose time to live is over,
+    /// as ZooKeeper's `ContainerManager` does. A child or a write that comes first keeps them: apply looks again.
     pub(crate) fn sweep_containers(&mut self) {
-        if !self.leads() || self.now.mono.0 < self.swept.0 + self.cfg.container_sweep.0 {
+        if !self.leads() || self.is_full() || self.now.mono.0 < self.swept.0 + self.cfg.container_sweep.0 {
             return;
         }
         self.swept = self.now.mono;
-        for path in self.state.expendable_containers().into_iter().take(MAX_SWEPT) {
+        for path in self.state.expendable(self.now.wall_ms).into_iter().take(MAX_SWEPT) {
             let command = self.own_command(Op::DeleteContainer { path });
             self.proposals.push(&command, None);
         }
@@ -131,7 +147,7 @@ impl Replica {
         if self.cfg.plant.expires_by_wall_clock() { Millis(self.now.wall_ms as u64) } else { self.now.mono }
     }
 
-    fn own_command(&self, op: Op) -> Command {
+    pub(crate) fn own_command(&self, op: Op) -> Command {
         Command { origin: self.cfg.me.0, boot: self.cfg.boot, ..Command::of_ensemble(op) }
     }
 }

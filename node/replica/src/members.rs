@@ -70,7 +70,7 @@ impl Replica {
     }
 
     /// What stands in the log and is not carried out.
-    fn ahead(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn ahead(&self) -> impl Iterator<Item = &Entry> {
         let first = self.applier.applied().0 + 1;
         (first..).map_while(|slot| self.paxos.entry(Slot(slot)))
     }

@@ -51,6 +51,8 @@ pub(crate) enum PeerMsg {
     Diverged { slot: Slot },
     /// The sender's state is wrong: it needs that of the leader, not older than what it has applied.
     NeedState { applied: Slot },
+    /// The sender's disk is full: it is no heir.
+    Full,
 }
 
 impl PeerMsg {
@@ -99,6 +101,7 @@ impl PeerMsg {
             }
             Self::Diverged { slot } => put_u64s(&mut out, &[slot.0]),
             Self::NeedState { applied } => put_u64s(&mut out, &[applied.0]),
+            Self::Full => {}
         }
         out.into()
     }
@@ -136,6 +139,7 @@ impl PeerMsg {
             },
             9 => Self::Diverged { slot: Slot(r.u64("slot")?) },
             10 => Self::NeedState { applied: Slot(r.u64("slot")?) },
+            11 => Self::Full,
             _ => return Err(WireError::Invalid { field: "peer frame kind", value: u64::from(tag) }.into()),
         };
         r.end()?;
@@ -154,6 +158,7 @@ impl PeerMsg {
             Self::Digest { .. } => 8,
             Self::Diverged { .. } => 9,
             Self::NeedState { .. } => 10,
+            Self::Full => 11,
         }
     }
 }

@@ -58,11 +58,12 @@ impl Persist {
         self.tail_bytes += bytes as u64;
     }
 
-    /// The last slot that the log may forget: not above `limit`, and not within the newest `keep` bytes.
-    fn forgettable(&mut self, keep: u64, limit: Slot) -> Slot {
+    /// The last slot that the log may forget: not above `limit`, and not within the newest `keep` bytes of entries unless
+    /// it is at or below `older`, for on the disk small entries take more.
+    fn forgettable(&mut self, keep: u64, older: Slot, limit: Slot) -> Slot {
         let mut upto = Slot::ZERO;
         while let Some(&(slot, bytes)) = self.tail.front() {
-            if slot > limit || self.tail_bytes - bytes < keep {
+            if slot > limit || (self.tail_bytes - bytes < keep && slot > older) {
                 break;
             }
             self.tail.pop_front();
@@ -149,10 +150,26 @@ impl Replica {
         if self.cfg.plant.trims_unflushed() {
             limit = self.applier.applied().min(self.paxos.durable());
         }
-        let upto = self.persist.forgettable(self.cfg.log_tail_bytes, limit);
+        let keep = self.cfg.log_tail_bytes;
+        let upto = self.persist.forgettable(keep, self.group.wal().before_newest(keep), limit);
         if upto > Slot::ZERO {
             self.paxos.trim(upto);
             self.group.trim(upto);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_kept_up_to_so_many_bytes_and_fewer_when_the_disk_says_so() {
+        let mut persist = Persist::new(Slot::ZERO, Millis(0));
+        (1..=10).for_each(|slot| persist.applied(Slot(slot), 10));
+        assert_eq!(persist.forgettable(70, Slot::ZERO, Slot(2)), Slot(2), "not above the limit");
+        assert_eq!(persist.forgettable(70, Slot::ZERO, Slot(9)), Slot(3), "the newest 70 bytes stay");
+        assert_eq!(persist.forgettable(70, Slot(5), Slot(9)), Slot(5), "older segments go");
+        assert_eq!(persist.forgettable(70, Slot(8), Slot(6)), Slot(6), "but never above the limit");
     }
 }

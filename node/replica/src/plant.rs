@@ -71,6 +71,10 @@ plants! {
     TakesOldState pub(crate) takes_old_state
     /// The id of a member that is gone is given again.
     ReusesIds pub(crate) reuses_ids
+    /// The level rises when a majority can carry the new one out.
+    RaisesTooEarly pub(crate) raises_too_early
+    /// Commands are carried out by the highest level that the member can do.
+    LevelFromLocalFlag pub(crate) level_from_local_flag
     /// The last group of a log is cut where it is damaged, and the member votes on as if it had never acknowledged it.
     DamagedKeepsVoting
     #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code, reason = "the log has this bug only with the feature"))]
@@ -80,6 +84,12 @@ plants! {
 }
 
 impl Plant {
+    /// Whether it is a bug of the feature levels: others are looked for as they were before there were any.
+    #[must_use]
+    pub fn is_of_levels(self) -> bool {
+        self.raises_too_early() || self.level_from_local_flag()
+    }
+
     /// The log is read with the bug of its own that this one comes to.
     pub(crate) fn log(self) -> pharos_log::Plant {
         #[cfg(feature = "planted-bugs")]

@@ -91,6 +91,7 @@ impl Replica {
                 let report = self.contact.send(self.now.mono, touched.into_iter());
                 let sessions = self.contact.unconfirmed();
                 self.send(leader, &PeerMsg::Touch { report, sessions });
+                self.report_full();
             }
         }
         self.take_core_outputs();

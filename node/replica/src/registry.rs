@@ -5,6 +5,7 @@
 //! votes is registered.
 
 use crate::founding::Founding;
+use crate::levels::LevelError;
 use crate::wire::{Reader, WireError, put_bytes};
 use bytes::Bytes;
 use pharos_paxos::{Ballot, ConfigNo, MemberId, Membership, Slot};
@@ -93,6 +94,9 @@ pub enum ChangeError {
     /// There is a limit.
     #[error("an ensemble has at most {MAX_MEMBERS} members")]
     TooMany,
+    /// It could not take the state.
+    #[error("the member cannot join: {0}")]
+    Level(LevelError),
     /// What the core says.
     #[error(transparent)]
     Refused(#[from] pharos_paxos::ReconfigError),

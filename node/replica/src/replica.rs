@@ -15,16 +15,18 @@ use crate::founding::Founding;
 use crate::generation;
 use crate::group::GroupCommit;
 use crate::io::{Now, Output};
+use crate::levels::{KnownLevels, LogLevelError, check_boot};
 use crate::peer_msg::PeerMsg;
 use crate::persist::Persist;
 use crate::reads::ReadIndexes;
 use crate::registry::Registry;
+use crate::room::Room;
 use crate::snapshot::{self, Snapshots};
 use crate::watches::Watches;
 use crate::wire::WireError;
 use bytes::Bytes;
 use pharos_paxos::{Ballot, EntryKind, IoId, MemberId, Membership, Millis, Paxos, Role, Slot};
-use pharos_znode::State;
+use pharos_znode::{Levels, State};
 use std::collections::{BTreeMap, VecDeque};
 use thiserror::Error;
 
@@ -55,6 +57,8 @@ pub struct ReplicaConfig {
     pub log_tail_bytes: u64,
     /// Messages of log entries between members are cut when they reach so many bytes.
     pub chunk_bytes: usize,
+    /// The feature levels that it can carry out: it refuses a state of any other.
+    pub levels: Levels,
     /// A client with more unread output than this gets no answers to further reads until it has read some, in bytes.
     pub output_bytes: usize,
     /// A known bug to run with, so that the checkers can be checked.
@@ -118,6 +122,9 @@ pub enum StartError {
     /// The list of members cannot be read.
     #[error("list of members: {0}")]
     Registry(WireError),
+    /// The state or the log is of a feature level that this member does not carry out.
+    #[error(transparent)]
+    Level(#[from] LogLevelError),
 }
 
 /// A whole member without I/O. See ARCHITECTURE.md for the life of a request.
@@ -144,6 +151,8 @@ pub struct Replica {
     pub(crate) proposals: Queue,
     pub(crate) snapshots: Snapshots,
     pub(crate) digests: Digests,
+    pub(crate) room: Room,
+    pub(crate) levels: KnownLevels,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
     pub(crate) peers: BTreeMap<MemberId, u64>,
@@ -168,6 +177,7 @@ impl Replica {
     /// # Errors
     /// When the disk does not hold a member that can go on; see [`StartError`].
     pub fn start(cfg: ReplicaConfig, boot: Boot, now: Now) -> Result<Self, StartError> {
+        check_boot(&boot, cfg.levels)?;
         boot.check()?;
         let founding = find_founding(&boot)?;
         let registry = find_registry(&boot, &founding)?;
@@ -213,6 +223,8 @@ impl Replica {
             proposals: Queue::default(),
             snapshots: Snapshots::default(),
             digests: Digests::default(),
+            room: Room::default(),
+            levels: KnownLevels::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             peers: BTreeMap::new(),
@@ -269,6 +281,7 @@ impl Replica {
         self.paxos.tick(now.mono);
         self.take_core_outputs();
         self.close_cut_off();
+        self.spare_full_disk();
         self.expire_sessions();
         self.sweep_containers();
         if self.outgoing.stalled(now.mono, Millis(2 * self.cfg.election.0)) {
@@ -280,9 +293,10 @@ impl Replica {
         }
     }
 
-    /// Both connections to the peer stand; `boot` is the nonce of its process. Frames of an older
-    /// connection never arrive after this.
-    pub fn peer_up(&mut self, peer: MemberId, boot: u64) {
+    /// Both connections to the peer stand; `boot` is the nonce of its process, which can carry out these levels. Frames
+    /// of an older connection never arrive after this.
+    pub fn peer_up(&mut self, peer: MemberId, boot: u64, levels: Levels) {
+        self.levels.hear(peer, levels);
         self.snapshots.connected(peer);
         if self.peers.insert(peer, boot) != Some(boot) {
             self.incoming.restarted(peer);
@@ -306,6 +320,7 @@ impl Replica {
     /// When it cannot be read: the driver closes the connection.
     pub fn peer_frame(&mut self, peer: MemberId, frame: Bytes) -> Result<(), crate::PeerError> {
         match PeerMsg::decode(frame)? {
+            PeerMsg::Paxos(message) if self.passes_by(&message) => {}
             PeerMsg::Paxos(message) => self.paxos.recv(peer, message),
             PeerMsg::Forward { ballot, stream, seq, count, commands } => {
                 self.take_forwarded(peer, ballot, (stream, seq), &commands, count)?;
@@ -329,6 +344,7 @@ impl Replica {
             PeerMsg::Digest { slot, version, digest } => self.take_digest(peer, slot, version, digest),
             PeerMsg::Diverged { slot } => self.take_diverged(peer, slot),
             PeerMsg::NeedState { applied } => self.take_need(peer, applied),
+            PeerMsg::Full => self.take_full(peer),
         }
         self.take_core_outputs();
         Ok(())
@@ -373,12 +389,13 @@ impl Replica {
         self.send_snapshots();
         self.send_reads();
         self.send_commands();
+        self.raise_level();
         self.propose();
         self.take_core_outputs();
         if let Some((io, ops)) = self.group.next() {
             self.outputs.push_back(Output::Log { io, ops });
         }
-        if let Some(op) = self.group.wanted_spare() {
+        if let Some(op) = self.group.wanted_spare(self.now.mono) {
             self.outputs.push_back(Output::Spare { op });
         }
         self.persist_if_due();
@@ -508,7 +525,7 @@ impl Replica {
     }
 
     fn propose(&mut self) {
-        while self.leads() && !self.proposals.is_empty() && self.paxos.can_propose() {
+        while self.leads() && !self.is_full() && !self.proposals.is_empty() && self.paxos.can_propose() {
             let payload = self.proposals.take_batch(self.now.wall_ms, BATCH_BYTES);
             self.paxos.propose(EntryKind::Commands, payload).expect("the core said that it takes a proposal");
         }

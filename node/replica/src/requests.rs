@@ -87,7 +87,7 @@ impl Replica {
             Ok(Request::Check(_) | Request::DeleteContainer(_) | Request::Reconfig(_) | Request::Sasl(_)) => {
                 self.refuse(conn, xid, place);
             }
-            Ok(request) => match Op::from_request(&request) {
+            Ok(request) => match Op::from_request(&request, self.level()) {
                 Some(op) => self.write(conn, header, op, place),
                 None if place == Place::Front => self.read(conn, xid, &request),
                 None => self.read_in_turn(conn, xid, &request, frame),

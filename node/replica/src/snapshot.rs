@@ -301,7 +301,11 @@ impl Replica {
         if next == parts
             && let Some(Incoming { rows, .. }) = self.snapshots.incoming.take()
         {
-            self.snapshots.install = Some(Install::new(upto, complete.then_some(ballot), rows)?);
+            let install = Install::new(upto, complete.then_some(ballot), rows)?;
+            if !self.can_take(install.state.level()) {
+                return Ok(());
+            }
+            self.snapshots.install = Some(install);
         }
         self.send(from, &PeerMsg::SnapshotAck { upto, next });
         Ok(())

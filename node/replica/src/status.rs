@@ -5,7 +5,8 @@
 
 use crate::replica::{Leadership, Replica};
 use pharos_paxos::{Ballot, MemberId, Slot};
-use pharos_znode::Zxid;
+use pharos_znode::{Level, Levels, Zxid};
+use std::collections::BTreeMap;
 
 /// The part a member plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +67,16 @@ pub struct ReplicaStatus {
     pub log_segments: usize,
     /// The state's last zxid.
     pub zxid: Zxid,
+    /// The feature level in force.
+    pub level: Level,
+    /// The levels that it can carry out.
+    pub levels: Levels,
+    /// What the others said last that they can, since this member's start.
+    pub peer_levels: BTreeMap<MemberId, Levels>,
     /// May it answer clients?
     pub serving: bool,
+    /// Has its disk no room? Then it acknowledges no writes.
+    pub full: bool,
     /// States that were taken over from a leader, because the log did not reach far enough.
     pub installed: u64,
     /// Those among them that were taken since this member's own was not that of the others.
@@ -119,7 +128,11 @@ impl Replica {
             log_bytes: self.group.wal().bytes(),
             log_segments: self.group.wal().segments(),
             zxid: self.state.zxid(),
+            level: self.level(),
+            levels: self.levels(),
+            peer_levels: self.levels.told().clone(),
             serving: self.serves(self.min_timeout_ms()),
+            full: self.is_full(),
             sessions: self.state.sessions().len(),
             connections: self.clients.len(),
             watches: self.watches.len(),

@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use crate::violation::Violation;
 use pharos_jute::{AclRef, MultiOp, Request, Response, SetData, xid};
 use pharos_jute::{
-    ConnectRequest, ConnectResponse, Create, OpCode, PathVersion, PathWatch, Reader, ReplyHeader,
+    ConnectRequest, ConnectResponse, Create, CreateTtl, OpCode, PathVersion, PathWatch, Reader, ReplyHeader,
 };
 use std::collections::VecDeque;
 
@@ -123,8 +123,8 @@ impl Client {
         out
     }
 
-    /// A request by chance.
-    pub(crate) fn ask(&mut self, rng: &mut Rng, floor: i64) -> Vec<u8> {
+    /// A request by chance; with more, some create nodes with a time to live.
+    pub(crate) fn ask(&mut self, rng: &mut Rng, floor: i64, more: bool) -> Vec<u8> {
         let path = format!("/{}", rng.below(ROOMS));
         let deep = format!("{path}/{}", rng.below(3));
         let path = if rng.per_mille(400) { deep } else { path };
@@ -139,6 +139,10 @@ impl Client {
         let set = SetData { path: Some(&path), data: Some(&value), version: -1 };
         let choice = if self.reader { rng.between(13, 19) } else { rng.below(20) };
         let request = match choice {
+            0..4 if more && value[0].is_multiple_of(4) => {
+                let ttl_ms = 1 + 8 * i64::from(value[1]);
+                Request::CreateTtl(CreateTtl { create: create(5), ttl_ms })
+            }
             0..4 => Request::Create(create(0)),
             4 => Request::Create2(create(1)),
             5 => Request::Create(create(3)),

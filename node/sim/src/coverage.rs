@@ -135,6 +135,26 @@ coverage! {
     seals_voided,
     /// Leaders that stopped with a seal of which it was not known whether it is chosen.
     leaders_crashed_with_seal,
+    /// Starts of a version that knows of the first feature level alone.
+    early_starts,
+    /// Versions that were installed over an earlier one.
+    upgrades,
+    /// And over a later one.
+    downgrades,
+    /// Levels that a leader raised.
+    levels_raised,
+    /// Links that did not come about since one side cannot carry out what the other holds.
+    links_refused_by_level,
+    /// Machines that were not registered, for the same reason.
+    joiners_refused,
+    /// Members that went back to an earlier version and found that they cannot.
+    members_beyond,
+    /// Nodes with a time to live.
+    ttl_nodes,
+    /// Those that were refused, since the level was not raised yet.
+    ttl_nodes_refused,
+    /// Nodes whose time to live was over, and that were deleted.
+    nodes_swept,
     /// Crashes within a group on a disk that writes sector by sector, of which some got there.
     torn_between_sectors,
     /// The same on a disk that writes blocks of 4 KiB.

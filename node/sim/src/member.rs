@@ -10,9 +10,9 @@ use pharos_log::mem::{Crash, MemDisk, Rot};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    BadStore, Boot, Damage, Fate, Found, Founding, GenerationError, Holdings, NewGeneration, Now, OWN_PREFIX,
-    PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, Snapshot, StartError, Stored, inspect,
-    is_damaged,
+    BadStore, Boot, Damage, Fate, Found, Founding, GenerationError, Holdings, Level, Levels, NewGeneration,
+    Now, OWN_PREFIX, PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, Snapshot, StartError, Stored,
+    inspect, is_damaged,
 };
 use pharos_znode::State;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,6 +39,10 @@ pub(crate) struct Member {
     pub(crate) wall_off_ms: i64,
     /// Its first volume is gone.
     pub(crate) lost: bool,
+    /// What the version that is installed can carry out.
+    pub(crate) levels: Levels,
+    /// A version that can do all has run here, and may have said so.
+    pub(crate) promised_newest: bool,
     /// What its volume holds may not be what was written.
     pub(crate) damage: Option<Harm>,
     /// What its disk does not do until then.
@@ -127,6 +131,8 @@ impl Roster {
 pub(crate) enum Started {
     /// The disk has never been a member: no process takes part.
     Blank,
+    /// The disk holds what the version cannot carry out.
+    Beyond,
     /// The volume is damaged: it is as good as an empty one.
     GaveUp,
     /// The volume is damaged, and the member may be one without which there is no majority: it waits for a person.
@@ -254,6 +260,8 @@ impl Member {
             paused_until: 0,
             wall_off_ms: 0,
             lost: false,
+            levels: Levels::KNOWN,
+            promised_newest: false,
             damage: None,
             trouble: Trouble::default(),
             whole_blocks: false,
@@ -264,6 +272,11 @@ impl Member {
 
     pub(crate) fn replica(&self) -> Option<&Replica> {
         self.process.as_ref().map(|process| &process.replica)
+    }
+
+    /// From its next start on it can do up to this level.
+    pub(crate) fn install(&mut self, max: Level) {
+        self.levels = Levels::KNOWN.up_to(max);
     }
 
     /// Its disk is of that kind.
@@ -306,10 +319,14 @@ impl Member {
         if harm == Harm::NoRow {
             return self.rows.remove(key).is_some();
         }
-        let Some(value) = self.rows.get_mut(key).filter(|value| value.len() > 1) else { return false };
+        // The first row, whose key is its table alone, ends with the feature level.
+        let level = if key.len() == 1 { 4 } else { 0 };
+        let Some(value) = self.rows.get_mut(key).filter(|value| value.len() > 1 + level) else {
+            return false;
+        };
         let mut bytes = value.to_vec();
-        // The version stays what it is: a later one is refused by name.
-        let at = 1 + rng.below(bytes.len() as u64 - 1) as usize;
+        // Version and level stay what they are: a later one is refused by name.
+        let at = 1 + rng.below((bytes.len() - 1 - level) as u64) as usize;
         bytes[at] ^= 1 << rng.below(8);
         *value = bytes.into();
         true
@@ -345,6 +362,7 @@ impl Member {
             container_sweep: Millis(1000),
             log_tail_bytes: pace.log_tail_bytes,
             chunk_bytes: pace.chunk_bytes,
+            levels: self.levels,
             output_bytes: pace.output_bytes,
             plant,
         };
@@ -352,8 +370,10 @@ impl Member {
         let log_end = boot_from.log.entries.last().map_or(boot_from.log.trimmed, |entry| entry.slot);
         let replica = match Replica::start(config, boot_from, now) {
             Err(StartError::NotFounded) if self.lost => return Ok((Started::Blank, mended)),
+            Err(StartError::Level(_)) => return Ok((Started::Beyond, mended)),
             started => started.map_err(|e| e.to_string())?,
         };
+        self.promised_newest |= self.levels.max == Level::NEWEST;
         self.seen = Seen::from(self.flushed);
         let roster = match &self.permit {
             Some(permit) if !founded => {

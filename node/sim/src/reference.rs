@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use pharos_jute::ReplyHeader;
 use pharos_paxos::{ConfigNo, Entry, EntryKind, MemberId, Membership, Slot};
 use pharos_replica::{Change, Founding, NewGeneration, Replica, config_command};
-use pharos_znode::{Applied, Batch, Command, Op, SessionEvent, SessionId, State};
+use pharos_znode::{Applied, Batch, Command, ErrorCode, Op, SessionEvent, SessionId, State};
 use std::collections::BTreeMap;
 
 /// Who gave a command to the log: member, boot nonce, request key.
@@ -32,6 +32,8 @@ pub(crate) struct Reference {
     /// Sessions that the leader ended, newest last; the world looks at them and clears the list.
     pub(crate) expired: Vec<SessionId>,
     pub(crate) epochs: u64,
+    /// Of what the levels brought.
+    pub(crate) told: Told,
     /// The list of members after each slot that changed it.
     rolls: Vec<(Slot, Roll)>,
     /// Seals that were chosen; the world looks at them and clears the list.
@@ -44,6 +46,15 @@ pub(crate) struct Sealed {
     pub(crate) seal: Entry,
     pub(crate) old: Membership,
     pub(crate) new: Membership,
+}
+
+/// What was carried out that not every level has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) levels_raised: u64,
+    pub(crate) ttl_nodes: u64,
+    pub(crate) ttl_nodes_refused: u64,
+    pub(crate) nodes_swept: u64,
 }
 
 /// What of a member the reference has compared.
@@ -70,6 +81,7 @@ impl Reference {
             nodes: BTreeMap::new(),
             expired: Vec::new(),
             epochs: 0,
+            told: Told::default(),
             rolls: vec![(Slot::ZERO, Roll::founding(founding))],
             sealed: Vec::new(),
         }
@@ -214,8 +226,10 @@ impl Reference {
 
     fn carry_out(&mut self, command: &Command, time_ms: i64) -> Result<(), Violation> {
         let mut out = Applied::new();
-        let before = self.state.zxid();
+        let (before, level) = (self.state.zxid(), self.state.level());
         self.state.apply(command, time_ms, &mut out);
+        self.told.levels_raised += u64::from(self.state.level() > level);
+        self.tell(command, &out);
         if self.state.zxid() < before {
             return Err(Violation::new("zxid: the state's zxid went back"));
         }
@@ -247,6 +261,20 @@ impl Reference {
             return Err(Violation::new(format!("a command was carried out twice: {key:?}")));
         }
         Ok(())
+    }
+}
+
+impl Reference {
+    fn tell(&mut self, command: &Command, out: &Applied) {
+        let done = u64::from(out.result.is_ok());
+        match &command.op {
+            Op::Create { mode, .. } if mode.is_ttl() => {
+                self.told.ttl_nodes += done;
+                self.told.ttl_nodes_refused += u64::from(out.result == Err(ErrorCode::UNIMPLEMENTED));
+            }
+            Op::DeleteContainer { .. } => self.told.nodes_swept += done,
+            _ => {}
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod faults;
 mod links;
 mod machines;
 mod operator;
+mod versions;
 
 use crate::client::Client;
 use crate::coverage::Coverage;
@@ -25,9 +26,10 @@ use bytes::Bytes;
 use disks::Disks;
 use operator::Operator;
 use pharos_paxos::{ConfigNo, MemberId, Millis, Slot};
-use pharos_replica::{ConnId, Founding, Now, Plant};
+use pharos_replica::{ConnId, Founding, Level, Now, Plant};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use versions::Versions;
 
 type Result<T> = std::result::Result<T, Violation>;
 
@@ -120,6 +122,11 @@ enum Event {
         member: usize,
     },
     Heal,
+    /// Another version runs there from now on, which can do up to this level.
+    Install {
+        member: usize,
+        level: Level,
+    },
     /// All volumes but one are lost.
     Disaster {
         seed: u64,
@@ -154,6 +161,7 @@ struct World {
     places: BTreeMap<MemberId, usize>,
     /// None where the founders are the members for ever.
     operator: Option<Operator>,
+    versions: Versions,
     /// None where disks do as they are told.
     disks: Option<Disks>,
     net: Net,
@@ -192,6 +200,7 @@ pub struct Outcome {
 /// The first promise that was broken.
 pub fn run(seed: u64, bounds: Bounds) -> Result<Outcome> {
     let mut world = World::new(seed, bounds);
+    world.plan_versions();
     world.begin();
     world.plan_disaster(seed);
     while world.coverage.events < bounds.events || world.coverage.acknowledged < bounds.acknowledged {
@@ -203,6 +212,11 @@ pub fn run(seed: u64, bounds: Bounds) -> Result<Outcome> {
     world.calm()?;
     let c = &mut world.coverage;
     c.unknown = world.clients.iter().map(|c| c.unknown).sum();
+    let told = &world.reference.told;
+    c.levels_raised = told.levels_raised;
+    c.ttl_nodes = told.ttl_nodes;
+    c.ttl_nodes_refused = told.ttl_nodes_refused;
+    c.nodes_swept = told.nodes_swept;
     c.seals_voided = c.seals_proposed - c.voters_switched;
     Ok(Outcome { coverage: world.coverage, trace: world.hash })
 }
@@ -245,6 +259,7 @@ impl World {
             places: members.iter().enumerate().map(|(at, m)| (m.id, at)).collect(),
             members,
             operator: Operator::of(seed),
+            versions: Versions::of(seed, bounds.plant),
             disks,
             net,
             pace,
@@ -336,6 +351,10 @@ impl World {
             }
             Event::Heal => {
                 self.heal();
+                Ok(())
+            }
+            Event::Install { member, level } => {
+                self.install(member, level);
                 Ok(())
             }
             Event::Disaster { seed } => self.disaster(seed),

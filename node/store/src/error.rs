@@ -34,6 +34,12 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// It was closed to be opened again, which did not succeed yet.
+    #[error("store {dir} is not open again after the disk was full")]
+    Closed {
+        /// The store's directory.
+        dir: PathBuf,
+    },
     /// RocksDB refuses.
     #[error("cannot {what} store {dir}")]
     Rocks {
@@ -62,7 +68,7 @@ impl StoreError {
     #[must_use]
     pub fn is_users_fault(&self) -> bool {
         match self {
-            Self::InUse { .. } | Self::UnknownFormat { .. } | Self::Io { .. } => true,
+            Self::InUse { .. } | Self::UnknownFormat { .. } | Self::Io { .. } | Self::Closed { .. } => true,
             Self::Rocks { source, .. } => source.kind() == rocksdb::ErrorKind::IOError,
             Self::NotAStore { .. } => false,
         }
@@ -77,9 +83,11 @@ impl StoreError {
                 let lost_file = message.contains("No such file") && message.contains(".sst");
                 source.kind() == rocksdb::ErrorKind::Corruption || lost_file
             }
-            Self::InUse { .. } | Self::UnknownFormat { .. } | Self::NotAStore { .. } | Self::Io { .. } => {
-                false
-            }
+            Self::InUse { .. }
+            | Self::UnknownFormat { .. }
+            | Self::NotAStore { .. }
+            | Self::Closed { .. }
+            | Self::Io { .. } => false,
         }
     }
 
@@ -89,6 +97,7 @@ impl StoreError {
         match self {
             Self::Rocks { source, .. } => source.as_ref().contains("No space left"),
             Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Closed { .. } => true,
             Self::InUse { .. } | Self::UnknownFormat { .. } | Self::NotAStore { .. } => false,
         }
     }

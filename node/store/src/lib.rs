@@ -46,9 +46,12 @@ pub trait Store: Send {
     /// Writes rows in the place of all there are, in one batch, not durably; as [`Store::write`] otherwise.
     fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError>;
 
-    /// Makes what was written durable, and says up to which applied index. After an error it may be tried
-    /// again: rows stay in memory, and [`StoreError::is_disk_full`] tells when waiting helps.
+    /// Makes what was written durable, and says up to which applied index. After an error of which
+    /// [`StoreError::is_disk_full`] says that waiting helps, [`Store::reopen`] comes before the next try.
     fn flush(&mut self) -> Result<u64, StoreError>;
+
+    /// Begins again from what is durable; what was written and not flushed is gone. Until it succeeds nothing else does.
+    fn reopen(&mut self) -> Result<(), StoreError>;
 
     /// The applied index of the last batch written.
     fn applied(&self) -> u64;

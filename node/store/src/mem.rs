@@ -99,6 +99,11 @@ impl Store for MemStore {
         Ok(self.flushed)
     }
 
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.crash();
+        Ok(())
+    }
+
     fn applied(&self) -> u64 {
         self.applied
     }

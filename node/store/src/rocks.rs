@@ -3,6 +3,9 @@
 //! Its write-ahead log is off. Rows live in the default column family; the version row and the applied index
 //! in a second one, and both are flushed atomically, so that the applied index on disk always fits the rows.
 //! RocksDB may flush by itself when its buffer is full: then more is durable than [`Store::flushed`] says.
+//!
+//! After a full disk RocksDB goes on to say "no space", whatever room there is (its `Resume` has no binding): it is
+//! closed and opened again.
 
 use crate::error::StoreError;
 use crate::{FORMAT, Store, WriteBatch};
@@ -30,7 +33,9 @@ pub struct Options {
 /// See the module.
 pub struct RocksStore {
     dir: PathBuf,
-    db: DB,
+    options: Options,
+    /// None while it is opened again.
+    db: Option<DB>,
     no_log: WriteOptions,
     applied: u64,
     flushed: u64,
@@ -39,23 +44,11 @@ pub struct RocksStore {
 impl RocksStore {
     /// Opens the store in the directory, or makes one there.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
-        check_families(dir)?;
-        let base = base_options(dir)?;
-        let rows = ColumnFamilyDescriptor::new(ROWS, family_options(options));
-        let meta = ColumnFamilyDescriptor::new(META, family_options(options));
-        let db = DB::open_cf_descriptors(&base, dir, [rows, meta]).map_err(|source| {
-            if is_locked(source.as_ref()) {
-                StoreError::InUse { dir: dir.to_owned() }
-            } else {
-                StoreError::Rocks { what: "open", dir: dir.to_owned(), source }
-            }
-        })?;
         let mut no_log = WriteOptions::default();
         no_log.disable_wal(true);
-        let mut store = Self { dir: dir.to_owned(), db, no_log, applied: 0, flushed: 0 };
-        store.check_version()?;
-        store.flushed = store.read_applied()?;
-        store.applied = store.flushed;
+        let mut store =
+            Self { dir: dir.to_owned(), options: *options, db: None, no_log, applied: 0, flushed: 0 };
+        store.reopen()?;
         Ok(store)
     }
 
@@ -64,11 +57,12 @@ impl RocksStore {
         if let Some(version) = self.meta_row(VERSION)? {
             return check_version_row(&self.dir, &version);
         }
-        if self.meta_row(APPLIED)?.is_some() || self.db.iterator(IteratorMode::Start).next().is_some() {
+        let db = self.db()?;
+        if self.meta_row(APPLIED)?.is_some() || db.iterator(IteratorMode::Start).next().is_some() {
             return Err(StoreError::not_ours(&self.dir, "it has rows but no version"));
         }
         let row = [FORMAT.to_le_bytes(), FORMAT.to_le_bytes()].concat();
-        let written = self.db.put_cf_opt(self.meta(), VERSION, row, &self.no_log);
+        let written = db.put_cf_opt(meta(db), VERSION, row, &self.no_log);
         written.map_err(StoreError::rocks("write the version of", &self.dir))?;
         self.flush_families()
     }
@@ -86,27 +80,45 @@ impl RocksStore {
     }
 
     fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.db.get_cf(self.meta(), key).map_err(StoreError::rocks("read", &self.dir))
+        let db = self.db()?;
+        db.get_cf(meta(db), key).map_err(StoreError::rocks("read", &self.dir))
     }
 
     fn flush_families(&self) -> Result<(), StoreError> {
-        let families = [self.rows(), self.meta()];
-        let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
+        let db = self.db()?;
+        let flushed = db.flush_cfs_opt(&[rows(db), meta(db)], &FlushOptions::default());
         flushed.map_err(StoreError::rocks("flush", &self.dir))
     }
 
     fn last_key(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let last = self.db.iterator(IteratorMode::End).next().transpose();
+        let last = self.db()?.iterator(IteratorMode::End).next().transpose();
         Ok(last.map_err(StoreError::rocks("read", &self.dir))?.map(|(key, _)| key.into_vec()))
     }
 
-    fn rows(&self) -> &ColumnFamily {
-        self.db.cf_handle(ROWS).expect("the family was opened")
+    fn db(&self) -> Result<&DB, StoreError> {
+        self.db.as_ref().ok_or_else(|| StoreError::Closed { dir: self.dir.clone() })
     }
+}
 
-    fn meta(&self) -> &ColumnFamily {
-        self.db.cf_handle(META).expect("the family was opened")
-    }
+fn rows(db: &DB) -> &ColumnFamily {
+    db.cf_handle(ROWS).expect("the family was opened")
+}
+
+fn meta(db: &DB) -> &ColumnFamily {
+    db.cf_handle(META).expect("the family was opened")
+}
+
+fn open_db(dir: &Path, options: &Options) -> Result<DB, StoreError> {
+    check_families(dir)?;
+    let base = base_options(dir)?;
+    let families = [ROWS, META].map(|name| ColumnFamilyDescriptor::new(name, family_options(options)));
+    DB::open_cf_descriptors(&base, dir, families).map_err(|source| {
+        if is_locked(source.as_ref()) {
+            StoreError::InUse { dir: dir.to_owned() }
+        } else {
+            StoreError::Rocks { what: "open", dir: dir.to_owned(), source }
+        }
+    })
 }
 
 impl Store for RocksStore {
@@ -114,7 +126,7 @@ impl Store for RocksStore {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_readahead_size(4 << 20);
-        let mut rows = self.db.raw_iterator_opt(options);
+        let mut rows = self.db()?.raw_iterator_opt(options);
         rows.seek_to_first();
         while let Some((key, value)) = rows.item() {
             row(key, value);
@@ -124,12 +136,13 @@ impl Store for RocksStore {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.db.get(key).map_err(StoreError::rocks("read", &self.dir))?;
+        let value = self.db()?.get(key).map_err(StoreError::rocks("read", &self.dir))?;
         Ok(value.map(Bytes::from))
     }
 
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
         assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
+        let db = self.db()?;
         let mut rows = rocksdb::WriteBatch::default();
         for key in &batch.deletes {
             rows.delete(key);
@@ -137,14 +150,15 @@ impl Store for RocksStore {
         for (key, value) in &batch.puts {
             rows.put(key, value);
         }
-        rows.put_cf(self.meta(), APPLIED, applied.to_le_bytes());
-        self.db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
+        rows.put_cf(meta(db), APPLIED, applied.to_le_bytes());
+        db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
         self.applied = applied;
         Ok(())
     }
 
     fn replace(&mut self, new: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
         assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
+        let db = self.db()?;
         let mut rows = rocksdb::WriteBatch::default();
         let last = self.last_key()?;
         if let Some(last) = last {
@@ -155,8 +169,8 @@ impl Store for RocksStore {
         for (key, value) in &new {
             rows.put(key, value);
         }
-        rows.put_cf(self.meta(), APPLIED, applied.to_le_bytes());
-        self.db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
+        rows.put_cf(meta(db), APPLIED, applied.to_le_bytes());
+        db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
         self.applied = applied;
         Ok(())
     }
@@ -165,6 +179,16 @@ impl Store for RocksStore {
         self.flush_families()?;
         self.flushed = self.applied;
         Ok(self.flushed)
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        // It holds its lock until it is closed.
+        self.db = None;
+        self.db = Some(open_db(&self.dir, &self.options)?);
+        self.check_version()?;
+        self.flushed = self.read_applied()?;
+        self.applied = self.flushed;
+        Ok(())
     }
 
     fn applied(&self) -> u64 {
@@ -176,16 +200,17 @@ impl Store for RocksStore {
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
-        let checkpoint = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        let checkpoint = Checkpoint::new(self.db()?).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
         checkpoint.map_err(StoreError::rocks("make a checkpoint of", &self.dir))
     }
 
     fn approximate_bytes(&self) -> Result<u64, StoreError> {
-        let families = [self.rows(), self.meta()];
+        let db = self.db()?;
+        let families = [rows(db), meta(db)];
         let names = [properties::LIVE_SST_FILES_SIZE, properties::CUR_SIZE_ALL_MEM_TABLES];
         let pairs = families.into_iter().flat_map(|family| names.map(|name| (family, name)));
-        let sizes = pairs
-            .map(|(family, name)| self.db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
+        let sizes =
+            pairs.map(|(family, name)| db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
         sizes.sum::<Result<u64, _>>().map_err(StoreError::rocks("measure", &self.dir))
     }
 }

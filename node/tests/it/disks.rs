@@ -75,8 +75,8 @@ fn a_full_disk_is_refused_by_name_and_nothing_is_to_be_repaired_once_there_is_ro
         node";
     if let Some(ended) = with_mounts(dir.path(), script) {
         let log = "cannot write the log in disk/data/ensembles/local: cannot create 0000000001.wal of 33554432 bytes: No space left on device";
-        let store = "cannot open store disk/data/ensembles/local/state: IO error: No space left on device";
-        return codes(&ended, "2\n0\n2\n0\n", &[log, store]);
+        let member = "the disk of Ensemble local is full: make room";
+        return codes(&ended, "2\n0\n2\n0\n", &[log, member]);
     }
     let volume = dir.path().join("disk/data/ensembles/local");
     fs::create_dir_all(&volume).unwrap();

@@ -1,16 +1,19 @@
 //! The form of commands in the log: one batch is the payload of one slot.
 //!
-//! The first byte is the version. Integers are big-endian, strings and lists have their length before them, as in jute.
+//! The first byte is the version: 2 if the batch raises the feature level, which versions that know of no levels must
+//! refuse by name, and else 1, which they read. Integers are big-endian, strings and lists have their length before them, as in jute.
 
 use bytes::{BufMut, Bytes};
 use pharos_jute::{
     Acl, CreateMode, DecodeError, ErrorCode, Id, Reader, put_bool, put_buffer, put_string, put_vector_len,
 };
 
-use crate::{BatchError, Command, Op, SessionId, Settings, Zxid};
+use crate::{BatchError, Command, Level, Op, SessionId, Settings, Zxid};
 
-/// The version this crate writes.
-pub(crate) const VERSION: u8 = 1;
+/// The version of batches that do not raise the level.
+const VERSION: u8 = 1;
+/// The version of those that do: the newest that this crate reads.
+pub(crate) const RAISES: u8 = 2;
 
 type Result<T> = std::result::Result<T, BatchError>;
 
@@ -26,15 +29,15 @@ pub struct Batch {
 impl Batch {
     /// Appends the payload.
     pub fn encode(&self, out: &mut impl BufMut) {
-        Self::put_header(self.time_ms, self.commands.len(), out);
+        let raises = self.raises_to().is_some();
+        put_header(if raises { RAISES } else { VERSION }, self.time_ms, self.commands.len(), out);
         self.commands.iter().for_each(|command| encode_command(command, out));
     }
 
-    /// Appends what stands before `count` commands, for a leader that has the commands encoded already.
+    /// Appends what stands before `count` commands that do not raise the level, for a leader that has the commands
+    /// encoded already.
     pub fn put_header(time_ms: i64, count: usize, out: &mut impl BufMut) {
-        out.put_u8(VERSION);
-        out.put_i64(time_ms);
-        put_vector_len(out, count);
+        put_header(VERSION, time_ms, count, out);
     }
 
     /// Reads a payload. Node data share its memory.
@@ -45,6 +48,26 @@ impl Batch {
         d.end()?;
         Ok(Self { time_ms, commands })
     }
+
+    /// The level that the state has after the batch, if it raises it.
+    pub fn raises_to(&self) -> Option<Level> {
+        let level = |command: &Command| if let Op::SetLevel(level) = command.op { Some(level) } else { None };
+        self.commands.iter().filter_map(level).max()
+    }
+
+    /// The level to which a payload raises the state; of most its first byte says that they do not.
+    pub fn level_in(payload: &Bytes) -> Result<Option<Level>> {
+        match payload.first() {
+            Some(&VERSION) => Ok(None),
+            _ => Self::decode(payload).map(|batch| batch.raises_to()),
+        }
+    }
+}
+
+fn put_header(version: u8, time_ms: i64, count: usize, out: &mut impl BufMut) {
+    out.put_u8(version);
+    out.put_i64(time_ms);
+    put_vector_len(out, count);
 }
 
 impl Command {
@@ -69,6 +92,7 @@ mod kind {
     pub(super) const SET_CONFIG: u8 = 12;
     pub(super) const CONFIGURE: u8 = 13;
     pub(super) const NOP: u8 = 14;
+    pub(super) const SET_LEVEL: u8 = 15;
 }
 
 fn encode_command(command: &Command, out: &mut impl BufMut) {
@@ -135,6 +159,7 @@ fn encode_op(op: &Op, out: &mut impl BufMut) {
             put_bool(out, *sasl);
             put_bool(out, *x509);
         }
+        Op::SetLevel(Level(level)) => put_number(kind::SET_LEVEL, i32::from(*level), out),
         Op::Nop { error } => put_number(kind::NOP, error.0, out),
     }
 }
@@ -168,6 +193,7 @@ fn encode_id(id: &Id, out: &mut impl BufMut) {
 }
 
 struct Decoder<'a> {
+    version: u8,
     payload: &'a Bytes,
     r: Reader<'a>,
 }
@@ -177,7 +203,9 @@ impl<'a> Decoder<'a> {
     fn new(payload: &'a Bytes) -> Result<Self> {
         match payload.split_first() {
             None => Err(BatchError::Empty),
-            Some((&VERSION, rest)) => Ok(Self { payload, r: Reader::new(rest) }),
+            Some((&version @ (VERSION | RAISES), rest)) => {
+                Ok(Self { version, payload, r: Reader::new(rest) })
+            }
             Some((&other, _)) => Err(BatchError::Version(other)),
         }
     }
@@ -246,9 +274,16 @@ impl<'a> Decoder<'a> {
             kind::CONFIGURE => {
                 Op::Configure(Settings { sasl: self.r.bool("sasl")?, x509: self.r.bool("x509")? })
             }
+            kind::SET_LEVEL if self.version == RAISES => Op::SetLevel(self.level()?),
             kind::NOP => Op::Nop { error: ErrorCode(self.r.i32("error")?) },
             other => return Err(BatchError::Kind(other)),
         })
+    }
+
+    fn level(&mut self) -> Result<Level> {
+        let value = self.r.i32("level")?;
+        let level = u16::try_from(value).map_err(|_| DecodeError::Value { field: "level", value })?;
+        Ok(Level(level))
     }
 
     fn mode(&mut self) -> Result<CreateMode> {

@@ -5,7 +5,8 @@ use pharos_jute::{
     Acl, AclRef, Create, CreateMode, CreateTtl, ErrorCode, Id, MultiOp, OpCode, Request, SetAcl,
 };
 
-use crate::{SessionId, Zxid};
+use crate::node::MAX_TTL;
+use crate::{Level, SessionId, Zxid};
 
 /// One command with everything that decides its result, so that members need nothing else to agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +83,8 @@ pub enum Op {
         /// The version it must have, -1 for any.
         version: i32,
     },
-    /// Deletes an empty container; the leader's sweeper only. Succeeds only when it is a container, empty, and once had
-    /// a child.
+    /// Deletes an empty node; the leader's sweeper only. Succeeds only when it is a container that once had a child, or
+    /// its time to live is over by the log's time.
     DeleteContainer {
         /// The node.
         path: String,
@@ -141,6 +142,8 @@ pub enum Op {
     },
     /// Changes the settings.
     Configure(Settings),
+    /// From here on commands are carried out by the rules of this level; does nothing if they are already.
+    SetLevel(Level),
     /// Fails with this error: requests that are known to be malformed before they are logged, but take a zxid in
     /// ZooKeeper too. With [`ErrorCode::OK`] it succeeds and does nothing.
     Nop {
@@ -151,13 +154,13 @@ pub enum Op {
 
 impl Op {
     /// The command for a client's request, or `None` if the request is not a write. Malformed writes become
-    /// [`Op::Nop`], so that they are answered in their order.
-    pub fn from_request(request: &Request<'_>) -> Option<Self> {
+    /// [`Op::Nop`] with their error, so that they are answered in their order; which it is may depend on the level.
+    pub fn from_request(request: &Request<'_>, level: Level) -> Option<Self> {
         let op = match request {
-            Request::Create(create) => Self::from_create(create, false),
-            Request::Create2(create) => Self::from_create(create, true),
-            Request::CreateContainer(create) => Self::from_container(create),
-            Request::CreateTtl(create) => Self::from_create_ttl(create),
+            Request::Create(create) => Self::from_create(create, false, level),
+            Request::Create2(create) => Self::from_create(create, true, level),
+            Request::CreateContainer(create) => Self::from_container(create, level),
+            Request::CreateTtl(create) => Self::from_create_ttl(create, level),
             Request::Delete(r) => Self::with_path(r.path, ErrorCode::MARSHALLING_ERROR, |path| {
                 Self::Delete { path, version: r.version }
             }),
@@ -168,7 +171,7 @@ impl Op {
             }),
             Request::SetAcl(r) => Self::from_set_acl(r),
             Request::Check(_) | Request::DeleteContainer(_) => Self::Nop { error: ErrorCode::UNIMPLEMENTED },
-            Request::Multi(ops) => Self::from_multi(ops),
+            Request::Multi(ops) => Self::from_multi(ops, level),
             Request::CloseSession => Self::CloseSession,
             _ => return None,
         };
@@ -211,32 +214,34 @@ impl Op {
         })
     }
 
-    fn from_create(create: &Create<'_>, with_stat: bool) -> Self {
+    fn from_create(create: &Create<'_>, with_stat: bool, level: Level) -> Self {
         match CreateMode::from_i32(create.flags) {
-            Some(mode) => Self::create(create, mode, -1, with_stat),
+            Some(mode) => Self::create(create, (mode, -1), with_stat, level),
             None => Self::Nop { error: ErrorCode::BAD_ARGUMENTS },
         }
     }
 
     /// `createContainer` makes a container whatever its flags say, as long as they say something.
-    fn from_container(create: &Create<'_>) -> Self {
+    fn from_container(create: &Create<'_>, level: Level) -> Self {
         match CreateMode::from_i32(create.flags) {
-            Some(mode) if mode.is_ttl() => Self::create(create, mode, -1, true),
-            Some(_) => Self::create(create, CreateMode::Container, -1, true),
+            Some(mode) if mode.is_ttl() => Self::create(create, (mode, -1), true, level),
+            Some(_) => Self::create(create, (CreateMode::Container, -1), true, level),
             None => Self::Nop { error: ErrorCode::BAD_ARGUMENTS },
         }
     }
 
-    fn from_create_ttl(request: &CreateTtl<'_>) -> Self {
+    fn from_create_ttl(request: &CreateTtl<'_>, level: Level) -> Self {
         match CreateMode::from_i32(request.create.flags) {
-            Some(mode) if mode.is_ttl() => Self::create(&request.create, mode, request.ttl_ms, true),
+            Some(mode) if mode.is_ttl() => Self::create(&request.create, (mode, request.ttl_ms), true, level),
             _ => Self::Nop { error: ErrorCode::BAD_ARGUMENTS },
         }
     }
 
-    fn create(create: &Create<'_>, mode: CreateMode, ttl: i64, with_stat: bool) -> Self {
+    fn create(create: &Create<'_>, (mode, ttl): (CreateMode, i64), with_stat: bool, level: Level) -> Self {
+        // A time to live is looked at before the path.
+        let null = check_ttl(mode, ttl, level).err().unwrap_or(ErrorCode::MARSHALLING_ERROR);
         match acl_list(create.acl.as_deref()) {
-            Ok(acl) => Self::with_path(create.path, null_path_error(mode), |path| Self::Create {
+            Ok(acl) => Self::with_path(create.path, null, |path| Self::Create {
                 path,
                 data: create.data.map(Bytes::copy_from_slice),
                 acl,
@@ -249,27 +254,27 @@ impl Op {
     }
 
     /// A multi with an operation that cannot be executed at all fails as a whole, with no results.
-    fn from_multi(ops: &[MultiOp<'_>]) -> Self {
-        match ops.iter().map(Self::from_multi_op).collect() {
+    fn from_multi(ops: &[MultiOp<'_>], level: Level) -> Self {
+        match ops.iter().map(|op| Self::from_multi_op(op, level)).collect() {
             Some(ops) => Self::Multi(ops),
             None => Self::Nop { error: ErrorCode::MARSHALLING_ERROR },
         }
     }
 
-    fn from_multi_op(op: &MultiOp<'_>) -> Option<Self> {
+    fn from_multi_op(op: &MultiOp<'_>, level: Level) -> Option<Self> {
         let op = match op {
-            MultiOp::Create(create) => Self::from_multi_create(create, false)?,
-            MultiOp::Create2(create) => Self::from_multi_create(create, true)?,
+            MultiOp::Create(create) => Self::from_multi_create(create, false, level)?,
+            MultiOp::Create2(create) => Self::from_multi_create(create, true, level)?,
             MultiOp::CreateContainer(create) => {
                 create.acl.as_ref()?;
                 CreateMode::from_i32(create.flags).filter(|mode| !mode.is_ttl())?;
-                Self::from_container(create)
+                Self::from_container(create, level)
             }
             MultiOp::CreateTtl(CreateTtl { create: Create { path: None, .. }, .. }) => return None,
             // ZooKeeper drops the time to live when the flags do not ask for one.
             MultiOp::CreateTtl(request) => match CreateMode::from_i32(request.create.flags) {
-                Some(mode) if mode.is_ttl() => Self::from_create_ttl(request),
-                _ => Self::from_create(&request.create, false),
+                Some(mode) if mode.is_ttl() => Self::from_create_ttl(request, level),
+                _ => Self::from_create(&request.create, false, level),
             },
             MultiOp::Delete(r) => Self::Delete { path: r.path?.to_owned(), version: r.version },
             MultiOp::SetData(r) => Self::SetData {
@@ -286,16 +291,21 @@ impl Op {
     /// In a multi ZooKeeper turns creates with the container flag into that operation, whose result has the Stat, and
     /// refuses the whole multi for flags that mean nothing or ask for a time to live, which a create does not carry, and
     /// for a null list.
-    fn from_multi_create(create: &Create<'_>, with_stat: bool) -> Option<Self> {
+    fn from_multi_create(create: &Create<'_>, with_stat: bool, level: Level) -> Option<Self> {
         create.acl.as_ref()?;
         let mode = CreateMode::from_i32(create.flags).filter(|mode| !mode.is_ttl())?;
-        Some(Self::create(create, mode, -1, with_stat || mode == CreateMode::Container))
+        Some(Self::create(create, (mode, -1), with_stat || mode == CreateMode::Container, level))
     }
 }
 
-/// A time to live is looked at before the path.
-const fn null_path_error(mode: CreateMode) -> ErrorCode {
-    if mode.is_ttl() { ErrorCode::UNIMPLEMENTED } else { ErrorCode::MARSHALLING_ERROR }
+/// Nodes with a time to live need `extendedTypesEnabled` in ZooKeeper, a flag of each server; here the level.
+pub(crate) fn check_ttl(mode: CreateMode, ttl_ms: i64, level: Level) -> Result<(), ErrorCode> {
+    let fits = if mode.is_ttl() { (1..=MAX_TTL).contains(&ttl_ms) } else { ttl_ms < 0 };
+    match fits {
+        _ if mode.is_ttl() && level < Level::TTL => Err(ErrorCode::UNIMPLEMENTED),
+        true => Ok(()),
+        false => Err(ErrorCode::BAD_ARGUMENTS),
+    }
 }
 
 /// A null list is an empty one; both are refused when applied.

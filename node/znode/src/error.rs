@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use pharos_jute::DecodeError;
 
+use crate::Level;
+
 /// Why a log slot's payload was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
@@ -10,7 +12,7 @@ pub enum BatchError {
     #[error("batch is empty")]
     Empty,
     /// The payload was written by a version this one does not know.
-    #[error("batch has version {0}, this member knows up to {known}", known = crate::batch::VERSION)]
+    #[error("batch has version {0}, this member knows up to {known}", known = crate::batch::RAISES)]
     Version(u8),
     /// A command is of a kind this version does not know.
     #[error("command kind {0} is not known")]
@@ -50,6 +52,12 @@ pub enum RowError {
         /// The version known.
         known: u8,
     },
+    /// The state is of a level that this version does not know.
+    #[error(
+        "the state is of feature level {0}, this version knows levels {known}: run a version that knows level {0}",
+        known = crate::Levels::KNOWN
+    )]
+    Level(Level),
     /// A value is malformed.
     #[error("value of row {key:?} of table `{table}`: {source}")]
     Value {

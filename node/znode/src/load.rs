@@ -8,9 +8,9 @@ use pharos_jute::{Acl, DecodeError, Id, Reader};
 
 use crate::acl_table::AclId;
 use crate::node::Meta;
-use crate::rows::{MetaRow, VERSION, table};
+use crate::rows::{MetaRow, VERSION, WITH_LEVEL, table};
 use crate::tree::Tree;
-use crate::{RowError, Session, SessionId, Settings, State, Zxid};
+use crate::{Level, Levels, RowError, Session, SessionId, Settings, State, Zxid};
 
 type Result<T> = std::result::Result<T, RowError>;
 
@@ -31,6 +31,7 @@ impl State {
             zxid: Zxid(0),
             time_ms: 0,
             settings: Settings::default(),
+            level: Level::FIRST,
             session_digest: 0,
             dirty_sessions: BTreeSet::new(),
         }
@@ -64,20 +65,26 @@ impl Loader {
         if key.len() != 1 {
             return Err(RowError::Key(key.clone(), "meta"));
         }
-        self.meta = Some(read(key, "meta", value, |r| {
+        let known = if value.first() == Some(&VERSION) { VERSION } else { WITH_LEVEL };
+        let row = read(key, "meta", (value, known), |r| {
             Ok(MetaRow {
                 zxid: Zxid(r.i64("zxid")?),
                 time_ms: r.i64("time")?,
                 settings: Settings { sasl: flag(r, "sasl")?, x509: flag(r, "x509")? },
                 digest: r.i64("digest")?.cast_unsigned(),
+                level: if known == WITH_LEVEL { level(r)? } else { Level::FIRST },
             })
-        })?);
+        })?;
+        if !Levels::KNOWN.include(row.level) {
+            return Err(RowError::Level(row.level));
+        }
+        self.meta = Some(row);
         Ok(())
     }
 
     fn acl_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
         let id = AclId(u32::from_be_bytes(fixed_key(key, "acl")?));
-        let list = read(key, "acl", value, |r| Ok(r.vector("acl", acl)?.unwrap_or_default()))?;
+        let list = read(key, "acl", (value, VERSION), |r| Ok(r.vector("acl", acl)?.unwrap_or_default()))?;
         // A place far beyond any number of lists can only be damage, and the table would grow to it.
         if id.0 >= 1 << 24 || !self.state.tree.acls.restore(id, list) {
             return Err(RowError::Key(key.clone(), "acl"));
@@ -87,7 +94,7 @@ impl Loader {
 
     fn session_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
         let id = SessionId(i64::from_be_bytes(fixed_key(key, "session")?));
-        let session = read(key, "session", value, |r| {
+        let session = read(key, "session", (value, VERSION), |r| {
             Ok(Session {
                 timeout_ms: r.i32("timeout")?,
                 attach: r.i32("attach")?.cast_unsigned(),
@@ -100,7 +107,7 @@ impl Loader {
 
     fn node_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
         let path = node_path(key, "node")?;
-        let meta = read(key, "node", value, meta)?;
+        let meta = read(key, "node", (value, VERSION), meta)?;
         let missing = |what| RowError::Missing { key: key.clone(), what };
         if !self.state.tree.acls.contains(meta.acl) {
             return Err(missing("its access control list"));
@@ -125,7 +132,7 @@ impl Loader {
             return Err(missing());
         }
         let id = self.state.tree.find(path).ok_or_else(missing)?;
-        let data = versioned(key, "data", value)?;
+        let data = versioned(key, "data", value, VERSION)?;
         self.state.tree.restore_data(id, Some(data));
         Ok(())
     }
@@ -139,6 +146,7 @@ impl Loader {
         state.zxid = meta.zxid;
         state.time_ms = meta.time_ms;
         state.settings = meta.settings;
+        state.level = meta.level;
         state.tree.acls.drop_unused();
         state.tree.clean();
         state.dirty_sessions.clear();
@@ -149,11 +157,11 @@ impl Loader {
     }
 }
 
-/// The value without its version, which must be known.
-fn versioned<'a>(key: &Bytes, table: &'static str, value: &'a [u8]) -> Result<&'a [u8]> {
+/// The value without its version, which must be the one that is known.
+fn versioned<'a>(key: &Bytes, table: &'static str, value: &'a [u8], known: u8) -> Result<&'a [u8]> {
     match value.split_first() {
-        Some((&VERSION, rest)) => Ok(rest),
-        Some((&version, _)) => Err(RowError::Version { key: key.clone(), table, version, known: VERSION }),
+        Some((&version, rest)) if version == known => Ok(rest),
+        Some((&version, _)) => Err(RowError::Version { key: key.clone(), table, version, known }),
         None => Err(value_error(key, table, DecodeError::Truncated { field: "version" })),
     }
 }
@@ -165,10 +173,10 @@ fn value_error(key: &Bytes, table: &'static str, source: DecodeError) -> RowErro
 fn read<T>(
     key: &Bytes,
     table: &'static str,
-    value: &Bytes,
+    (value, known): (&Bytes, u8),
     read: impl FnOnce(&mut Reader<'_>) -> std::result::Result<T, DecodeError>,
 ) -> Result<T> {
-    let mut r = Reader::new(versioned(key, table, value)?);
+    let mut r = Reader::new(versioned(key, table, value, known)?);
     let row = read(&mut r).map_err(|e| value_error(key, table, e))?;
     match i32::try_from(r.rest().len()) {
         Ok(0) => Ok(row),
@@ -201,6 +209,12 @@ fn flag(r: &mut Reader<'_>, field: &'static str) -> std::result::Result<bool, De
         1 => Ok(true),
         other => Err(DecodeError::Value { field, value: other.into() }),
     }
+}
+
+fn level(r: &mut Reader<'_>) -> std::result::Result<Level, DecodeError> {
+    let value = r.i32("level")?;
+    let level = u16::try_from(value).map(Level).ok().filter(|level| *level > Level::FIRST);
+    level.ok_or(DecodeError::Value { field: "level", value })
 }
 
 fn acl(r: &mut Reader<'_>) -> std::result::Result<Acl, DecodeError> {

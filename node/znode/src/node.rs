@@ -10,6 +10,22 @@ use crate::slab::NodeId;
 
 /// The owner of container nodes, which clients see as 0.
 pub(crate) const CONTAINER: i64 = i64::MIN;
+/// The owner of nodes with a time to live is this and the time, as in ZooKeeper's `EphemeralType`; clients see it as 0.
+/// No session has such a number: its first byte is a member's, and the bits between are of a time.
+const TTL: i64 = 0xff << 56;
+/// The longest time to live, in ms.
+pub(crate) const MAX_TTL: i64 = (1 << 40) - 1;
+
+/// The owner of a node that lives so long.
+pub(crate) fn ttl_owner(ttl_ms: i64) -> i64 {
+    assert!((1..=MAX_TTL).contains(&ttl_ms), "the time was checked");
+    TTL | ttl_ms
+}
+
+/// The time to live that an owner means, in ms.
+pub(crate) const fn ttl_of(owner: i64) -> Option<i64> {
+    if owner & !MAX_TTL == TTL { Some(owner & MAX_TTL) } else { None }
+}
 
 /// A node's name and data in one allocation. Immutable and shared: rows on their way to the store keep the value they
 /// were taken with.
@@ -62,7 +78,7 @@ pub(crate) struct Meta {
     pub(crate) pzxid: i64,
     pub(crate) ctime: i64,
     pub(crate) mtime: i64,
-    /// Session of an ephemeral node, [`CONTAINER`], or 0.
+    /// Session of an ephemeral node, [`CONTAINER`], that of a time to live, or 0.
     pub(crate) owner: i64,
     pub(crate) version: i32,
     /// Children ever created: the next sequential child's number. Clients see `2 * creates - children`.
@@ -118,7 +134,18 @@ pub(crate) struct Node {
 impl Node {
     /// Whether a session owns the node.
     pub(crate) const fn is_ephemeral(&self) -> bool {
-        self.meta.owner != 0 && self.meta.owner != CONTAINER
+        self.meta.owner != 0 && self.meta.owner != CONTAINER && ttl_of(self.meta.owner).is_none()
+    }
+
+    /// Whether the leader's sweeper may delete the node: a container that is empty and was not always, or one whose time
+    /// is over, which no change of its children prolongs.
+    pub(crate) const fn is_expendable(&self, now_ms: i64) -> bool {
+        let Meta { owner, creates, mtime, .. } = self.meta;
+        let due = match ttl_of(owner) {
+            Some(ttl_ms) => now_ms.saturating_sub(mtime) > ttl_ms,
+            None => owner == CONTAINER && creates != 0,
+        };
+        due && self.children == 0
     }
 
     /// The metadata as clients see it.

@@ -134,12 +134,11 @@ impl State {
         Some(self.tree.acl(self.tree.find(path)?).clone())
     }
 
-    /// The container nodes that may be deleted now: empty, but not always so. Sorted.
-    pub fn expendable_containers(&self) -> Vec<String> {
-        let expendable = self.tree.container_ids().filter(|id| {
-            let node = &self.tree.nodes[*id];
-            node.children == 0 && node.meta.creates != 0
-        });
+    /// What may be deleted in a batch of that time: containers that are empty but were not always, and empty nodes whose
+    /// time to live is over. Sorted.
+    pub fn expendable(&self, time_ms: i64) -> Vec<String> {
+        let now_ms = self.time_ms.max(time_ms);
+        let expendable = self.tree.passing().filter(|id| self.tree.nodes[*id].is_expendable(now_ms));
         let mut paths: Vec<String> = expendable.map(|id| self.tree.path(id)).collect();
         paths.sort_unstable();
         paths

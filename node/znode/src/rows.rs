@@ -12,10 +12,12 @@ use pharos_jute::{Acl, put_bool};
 use crate::acl_table::AclId;
 use crate::batch::encode_acl;
 use crate::node::{Blob, Meta};
-use crate::{Session, SessionId, Settings, State, Zxid};
+use crate::{Level, Session, SessionId, Settings, State, Zxid};
 
-/// The version of every row this crate writes.
+/// The version of every row this crate writes, but for the meta row of a state above the first level.
 pub(crate) const VERSION: u8 = 1;
+/// The version of a meta row that has the level: a version that knows of no levels refuses it by name.
+pub(crate) const WITH_LEVEL: u8 = 2;
 
 /// First bytes of keys.
 pub(crate) mod table {
@@ -39,6 +41,7 @@ pub(crate) struct MetaRow {
     pub(crate) zxid: Zxid,
     pub(crate) time_ms: i64,
     pub(crate) settings: Settings,
+    pub(crate) level: Level,
     pub(crate) digest: u64,
 }
 
@@ -138,8 +141,8 @@ impl State {
             |path| deleted.push(Row::Deleted(NodeKey::of(path))),
         );
         rows.append(&mut deleted);
-        let (zxid, time_ms, settings) = (self.zxid, self.time_ms, self.settings);
-        RowBatch { rows, meta: MetaRow { zxid, time_ms, settings, digest: self.digest() } }
+        let Self { zxid, time_ms, settings, level, .. } = *self;
+        RowBatch { rows, meta: MetaRow { zxid, time_ms, settings, level, digest: self.digest() } }
     }
 }
 
@@ -202,12 +205,16 @@ impl Row {
 
 impl MetaRow {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(VERSION);
+        let first = self.level == Level::FIRST;
+        out.put_u8(if first { VERSION } else { WITH_LEVEL });
         out.put_i64(self.zxid.0);
         out.put_i64(self.time_ms);
         put_bool(out, self.settings.sasl);
         put_bool(out, self.settings.x509);
         out.put_u64(self.digest);
+        if !first {
+            out.put_i32(self.level.0.into());
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::hash::hash_words;
 use crate::node::{Dirty, Meta};
 use crate::slab::NodeId;
 use crate::tree::{NewNode, Tree};
-use crate::{Applied, Command, Op, Reply, Session, SessionEvent, SessionId, Settings, Zxid};
+use crate::{Applied, Command, Level, Op, Reply, Session, SessionEvent, SessionId, Settings, Zxid};
 
 /// Paths of the nodes that are always there.
 pub(crate) const FIXED: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"];
@@ -26,6 +26,7 @@ pub struct State {
     pub(crate) zxid: Zxid,
     pub(crate) time_ms: i64,
     pub(crate) settings: Settings,
+    pub(crate) level: Level,
     pub(crate) session_digest: u64,
     pub(crate) dirty_sessions: BTreeSet<SessionId>,
 }
@@ -54,6 +55,7 @@ impl State {
             zxid: Zxid(0),
             time_ms: 0,
             settings: Settings::default(),
+            level: Level::FIRST,
             session_digest: 0,
             dirty_sessions: BTreeSet::new(),
         }
@@ -78,6 +80,14 @@ impl State {
         out.zxid = self.zxid;
     }
 
+    /// For planted bugs alone: executes a command by the rules of another level than that in force.
+    #[doc(hidden)]
+    pub fn apply_at(&mut self, level: Level, command: &Command, time_ms: i64, out: &mut Applied) {
+        let in_force = std::mem::replace(&mut self.level, level);
+        self.apply(command, time_ms, out);
+        self.level = in_force.max(if let Op::SetLevel(level) = command.op { level } else { in_force });
+    }
+
     /// The zxid of the last command.
     pub const fn zxid(&self) -> Zxid {
         self.zxid
@@ -91,6 +101,11 @@ impl State {
     /// The settings in force.
     pub const fn settings(&self) -> Settings {
         self.settings
+    }
+
+    /// The feature level in force.
+    pub const fn level(&self) -> Level {
+        self.level
     }
 
     /// All sessions, by id.
@@ -133,7 +148,9 @@ impl State {
     fn combine(&self, tree: u64, sessions: u64) -> u64 {
         let settings = u64::from(self.settings.sasl) | u64::from(self.settings.x509) << 1;
         let zxid = self.zxid.0.cast_unsigned();
-        hash_words(1, &[tree, sessions, settings, zxid, self.time_ms.cast_unsigned()])
+        // Of the first level it is what versions that know of no levels compute, which may be among the members.
+        let level = u64::from(self.level.0 - Level::FIRST.0);
+        hash_words(1 ^ level << 32, &[tree, sessions, settings, zxid, self.time_ms.cast_unsigned()])
     }
 
     /// Takes the command's zxid. Attaching a session is no transaction in ZooKeeper and takes none.

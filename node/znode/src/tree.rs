@@ -11,7 +11,7 @@ use pharos_jute::{Acl, Id};
 
 use crate::acl_table::{AclId, AclTable};
 use crate::hash::hash_bytes;
-use crate::node::{Blob, CONTAINER, Dirty, Meta, Node};
+use crate::node::{Blob, CONTAINER, Dirty, Meta, Node, ttl_of};
 use crate::slab::{NodeId, Slab};
 use crate::undo::Undo;
 
@@ -33,7 +33,8 @@ pub(crate) struct Tree {
     pub(crate) acls: AclTable,
     index: HashTable<NodeId>,
     ephemerals: BTreeMap<i64, BTreeSet<NodeId>>,
-    containers: BTreeSet<NodeId>,
+    /// Containers and nodes with a time to live.
+    passing: BTreeSet<NodeId>,
     digest: u64,
     data_bytes: u64,
     dirty: Vec<NodeId>,
@@ -57,7 +58,7 @@ impl Tree {
             acls: AclTable::default(),
             index: HashTable::new(),
             ephemerals: BTreeMap::new(),
-            containers: BTreeSet::new(),
+            passing: BTreeSet::new(),
             digest: 0,
             data_bytes: 0,
             dirty: Vec::new(),
@@ -163,9 +164,9 @@ impl Tree {
         self.ephemerals.values().map(BTreeSet::len).sum()
     }
 
-    /// The container nodes.
-    pub(crate) fn container_ids(&self) -> impl Iterator<Item = NodeId> {
-        self.containers.iter().copied()
+    /// The containers and the nodes with a time to live.
+    pub(crate) fn passing(&self) -> impl Iterator<Item = NodeId> {
+        self.passing.iter().copied()
     }
 
     /// Creates a node, and counts the creation at its parent. The new node takes over one count of its list.
@@ -407,8 +408,8 @@ impl Tree {
     fn join_owner(&mut self, id: NodeId, owner: i64) {
         match owner {
             0 => {}
-            CONTAINER => {
-                self.containers.insert(id);
+            owner if owner == CONTAINER || ttl_of(owner).is_some() => {
+                self.passing.insert(id);
             }
             session => {
                 self.ephemerals.entry(session).or_default().insert(id);
@@ -417,7 +418,7 @@ impl Tree {
     }
 
     fn leave_owner(&mut self, id: NodeId, owner: i64) {
-        self.containers.remove(&id);
+        self.passing.remove(&id);
         if let Some(ids) = self.ephemerals.get_mut(&owner) {
             ids.remove(&id);
             if ids.is_empty() {

@@ -7,12 +7,13 @@ use pharos_jute::{Acl, CreateMode, ErrorCode, EventType, perms};
 
 use crate::acl::fix_up;
 use crate::applied::PathSpan;
-use crate::node::CONTAINER;
+use crate::command::check_ttl;
+use crate::node::{CONTAINER, ttl_owner};
 use crate::path::{split, validate_path};
 use crate::slab::NodeId;
 use crate::state::{CONFIG, FIXED};
 use crate::tree::NewNode;
-use crate::{Applied, Command, Op, Reply, SessionId, State};
+use crate::{Applied, Command, Level, Op, Reply, SessionId, State};
 
 type Result<T> = std::result::Result<T, ErrorCode>;
 
@@ -42,6 +43,12 @@ impl State {
             Op::SetConfig { data } => self.set_config(data, out),
             Op::Configure(settings) => {
                 self.settings = *settings;
+                Ok(Reply::Done)
+            }
+            // A member stops before it carries out what it does not know.
+            Op::SetLevel(level) if *level > Level::NEWEST => Err(ErrorCode::UNIMPLEMENTED),
+            Op::SetLevel(level) => {
+                self.level = self.level.max(*level);
                 Ok(Reply::Done)
             }
             Op::Nop { error } if error.is_ok() => Ok(Reply::Done),
@@ -88,7 +95,7 @@ impl State {
     }
 
     fn create(&mut self, op: &Create<'_>, command: &Command, out: &mut Applied) -> Result<Reply> {
-        check_ttl(op)?;
+        check_ttl(op.mode, op.ttl, self.level)?;
         let (parent_path, name) = split(op.path).ok_or(ErrorCode::BAD_ARGUMENTS)?;
         let acl = fix_up(op.acl, &command.auth, self.settings)?;
         let parent = self.tree.find(parent_path).ok_or(ErrorCode::NO_NODE)?;
@@ -113,7 +120,7 @@ impl State {
             name: &name,
             data: op.data.map(|data| &data[..]),
             acl: self.tree.acls.acquire(acl),
-            owner: owner(op.mode, command.session),
+            owner: owner(op, command.session),
         };
         let id = self.tree.create(new, self.zxid.0, self.time_ms);
         let path = self.announce(EventType::NodeCreated, &path, id, out);
@@ -139,7 +146,7 @@ impl State {
         if node.children > 0 {
             return Err(ErrorCode::NOT_EMPTY);
         }
-        if node.meta.owner != CONTAINER || node.meta.creates == 0 {
+        if !node.is_expendable(self.time_ms) {
             return Err(ErrorCode::BAD_VERSION);
         }
         self.remove(path, id, out);
@@ -236,17 +243,6 @@ impl State {
     }
 }
 
-/// Time-to-live nodes need `extendedTypesEnabled` in ZooKeeper, which is off by default; here they are not there yet.
-fn check_ttl(op: &Create<'_>) -> Result<()> {
-    if op.mode.is_ttl() {
-        Err(ErrorCode::UNIMPLEMENTED)
-    } else if op.ttl >= 0 {
-        Err(ErrorCode::BAD_ARGUMENTS)
-    } else {
-        Ok(())
-    }
-}
-
 fn check_version(current: i32, expected: i32) -> Result<()> {
     if expected == -1 || expected == current { Ok(()) } else { Err(ErrorCode::BAD_VERSION) }
 }
@@ -259,9 +255,10 @@ fn numbered(text: &str, number: Option<i32>) -> std::borrow::Cow<'_, str> {
     }
 }
 
-fn owner(mode: CreateMode, session: SessionId) -> i64 {
-    match mode {
+fn owner(op: &Create<'_>, session: SessionId) -> i64 {
+    match op.mode {
         CreateMode::Container => CONTAINER,
+        mode if mode.is_ttl() => ttl_owner(op.ttl),
         mode if mode.is_ephemeral() => session.0,
         _ => 0,
     }

@@ -61,6 +61,9 @@ pub struct NodeStatus {
     /// Version of its software.
     #[serde(default)]
     pub version: Option<String>,
+    /// The feature level in force.
+    #[serde(default)]
+    pub feature_level: Option<i32>,
     /// `configuration.round.member` of the ballot it has promised.
     #[serde(default)]
     pub ballot: String,

@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 use pharos_crds::names;
 use serde_json::json;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::build::{self, Desired};
 use super::dereference::PermitFound;
 use super::permit::Permit;
-use super::plan::{Predicate, RollNote, Step, Switch, Wait};
+use super::plan::{Predicate, RestoreNote, RestoreOrder, RollNote, Step, Switch, Wait};
 use super::validate::Validated;
 use crate::admin::{AdminClient, AdminError, Joiner};
 use crate::apply::{Applier, ApplyError};
@@ -122,7 +122,7 @@ pub enum StepError {
     /// The leader did not do as asked.
     #[error("the leader did not do as asked: {0}")]
     Leader(#[from] AdminError),
-    /// The volume of a pod was not deleted.
+    /// A volume was not made or not deleted.
     #[error("PersistentVolumeClaim {claim}: {source}")]
     Claim {
         /// The claim.
@@ -168,14 +168,17 @@ pub async fn carry_out(hands: &Hands<'_>, step: Step) -> Result<Step, StepError>
         Step::WritePermit(permit) => {
             hands.applier.create_once(&build::permit(hands.ensemble, permit)).await?;
         }
-        Step::AmendPermit(permit) => amend(hands, permit).await?,
+        Step::AmendPermit(permit) | Step::PermitRestored(permit) => amend(hands, permit).await?,
         Step::Delete { pod, uid, .. } => delete(hands, pod, uid).await?,
-        Step::Discard { pod, uid, .. } | Step::GiveUp { pod, uid } => discard(hands, pod, uid).await?,
+        Step::Discard { pod, uid, .. } | Step::GiveUp { pod, uid, .. } => discard(hands, pod, uid).await?,
         Step::NoteRecovery(note) => {
             // What was committed before may be lost: nobody waits for it any more.
             write_note(hands, names::ANNOTATION_ROLL, None).await?;
             write_note(hands, names::ANNOTATION_RECOVERY, Some(json!(note))).await?;
         }
+        Step::NoteRestore(note) => note_restore(hands, note.as_ref()).await?,
+        Step::Restore { order, place } => fill(hands, order, *place).await?,
+        Step::ClearRestore { pod, claim } => clear_restore(hands, pod.as_deref(), claim.as_ref()).await?,
         Step::Transfer { leader, to, .. } => {
             let (ip, token) = leader_of(hands, leader)?;
             hands.nodes.transfer(&ip, *to, token).await?;
@@ -293,14 +296,51 @@ async fn discard(hands: &Hands<'_>, pod: &str, uid: &str) -> Result<(), StepErro
         return Ok(());
     }
     if let Some(claim_uid) = found.and_then(|found| found.metadata.uid) {
-        match claims.delete(&claim, &exactly(&claim_uid)).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
-            Err(source) => return Err(failed(source)),
-        }
+        delete_claim(hands, &claim, &claim_uid).await?;
     }
     // It goes once its pod has.
     delete(hands, pod, uid).await
+}
+
+/// What was asked of the cluster before says nothing of the one that goes on from a backup.
+async fn note_restore(hands: &Hands<'_>, note: Option<&RestoreNote>) -> Result<(), StepError> {
+    if note.is_some_and(|note| note.restored.is_some()) {
+        write_note(hands, names::ANNOTATION_ROLL, None).await?;
+        write_note(hands, names::ANNOTATION_SWITCH, None).await?;
+    }
+    write_note(hands, names::ANNOTATION_RESTORE, note.map(|note| json!(note))).await
+}
+
+/// The claim first: the pod waits for it. Whatever of the two is there already stays.
+async fn fill(hands: &Hands<'_>, order: &RestoreOrder, place: usize) -> Result<(), StepError> {
+    let place = u32::try_from(place).expect("a StatefulSet has few pods");
+    let claim = build::restore_claim(hands.ensemble, order, place);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(hands.client.clone(), &hands.ensemble.namespace);
+    let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+    match claims.create(&params, &claim).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(source) => {
+            return Err(StepError::Claim { claim: claim.name_any(), source: Box::new(source) });
+        }
+    }
+    Ok(hands.applier.create_once(&build::restore_pod(hands.ensemble, order, place)).await?)
+}
+
+async fn clear_restore(
+    hands: &Hands<'_>,
+    pod: Option<&str>,
+    claim: Option<&(usize, String)>,
+) -> Result<(), StepError> {
+    if let Some((place, uid)) = claim {
+        let place = u32::try_from(*place).expect("a StatefulSet has few pods");
+        let name = names::ensemble::claim(&names::ensemble::pod(&hands.ensemble.name, place));
+        delete_claim(hands, &name, uid).await?;
+    }
+    if let Some(uid) = pod {
+        delete(hands, &names::ensemble::restore(&hands.ensemble.name), uid).await?;
+    }
+    Ok(())
 }
 
 /// Asks the kubelet to look at the permit again: it syncs a pod at once when an annotation changes, and a mounted
@@ -335,6 +375,15 @@ async fn delete(hands: &Hands<'_>, pod: &str, uid: &str) -> Result<(), StepError
         // Gone, or another pod has its name already: either is what was wanted.
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(source) => Err(StepError::Pod { pod: pod.to_owned(), source: Box::new(source) }),
+    }
+}
+
+async fn delete_claim(hands: &Hands<'_>, claim: &str, uid: &str) -> Result<(), StepError> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(hands.client.clone(), &hands.ensemble.namespace);
+    match api.delete(claim, &exactly(uid)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(source) => Err(StepError::Claim { claim: claim.to_owned(), source: Box::new(source) }),
     }
 }
 

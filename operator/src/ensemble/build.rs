@@ -27,6 +27,10 @@ use super::validate::Validated;
 use crate::apply::owner_reference;
 use crate::pods::{self, Access, Workload, mount};
 
+mod restore;
+
+pub use restore::{restore_claim, restore_pod};
+
 const PORTS: [(&str, u16); 4] = [
     ("client", names::PORT_CLIENT),
     ("peer", names::PORT_PEER),
@@ -251,7 +255,7 @@ fn workload(ensemble: &Validated) -> Workload<'_> {
         instance: &ensemble.name,
         component: COMPONENT_ENSEMBLE,
         image: &ensemble.image,
-        command: command(),
+        command: command(ensemble.spec.max_feature_level),
         env: Vec::new(),
         ports: &PORTS,
         volumes: vec![
@@ -280,7 +284,7 @@ fn workload(ensemble: &Validated) -> Workload<'_> {
     }
 }
 
-fn command() -> Vec<String> {
+fn command(max_feature_level: Option<i32>) -> Vec<String> {
     let words = [
         "pharos-node",
         "ensemble",
@@ -293,7 +297,8 @@ fn command() -> Vec<String> {
         "--admin-token-file",
         names::TOKEN_FILE,
     ];
-    words.map(str::to_owned).to_vec()
+    let level = max_feature_level.map(|level| ["--max-feature-level".to_owned(), level.to_string()]);
+    words.map(str::to_owned).into_iter().chain(level.into_iter().flatten()).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -12,10 +12,12 @@ use pharos_crds::{Ensemble, names};
 use serde::de::DeserializeOwned;
 
 use super::permit::Permit;
-use super::plan::{Claim, Declared, Health, Member, Observed};
+use super::plan::{Claim, Declared, Health, Member, Observed, RestoreNote, RestoreOrder, RestorePod};
 use crate::admin::AdminClient;
 use crate::apply::is_controlled_by;
 use crate::pods;
+
+pub mod restoring;
 
 /// The most members an Ensemble can have.
 const MOST_PODS: u32 = 7;
@@ -31,8 +33,10 @@ pub struct Existing {
     pub permit: Option<PermitFound>,
     /// Its token, if it is ours.
     pub token: Option<String>,
-    /// Claims of its pods by ordinal: read only where a recovery is declared.
+    /// Claims of its pods and of a place more, by ordinal: read only where a recovery or a restore may have to do with them.
     pub claims: Vec<Option<Claim>>,
+    /// The pod that fills a volume from a backup, if it is ours: read likewise.
+    pub restore_pod: Option<RestorePod>,
 }
 
 /// A permit that was found.
@@ -85,11 +89,24 @@ pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existin
     let token_name = names::ensemble::token(&name);
     let token = secrets.get_opt(&token_name).await.map_err(read("Secret", &token_name))?;
     let found = pods.list(&ListParams::default().labels(&selector)).await.map_err(read("pods of", &name))?;
+    let stateful_set = stateful_set.filter(|one| is_controlled_by(&one.metadata, &uid));
     // Before the members are asked: a pod that answers has the claim that was read.
-    let claims = if declares(ensemble) { claims_of(client, ensemble).await? } else { Vec::new() };
+    let claims = match recovers(ensemble) || restores(ensemble, stateful_set.as_ref()) {
+        true => claims_of(client, ensemble, stateful_set.as_ref()).await?,
+        false => Vec::new(),
+    };
+    let restore_pod = match restores(ensemble, stateful_set.as_ref()) {
+        true => {
+            let name = names::ensemble::restore(&name);
+            let found = pods.get_opt(&name).await.map_err(read("Pod", &name))?;
+            found.filter(|one| is_controlled_by(&one.metadata, &uid)).map(|one| restoring::pod(&one, &uid))
+        }
+        false => None,
+    };
     Ok(Existing {
         claims,
-        stateful_set: stateful_set.filter(|one| is_controlled_by(&one.metadata, &uid)),
+        restore_pod,
+        stateful_set,
         pods: found.items,
         permit: permit
             .filter(|one| is_controlled_by(&one.metadata, &uid))
@@ -100,25 +117,48 @@ pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existin
 }
 
 /// Whether a recovery is declared that is not known to be over.
-fn declares(ensemble: &Ensemble) -> bool {
-    let known = ensemble.status.as_ref().and_then(|status| status.generation);
-    ensemble
-        .spec
-        .recovery
-        .as_ref()
-        .is_some_and(|recovery| known.is_none_or(|known| recovery.generation > known))
+fn recovers(ensemble: &Ensemble) -> bool {
+    let recovery = ensemble.spec.recovery.as_ref();
+    recovery.is_some_and(|recovery| is_ahead(ensemble, Some(recovery.generation)))
 }
 
-async fn claims_of(client: &Client, ensemble: &Ensemble) -> Result<Vec<Option<Claim>>, DereferenceError> {
+/// Whether a restore is declared, or was begun, that is not known to be over.
+fn restores(ensemble: &Ensemble, set: Option<&StatefulSet>) -> bool {
+    let status = ensemble.status.as_ref();
+    let is_over = |note: &RestoreNote| {
+        note.restored.as_ref().is_some_and(|restored| {
+            let ours = status.and_then(|status| status.cluster_id.as_ref()) == Some(&restored.cluster_id);
+            ours && !is_ahead(ensemble, i64::try_from(restored.generation).ok())
+        })
+    };
+    let begun = set.and_then(|set| note(set, names::ANNOTATION_RESTORE));
+    ensemble.spec.restore.as_ref().is_some_and(|restore| is_ahead(ensemble, restore.generation))
+        || begun.is_some_and(|note| !is_over(&note))
+}
+
+/// Whether a generation has not been reached; without one, the first.
+fn is_ahead(ensemble: &Ensemble, generation: Option<i64>) -> bool {
+    let known = ensemble.status.as_ref().and_then(|status| status.generation);
+    known.is_none_or(|known| generation.is_some_and(|generation| generation > known))
+}
+
+async fn claims_of(
+    client: &Client,
+    ensemble: &Ensemble,
+    set: Option<&StatefulSet>,
+) -> Result<Vec<Option<Claim>>, DereferenceError> {
     let api: Api<PersistentVolumeClaim> =
         Api::namespaced(client.clone(), &ensemble.namespace().unwrap_or_default());
-    let names = (0..MOST_PODS)
+    let pods = set.and_then(|set| set.spec.as_ref()?.replicas).and_then(|pods| u32::try_from(pods).ok());
+    let names = (0..=MOST_PODS.max(pods.unwrap_or_default()))
         .map(|ordinal| names::ensemble::claim(&names::ensemble::pod(&ensemble.name_any(), ordinal)));
+    let uid = ensemble.uid().unwrap_or_default();
     let read = names.map(|name| {
-        let api = &api;
+        let (api, uid) = (&api, &uid);
         async move {
             let found = api.get_metadata_opt(&name).await.map_err(read("PersistentVolumeClaim", &name))?;
             Ok(found.map(|found| Claim {
+                restores: restoring::order(&found.metadata, uid),
                 uid: found.metadata.uid.unwrap_or_default(),
                 leaving: found.metadata.deletion_timestamp.is_some(),
             }))
@@ -164,8 +204,16 @@ pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existi
         permit: existing.permit.as_ref().map(|found| found.permit.clone()),
         cluster_id: ensemble.status.as_ref().and_then(|status| status.cluster_id.clone()),
         known_generation: ensemble.status.as_ref().and_then(|status| status.generation?.try_into().ok()),
-        recovery: declared(ensemble, existing),
+        recovery: declared(ensemble),
         recovery_note: None,
+        restore: ensemble.spec.restore.as_ref().map(|restore| RestoreOrder {
+            from: restore.from.clone(),
+            generation: restore.generation.and_then(|generation| generation.try_into().ok()),
+            credentials: restore.credentials.as_ref().map(|secret| secret.name.clone()),
+        }),
+        restore_note: None,
+        restore_pod: existing.restore_pod.clone(),
+        claims: existing.claims.clone(),
         note: None,
         switch: None,
     };
@@ -175,14 +223,13 @@ pub async fn observe(nodes: &AdminClient, ensemble: &Ensemble, existing: &Existi
     }
 }
 
-fn declared(ensemble: &Ensemble, existing: &Existing) -> Option<Declared> {
+fn declared(ensemble: &Ensemble) -> Option<Declared> {
     let recovery = ensemble.spec.recovery.as_ref()?;
     let declined = ensemble.status.as_ref().and_then(|status| status.declined_recovery.as_ref());
     Some(Declared {
         generation: u64::try_from(recovery.generation).unwrap_or_default(),
         survivor: recovery.survivor.clone(),
         declined: declined == Some(recovery),
-        claims: existing.claims.clone(),
     })
 }
 
@@ -205,6 +252,7 @@ pub fn compare(observed: Observed, set: &StatefulSet, pods: &[Pod]) -> Observed 
         note: note(set, names::ANNOTATION_ROLL),
         switch: note(set, names::ANNOTATION_SWITCH),
         recovery_note: note(set, names::ANNOTATION_RECOVERY),
+        restore_note: note(set, names::ANNOTATION_RESTORE),
         ..observed
     }
 }

@@ -141,7 +141,7 @@ async fn visit_one(ensemble: &Ensemble, context: &Context) -> Result<Action, Err
     };
     let mark = format!("{}", context.now().as_second() / 5);
     apply::nudge(&context.client, &validated.namespace, &observed.unread(), &mark).await?;
-    tell_of_recovery(ensemble, &step);
+    tell_of_loss(ensemble, &step);
     let carried = apply::carry_out(&hands, step.clone()).await;
     let (shown, failed) = match carried {
         Ok(shown) => (shown, None),
@@ -230,10 +230,11 @@ async fn announce(
     let shown = if matches!(step, Step::Stall { .. }) { condition::STALLED } else { condition::RECONCILING };
     let (before, now) = (said(old, shown), said(new, shown));
     if let (true, Some((_, reason, message))) = (before != now, &now) {
-        let grave = shown == condition::STALLED || recovers(step);
+        let declared = declaration(step);
+        let grave = shown == condition::STALLED || declared.is_some();
         let kind = if grave { EventType::Warning } else { EventType::Normal };
-        let by =
-            if recovers(step) { format!(", as {} declared", declared_by(ensemble)) } else { String::new() };
+        let by = declared.map(|field| format!(", as {} declared", declared_by(ensemble, field)));
+        let by = by.unwrap_or_default();
         context.event(&about, kind, reason, action(step), &format!("{message}{by}")).await;
     }
     let (before, now) = (said(old, condition::READY), said(new, condition::READY));
@@ -246,27 +247,39 @@ async fn announce(
     }
 }
 
-/// Whether a step is one that only a declared recovery takes.
-fn recovers(step: &Step) -> bool {
+/// The field whose declaration alone lets a step be taken that gives something up.
+fn declaration(step: &Step) -> Option<&'static str> {
     match step {
-        Step::NoteRecovery(_) | Step::GiveUp { .. } => true,
-        Step::AmendPermit(permit) => permit.recovers,
-        _ => false,
+        Step::NoteRecovery(_) => Some("recovery"),
+        Step::AmendPermit(permit) if permit.recovers => Some("recovery"),
+        Step::GiveUp { during: reason::RESTORING, .. } | Step::PermitRestored(_) => Some("restore"),
+        Step::GiveUp { .. } => Some("recovery"),
+        Step::NoteRestore(Some(note)) if note.restored.is_some() => Some("restore"),
+        _ => None,
     }
 }
 
 /// Before it is carried out: what is lost by it must be found in the log, whatever becomes of this process.
-fn tell_of_recovery(ensemble: &Ensemble, step: &Step) {
-    if let (true, Some(recovery)) = (recovers(step), &ensemble.spec.recovery) {
-        let (generation, survivor, by) = (recovery.generation, &recovery.survivor, declared_by(ensemble));
-        let name = ensemble.name_any();
-        tracing::warn!(name, generation, survivor, by, ?step, "recovers by force");
+fn tell_of_loss(ensemble: &Ensemble, step: &Step) {
+    if let Some(field) = declaration(step) {
+        let (name, by) = (ensemble.name_any(), declared_by(ensemble, field));
+        let (recovery, restore) = (&ensemble.spec.recovery, &ensemble.spec.restore);
+        tracing::warn!(
+            name,
+            field,
+            ?recovery,
+            ?restore,
+            by,
+            ?step,
+            "gives up what members hold, as declared"
+        );
     }
 }
 
-/// The field manager that wrote the declaration: the API server does not say more of who it was.
-fn declared_by(ensemble: &Ensemble) -> &str {
-    let wrote = |fields: &FieldsV1| fields.0.pointer("/f:spec/f:recovery").is_some();
+/// The field manager that wrote a declaration: the API server does not say more of who it was.
+fn declared_by<'a>(ensemble: &'a Ensemble, field: &str) -> &'a str {
+    let path = format!("/f:spec/f:{field}");
+    let wrote = |fields: &FieldsV1| fields.0.pointer(&path).is_some();
     let entries = ensemble.metadata.managed_fields.iter().flatten();
     let mut writers = entries.filter(|entry| entry.fields_v1.as_ref().is_some_and(wrote));
     writers.find_map(|entry| entry.manager.as_deref()).unwrap_or("an unknown manager")
@@ -288,12 +301,17 @@ fn action(step: &Step) -> &'static str {
         Step::Switch(_) => "Switch",
         Step::Discard { .. } => "Discard",
         Step::NoteRecovery(_) | Step::GiveUp { .. } => "Recover",
+        Step::NoteRestore(_) | Step::Restore { .. } | Step::ClearRestore { .. } | Step::PermitRestored(_) => {
+            "Restore"
+        }
     }
 }
 
 /// The Ensemble that a pod belongs to, by its labels.
 #[must_use]
 pub fn owner_of(pod: &Pod) -> Option<kube::runtime::reflector::ObjectRef<DeserializeGuard<Ensemble>>> {
-    let instance = crate::pods::instance_of(pod, pharos_crds::names::COMPONENT_ENSEMBLE)?;
+    use pharos_crds::names::{COMPONENT_ENSEMBLE, COMPONENT_RESTORE};
+    let of = |component| crate::pods::instance_of(pod, component);
+    let instance = of(COMPONENT_ENSEMBLE).or_else(|| of(COMPONENT_RESTORE))?;
     Some(kube::runtime::reflector::ObjectRef::new(&instance).within(&pod.namespace()?))
 }

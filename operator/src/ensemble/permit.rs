@@ -2,7 +2,7 @@
 //! reach a pod.
 //!
 //! Invariant: a permit names each volume that it admits, so it is worth nothing on any other disk; what it says of the
-//! founders changes only when a survivor goes on alone.
+//! founders changes only when the Ensemble goes on from one volume alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -78,12 +78,16 @@ impl Permit {
             peer_port: names::PORT_PEER,
             client_port: names::PORT_CLIENT,
         });
+        Self::of(cluster_id, None, founders.collect())
+    }
+
+    fn of(cluster_id: String, generation: Option<u64>, founders: Vec<PermitMember>) -> Self {
         Self {
             version: VERSION,
             cluster_id,
-            generation: None,
+            generation,
             recovers: false,
-            founders: founders.collect(),
+            founders,
             founding_digest: None,
             members: Vec::new(),
             joiners: Vec::new(),
@@ -94,31 +98,20 @@ impl Permit {
     /// for the founders: their volumes are not empty, so it founds nothing.
     #[must_use]
     pub fn of_a_known_cluster(cluster_id: &str, generation: Option<u64>, membership: &Membership) -> Self {
-        Self {
-            version: VERSION,
-            cluster_id: cluster_id.to_owned(),
-            generation,
-            recovers: false,
-            founders: membership.voters().map(PermitMember::from).collect(),
-            founding_digest: None,
-            members: Vec::new(),
-            joiners: Vec::new(),
-        }
+        Self::of(cluster_id.to_owned(), generation, membership.voters().map(PermitMember::from).collect())
     }
 
     /// The permit for one member to go on alone in a new generation.
     #[must_use]
     pub fn of_a_survivor(cluster_id: &str, generation: u64, survivor: &Registered) -> Self {
-        Self {
-            version: VERSION,
-            cluster_id: cluster_id.to_owned(),
-            generation: Some(generation),
-            recovers: true,
-            founders: vec![survivor.into()],
-            founding_digest: None,
-            members: Vec::new(),
-            joiners: Vec::new(),
-        }
+        Self { recovers: true, ..Self::of(cluster_id.to_owned(), Some(generation), vec![survivor.into()]) }
+    }
+
+    /// The permit of an Ensemble that goes on from a volume that a backup was put on. The volume is not empty, so the permit
+    /// founds nothing.
+    #[must_use]
+    pub fn of_a_backup(cluster_id: &str, generation: u64, member: &PermitMember) -> Self {
+        Self::of(cluster_id.to_owned(), Some(generation), vec![member.clone()])
     }
 
     /// The same with the members as they are now, if someone joins or has joined by it. What it let begin has begun, for

@@ -2,23 +2,27 @@
 //! HTTP, a clock or what was decided before.
 //!
 //! Invariant: a step never takes a serving voter down while another one is down, never leaves fewer than a quorum
-//! serving, takes no pod or volume of a member away unless a recovery by force is declared, and repeated steps end as soon
-//! as members come up again (property tests below prove all four).
+//! serving, takes no pod or volume of a member away unless a recovery by force or a restore is declared, and repeated steps
+//! end as soon as members come up again (property tests below prove all four).
 
 mod founding;
 mod membership;
 mod predicate;
 mod recovery;
 mod registry;
+mod restore;
 mod roll;
 mod seats;
+mod volumes;
 
 use super::permit::Permit;
 use crate::admin::{DiskState, Identity, NodeStatus, Role};
 
 pub use founding::{Founding, founding};
 pub use predicate::{Predicate, Wait};
-pub use recovery::{Claim, Declared, RecoveryNote};
+pub use recovery::{Declared, RecoveryNote};
+pub use restore::{RestoreNote, RestoreOrder, RestorePod, RestoreState, Restored};
+pub use volumes::Claim;
 
 /// What was seen of an Ensemble.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,15 @@ pub struct Observed {
     pub recovery: Option<Declared>,
     /// What was noted when a recovery was begun.
     pub recovery_note: Option<RecoveryNote>,
+    /// The restore that the spec declares.
+    pub restore: Option<RestoreOrder>,
+    /// What was noted when a restore was begun.
+    pub restore_note: Option<RestoreNote>,
+    /// The pod that fills a volume from a backup.
+    pub restore_pod: Option<RestorePod>,
+    /// Claims of the pods and of a place more, by ordinal: known only where a recovery or a restore may have to do with
+    /// them.
+    pub claims: Vec<Option<Claim>>,
     /// What was noted at the last restart that the operator asked for.
     pub note: Option<RollNote>,
     /// What was noted at the last change of voters that the operator asked for.
@@ -189,13 +202,33 @@ pub enum Step {
     },
     /// Note that a recovery begins, and which volumes are given up.
     NoteRecovery(RecoveryNote),
-    /// Delete the volume of a member that a recovery does without, and its pod.
+    /// Delete the volume of a member that a recovery or a restore does without, and its pod.
     GiveUp {
         /// The pod.
         pod: String,
         /// Its UID: the volume of another pod of this name is left alone.
         uid: String,
+        /// What it is a part of: a reason of conditions.
+        during: &'static str,
     },
+    /// Note that a restore begins, how far it is, or that there is none any more.
+    NoteRestore(Option<RestoreNote>),
+    /// Make a claim for this place, and a pod that fills its volume from the backup.
+    Restore {
+        /// What is restored.
+        order: RestoreOrder,
+        /// Ordinal of the place.
+        place: usize,
+    },
+    /// Delete the pod that fills a volume, or the claim that was made for it.
+    ClearRestore {
+        /// UID of the pod, if it is to go.
+        pod: Option<String>,
+        /// Ordinal and UID of the claim, if it is to go.
+        claim: Option<(usize, String)>,
+    },
+    /// Write the permit of an Ensemble that goes on from the volume that was filled.
+    PermitRestored(Permit),
 }
 
 /// A change of voters.
@@ -254,6 +287,11 @@ impl Member {
 /// The next safe step.
 #[must_use]
 pub fn plan(observed: &Observed, new_permit: impl FnOnce(&[Identity]) -> Permit) -> Step {
+    restore::restore(observed, || tend(observed, new_permit))
+}
+
+/// The next step where nothing is to be restored.
+fn tend(observed: &Observed, new_permit: impl FnOnce(&[Identity]) -> Permit) -> Step {
     if let Some(step) = replace_broken(observed) {
         return step;
     }

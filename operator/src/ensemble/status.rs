@@ -108,12 +108,18 @@ pub fn status(
         version: leader
             .and_then(|member| member.status.as_ref()?.version.clone())
             .or_else(|| old.version.clone()),
+        feature_level: feature_level(observed).or(old.feature_level),
         image: if *step == Step::Done { image(set) } else { ensemble.kept_image.clone() },
         configuration: observed
             .membership()
             .map_or(old.configuration, |membership| i64::try_from(membership.config).ok()),
         members: observed.present().map(|one| member(observed, one)).collect(),
     }
+}
+
+/// The highest that a member names: who is behind names an earlier one.
+fn feature_level(observed: &Observed) -> Option<i32> {
+    observed.present().filter_map(|member| member.status.as_ref()?.feature_level).max()
 }
 
 fn generation(observed: &Observed) -> Option<i64> {
@@ -223,10 +229,12 @@ fn progress(step: &Step) -> (Verdict, Verdict) {
             under_way(reason::SCALING_DOWN, format!("the leader strikes learner {id} off its list"))
         }
         Step::NoteRecovery(note) => under_way(reason::RECOVERING, note.to_string()),
-        Step::GiveUp { pod, .. } => under_way(
-            reason::RECOVERING,
-            format!("the volume of {pod} is given up: it is deleted with the pod"),
-        ),
+        Step::GiveUp { pod, during, .. } => {
+            under_way(during, format!("the volume of {pod} is given up: it is deleted with the pod"))
+        }
+        Step::NoteRestore(_) | Step::Restore { .. } | Step::ClearRestore { .. } | Step::PermitRestored(_) => {
+            under_way(reason::RESTORING, restores(step))
+        }
         Step::AmendPermit(permit) if permit.recovers => {
             let what = format!("member {} is permitted to go on alone", permit.founders[0].member_id);
             under_way(reason::RECOVERING, what)
@@ -247,6 +255,25 @@ fn progress(step: &Step) -> (Verdict, Verdict) {
             under_way(reason::REPLACING_MEMBER, what)
         }
         Step::Evict(note) => under_way(reason::ROLLING_UPDATE, format!("pod {} is restarted", note.pod)),
+    }
+}
+
+/// What a step of a restore does.
+fn restores(step: &Step) -> String {
+    match step {
+        Step::NoteRestore(Some(note)) => note.to_string(),
+        Step::NoteRestore(None) => "what was to be restored is declared no more: nothing was given up".into(),
+        Step::Restore { order, place } => {
+            format!("a new volume is made on ordinal {place} and filled from {}", order.from)
+        }
+        Step::ClearRestore { claim: Some((place, _)), .. } => {
+            format!("the claim of ordinal {place}, where a backup is to be restored, is deleted")
+        }
+        Step::PermitRestored(permit) => {
+            let (id, generation) = (permit.founders[0].member_id, permit.generation.unwrap_or_default());
+            format!("member {id} is permitted to go on alone in generation {generation}")
+        }
+        _ => "the pod that read the backup is deleted".into(),
     }
 }
 

@@ -9,7 +9,7 @@ use pharos_crds::{Ensemble, EnsembleStatus};
 use serde_json::{Value, json};
 
 use super::build::{Desired, Sizes};
-use super::plan::{Declared, Health, Member, Observed, Predicate, Step, Wait};
+use super::plan::{Declared, Health, Member, Observed, Predicate, RestoreOrder, Step, Wait};
 use super::status::{Blocked, blocked, status};
 use super::validate::{Validated, validate};
 use crate::conditions::kstatus;
@@ -96,6 +96,22 @@ fn a_new_operator_with_another_default_image_changes_nothing() {
 }
 
 #[test]
+fn a_feature_level_is_held_back_by_a_flag_and_never_below_the_one_in_force() {
+    let capped = SMALLEST.replace("spec: {}", "spec: {maxFeatureLevel: 1}");
+    let command = |valid: &Validated| {
+        json!(build(valid).stateful_set)["spec"]["template"]["spec"]["containers"][0]["command"].to_string()
+    };
+    assert!(command(&valid(&capped)).ends_with(r#","--max-feature-level","1"]"#));
+    assert!(!command(&valid(SMALLEST)).contains("level"));
+    let status = EnsembleStatus { feature_level: Some(2), ..EnsembleStatus::default() };
+    let risen = Ensemble { status: Some(status), ..ensemble(&capped) };
+    assert_eq!(
+        validate(&risen, None, &default_image()).unwrap_err().to_string(),
+        "spec.maxFeatureLevel is 1, but feature level 2 is in force, which never falls: raise it to 2 or take it away"
+    );
+}
+
+#[test]
 fn an_image_that_never_ran_whole_goes_when_the_spec_names_it_no_more() {
     let wait = Step::Wait(Wait { predicate: Predicate::MemberServes, detail: String::new() });
     let bad = SMALLEST.replace("spec: {}", "spec: {image: {repository: bad, tag: '1'}}");
@@ -165,6 +181,51 @@ fn the_users_settings_reach_the_pods_and_never_the_selector() {
     assert_eq!(template["metadata"]["annotations"], json!({"mark": "new"}));
     assert_eq!(template["spec"]["containers"][0]["env"][1], json!({"name": "A", "value": "b"}));
     assert!(template["spec"]["topologySpreadConstraints"].is_null());
+}
+
+#[test]
+fn the_pod_that_reads_a_backup_has_keys_from_their_secret_and_no_probe_and_serves_nobody() {
+    let credentials = Some("keys".to_owned());
+    let order = RestoreOrder { from: "s3://b/x".into(), generation: Some(2), credentials };
+    let ensemble = valid(SMALLEST);
+    let pod = json!(super::build::restore_pod(&ensemble, &order, 3));
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "keys"}}]));
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe", "ports"] {
+        assert!(container[probe].is_null(), "{probe}");
+    }
+    let command = json!([
+        "pharos-node",
+        "restore",
+        "--from",
+        "s3://b/x",
+        "--data-dir",
+        "/data",
+        "--host",
+        "main-ensemble-3.main-ensemble-peers.ns.svc",
+        "--peer-port",
+        "2888",
+        "--client-port",
+        "2181",
+        "--report-file",
+        "/dev/termination-log",
+        "--unless-restored",
+        "--generation",
+        "2"
+    ]);
+    assert_eq!(container["command"], command);
+    assert_eq!(pod["spec"]["restartPolicy"], "OnFailure");
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/component"], "restore");
+    assert_eq!(pod["metadata"]["ownerReferences"][0]["uid"], "u1");
+    // The claim is as the StatefulSet would make it, and stays when the Ensemble is deleted as those do.
+    let claim = json!(super::build::restore_claim(&ensemble, &order, 3));
+    let template = json!(build(&ensemble).stateful_set)["spec"]["volumeClaimTemplates"][0].clone();
+    assert_eq!(
+        (&claim["spec"], &claim["metadata"]["labels"]),
+        (&template["spec"], &template["metadata"]["labels"])
+    );
+    assert_eq!(claim["metadata"]["name"], "data-main-ensemble-3");
+    assert!(claim["metadata"]["ownerReferences"].is_null());
 }
 
 fn serving(pod: &str) -> Option<Member> {
@@ -323,7 +384,7 @@ fn a_recovery_that_is_declined_is_remembered_until_another_is_declared() {
     };
     let declared = |generation, declined| {
         let survivor = "main-ensemble-0".into();
-        Some(Declared { generation, survivor, declined, claims: Vec::new() })
+        Some(Declared { generation, survivor, declined })
     };
     seen.recovery = declared(2, true);
     assert_eq!(said(&seen, &with), with.spec.recovery);

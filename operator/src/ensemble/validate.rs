@@ -37,6 +37,17 @@ pub enum InvalidSpec {
     /// Rules are broken.
     #[error("{0}")]
     Rules(String),
+    /// Its members would not start.
+    #[error(
+        "spec.maxFeatureLevel is {wanted}, but feature level {in_force} is in force, which never falls: raise it to \
+         {in_force} or take it away"
+    )]
+    FeatureLevel {
+        /// What the spec says.
+        wanted: i32,
+        /// What the members say.
+        in_force: i32,
+    },
     /// The object is not as the API server makes it.
     #[error("metadata.{0} is missing")]
     Metadata(&'static str),
@@ -58,6 +69,11 @@ pub fn validate(
     let running_spec = running.and_then(|one| one.spec.as_ref());
     let running_pod = running_spec.and_then(|one| one.template.spec.as_ref());
     let status = ensemble.status.clone().unwrap_or_default();
+    if let (Some(wanted), Some(in_force)) = (spec.max_feature_level, status.feature_level)
+        && wanted < in_force
+    {
+        return Err(InvalidSpec::FeatureLevel { wanted, in_force });
+    }
     let kept_image = Image::kept(status.image.as_deref(), !status.conditions.is_empty(), running_pod);
     Ok(Validated {
         name: ensemble.name_any(),

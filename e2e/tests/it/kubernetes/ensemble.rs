@@ -13,7 +13,7 @@ use super::{installed, operator};
 /// How long an Ensemble may take to become ready: seconds on an idle machine.
 pub(super) const READY: Duration = Duration::from_secs(180);
 
-fn manifest(name: &str, replicas: u32, more: &str) -> String {
+pub(super) fn manifest(name: &str, replicas: u32, more: &str) -> String {
     format!(
         "apiVersion: pharos.dev/v1alpha1
 kind: Ensemble
@@ -373,7 +373,7 @@ fn deletion_leaves_nothing_if_the_volumes_are_to_go_too() {
 }
 
 /// The kinds of what remains of an Ensemble once the garbage collector has had its time.
-fn leftovers(sandbox: &Sandbox<'_>, name: &str) -> Vec<String> {
+pub(super) fn leftovers(sandbox: &Sandbox<'_>, name: &str) -> Vec<String> {
     let kinds = "statefulsets,pods,services,endpointslices,configmaps,secrets,serviceaccounts,persistentvolumeclaims,\
                  poddisruptionbudgets.policy,networkpolicies.networking.k8s.io";
     let list = || -> anyhow::Result<Vec<String>> {

@@ -5,6 +5,7 @@ mod ensemble;
 mod operator;
 mod pipeline;
 mod recovery;
+mod restore;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;

@@ -4,7 +4,7 @@ use super::{QUICK, SOON, ensemble, exchange};
 use crate::frames::peer_header;
 use crate::hello::{Greeting, Hello, Id128, VERSIONS};
 use pharos_paxos::{ConfigNo, MemberId};
-use pharos_replica::Lane;
+use pharos_replica::{Lane, Levels};
 
 /// A new member may have the address of a lost one, whom others still dial there.
 #[test]
@@ -27,6 +27,8 @@ fn a_hello_that_is_meant_for_another_member_leaves_the_link_of_its_sender_alone(
             link: 1,
             lane: Lane::Control,
             meant: MemberId(meant),
+            levels: Levels::KNOWN,
+            level: None,
         });
         let body = hello.encode();
         exchange(members[0].addresses().peer, &[&peer_header(&body)[..], &body].concat())

@@ -10,7 +10,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// Commands a member by its admin endpoint; the whole answer.
-fn command(server: &ServerHandle, method: &str, path: &str, body: &str) -> String {
+pub(super) fn command(server: &ServerHandle, method: &str, path: &str, body: &str) -> String {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -20,7 +20,7 @@ fn command(server: &ServerHandle, method: &str, path: &str, body: &str) -> Strin
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn leader(members: &[ServerHandle]) -> &ServerHandle {
+pub(super) fn leader(members: &[ServerHandle]) -> &ServerHandle {
     &members[leader_of(members)]
 }
 

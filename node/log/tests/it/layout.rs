@@ -175,3 +175,20 @@ fn a_file_name_is_read_only_as_it_is_written() {
         assert_eq!(FileName::parse(other), None, "{other}");
     }
 }
+
+#[test]
+fn the_newest_segments_are_found_by_what_they_take_on_the_disk() {
+    let (mut wal, mut disk) = formatted(CONFIG);
+    // Each group takes a whole block, however small it is.
+    for slot in 1..=100 {
+        write(&mut wal, &mut disk, &[append(slot, 10)]);
+    }
+    let keep = 2 * CONFIG.segment_bytes;
+    assert!(wal.bytes() > 2 * keep, "{}", wal.bytes());
+    assert_eq!(wal.before_newest(u64::MAX), Slot::ZERO);
+    let older = wal.before_newest(keep);
+    assert!(wal.can_trim(older) && !wal.can_trim(Slot::ZERO));
+    trim(&mut wal, &mut disk, older.0);
+    assert!((keep..keep + CONFIG.segment_bytes).contains(&wal.bytes()), "{}", wal.bytes());
+    assert!(!wal.can_trim(wal.before_newest(keep)));
+}

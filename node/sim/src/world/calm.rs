@@ -17,6 +17,7 @@ impl World {
     pub(super) fn calm(&mut self) -> Result<()> {
         self.storm = false;
         self.heal();
+        self.install_everywhere();
         for member in 0..self.members.len() {
             self.members[member].trouble = Trouble::default();
             if self.members[member].process.is_none() {

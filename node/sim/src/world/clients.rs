@@ -63,7 +63,7 @@ impl World {
         }
         let mut asked = false;
         while self.clients[client].outstanding() < WINDOW && self.rng.per_mille(600) {
-            let frame = self.clients[client].ask(&mut self.rng, self.written);
+            let frame = self.clients[client].ask(&mut self.rng, self.written, self.versions.asks_for_more());
             self.deliver(conn, frame);
             asked = true;
         }

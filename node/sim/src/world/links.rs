@@ -46,6 +46,11 @@ impl World {
             }
             return Ok(());
         }
+        if !self.levels_agree(a, b) {
+            self.coverage.links_refused_by_level += 1;
+            self.at(TURNED_AWAY_US, Event::LinkUp { a, b });
+            return Ok(());
+        }
         if !self.net.passes(ia, ib) || !self.net.passes(ib, ia) {
             self.at(50_000, Event::LinkUp { a, b });
             return Ok(());
@@ -53,8 +58,9 @@ impl World {
         self.net.connect(ia, ib);
         for (member, peer) in [(a, b), (b, a)] {
             let boot = self.members[peer].process.as_ref().map_or(0, |p| p.boot);
-            let (life, id) = (self.members[member].life, self.members[peer].id);
-            self.resume(member, life, move |r| r.peer_up(id, boot))?;
+            let (life, id, levels) =
+                (self.members[member].life, self.members[peer].id, self.members[peer].levels);
+            self.resume(member, life, move |r| r.peer_up(id, boot, levels))?;
         }
         Ok(())
     }

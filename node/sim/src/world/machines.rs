@@ -6,7 +6,7 @@
 use super::{Event, Result, World};
 use crate::member::{Started, Step};
 use crate::violation::Violation;
-use pharos_replica::{Output, Replica};
+use pharos_replica::{Level, Output, Replica};
 
 impl World {
     /// Lets a member run: the time, one input, then what it does about it.
@@ -100,6 +100,10 @@ impl World {
                 self.note_members(member);
                 self.meet(member);
             }
+            Output::Fatal { reason } if reason.contains("feature level") => {
+                self.beyond(member, &reason)?;
+                self.crash(member);
+            }
             Output::Fatal { reason } => return Err(Violation::new(format!("a member gave up: {reason}"))),
         }
         Ok(())
@@ -185,10 +189,12 @@ impl World {
         self.coverage.logs_mended += u64::from(mended.log);
         self.coverage.stores_mended += u64::from(mended.store);
         match started {
+            Started::Beyond => return self.beyond(member, "its disk holds more"),
             Started::Blank => self.coverage.blank_starts += 1,
             Started::GaveUp => self.coverage.identities_given_up += 1,
             Started::Refused | Started::FromLog | Started::FromStore { .. } => {}
         }
+        self.coverage.early_starts += u64::from(self.members[member].levels.max < Level::NEWEST);
         if self.members[member].process.is_none() {
             return Ok(());
         }

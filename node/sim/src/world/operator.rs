@@ -9,7 +9,7 @@ use super::{Event, Result, World};
 use crate::member::{Member, Permit, Volume};
 use crate::rng::Rng;
 use pharos_paxos::{ConfigNo, MemberId};
-use pharos_replica::{Change, ChangeError, Founding, Registry, Replica};
+use pharos_replica::{Change, ChangeError, Founding, Levels, Registry, Replica};
 use std::collections::BTreeSet;
 
 pub(super) struct Operator {
@@ -94,7 +94,13 @@ impl World {
             Step::Rest => self.rest(),
             Step::Aim => self.aim(leader),
             Step::Register(volume) => {
-                let _ = self.request(leader, |r| r.change_members(&registration(volume)))?;
+                let levels = Levels::KNOWN.up_to(self.version_of(volume));
+                let ask = |r: &mut Replica| {
+                    r.admits(levels)?;
+                    r.change_members(&registration(volume))
+                };
+                let answer = self.request(leader, ask)?;
+                self.coverage.joiners_refused += u64::from(matches!(answer, Err(ChangeError::Level(_))));
             }
             Step::Switch(id, volume) => self.switch_on(leader, id, volume),
             Step::Seat(voters) => self.seat(leader, voters)?,
@@ -207,6 +213,7 @@ impl World {
         self.members.push(joining);
         let before = self.places.insert(id, member);
         assert!(before.is_none(), "an id is given once");
+        self.plan_version_of(member);
         let delay = self.draw().below(300_000);
         self.at(delay, Event::Start { member });
         if self.draw().per_mille(300) {

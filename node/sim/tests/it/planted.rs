@@ -55,6 +55,8 @@ planted! {
     a_state_made_of_two_is_found: Plant::MixesStates,
     a_state_older_than_what_is_applied_is_found: Plant::TakesOldState,
     an_id_that_is_given_twice_is_found: Plant::ReusesIds,
+    a_level_that_rises_before_all_can_do_it_is_found: Plant::RaisesTooEarly,
+    a_level_that_is_a_members_own_flag_is_found: Plant::LevelFromLocalFlag,
     a_damaged_member_that_votes_on_is_found: Plant::DamagedKeepsVoting,
     a_damaged_store_that_is_emptied_is_found: Plant::EmptiesDamagedStore,
 }

@@ -1,7 +1,7 @@
 //! The log's form of commands.
 
 use bytes::{BufMut, Bytes};
-use pharos_znode::{Batch, BatchError, Zxid};
+use pharos_znode::{Batch, BatchError, Command, Level, Op, Zxid};
 use proptest::prelude::*;
 
 use crate::random::command;
@@ -25,6 +25,9 @@ proptest! {
         let batch = Batch { time_ms, commands };
         let mut pieces = Vec::new();
         Batch::put_header(time_ms, batch.commands.len(), &mut pieces);
+        if batch.raises_to().is_some() {
+            pieces[0] = 2;
+        }
         batch.commands.iter().for_each(|command| command.encode(&mut pieces));
         prop_assert_eq!(&encoded(&batch)[..], &pieces[..]);
         prop_assert_eq!(Batch::decode(&encoded(&batch)), Ok(batch));
@@ -59,6 +62,18 @@ fn batches_of_unknown_versions_kinds_and_shapes_are_refused_by_name() {
     let empty = encoded(&Batch::default());
     let refused = |bytes: &[u8]| Batch::decode(&Bytes::copy_from_slice(bytes)).unwrap_err();
     assert_eq!(refused(b""), BatchError::Empty);
-    assert_eq!(refused(b"\x02rest").to_string(), "batch has version 2, this member knows up to 1");
+    assert_eq!(refused(b"\x03rest").to_string(), "batch has version 3, this member knows up to 2");
     assert_eq!(refused(&[&empty[..], b"x"].concat()), BatchError::Trailing(1));
+}
+
+#[test]
+fn a_batch_that_raises_the_level_is_of_a_version_that_others_refuse() {
+    let raise = Command::of_ensemble(Op::SetLevel(Level(7)));
+    let (batch, other) = (Batch { time_ms: 1, commands: vec![raise] }, encoded(&Batch::default()));
+    assert_eq!((encoded(&batch)[0], other[0]), (2, 1));
+    assert_eq!(Batch::level_in(&encoded(&batch)), Ok(Some(Level(7))));
+    assert_eq!(Batch::level_in(&other), Ok(None));
+    let mut disguised = encoded(&batch).to_vec();
+    disguised[0] = 1;
+    assert_eq!(Batch::decode(&disguised.into()), Err(BatchError::Kind(15)));
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pharos_jute::{Create, OpCode, PathVersion, Request, SetAcl, SetData};
-use pharos_znode::{Acl, CreateMode, ErrorCode, Op, State, perms, validate_path};
+use pharos_znode::{Acl, CreateMode, ErrorCode, Level, Op, State, perms, validate_path};
 
 use crate::world::{
     World, all_but, check, create, create_acl, create_mode, delete, open, set, set_acl, super_user, world_may,
@@ -126,12 +126,13 @@ fn null_paths_of_writes_fail_as_zookeeper_comes_upon_them() {
     let set_data = Request::SetData(SetData { path: None, data: None, version: -1 });
     let set_acl = Request::SetAcl(SetAcl { path: None, acl: None, version: -1 });
     let create = Request::Create2(Create { path: None, data: None, acl: Some(vec![]), flags: 0 });
-    assert_eq!(Op::from_request(&delete), nop(ErrorCode::MARSHALLING_ERROR));
-    assert_eq!(Op::from_request(&create), nop(ErrorCode::MARSHALLING_ERROR));
+    assert_eq!(Op::from_request(&delete, Level::NEWEST), nop(ErrorCode::MARSHALLING_ERROR));
+    assert_eq!(Op::from_request(&create, Level::NEWEST), nop(ErrorCode::MARSHALLING_ERROR));
     let with_ttl = Request::Create2(Create { path: None, data: None, acl: Some(vec![]), flags: 5 });
-    assert_eq!(Op::from_request(&with_ttl), nop(ErrorCode::UNIMPLEMENTED));
-    assert_eq!(Op::from_request(&set_data), nop(ErrorCode::BAD_ARGUMENTS));
-    assert_eq!(Op::from_request(&set_acl), nop(ErrorCode::BAD_ARGUMENTS));
+    assert_eq!(Op::from_request(&with_ttl, Level::FIRST), nop(ErrorCode::UNIMPLEMENTED));
+    assert_eq!(Op::from_request(&with_ttl, Level::TTL), nop(ErrorCode::BAD_ARGUMENTS), "it names no time");
+    assert_eq!(Op::from_request(&set_data, Level::NEWEST), nop(ErrorCode::BAD_ARGUMENTS));
+    assert_eq!(Op::from_request(&set_acl, Level::NEWEST), nop(ErrorCode::BAD_ARGUMENTS));
 }
 
 #[test]

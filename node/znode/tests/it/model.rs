@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use pharos_znode::EventType::{self, NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 use pharos_znode::{
-    Acl, Applied, Command, CreateMode, ErrorCode, Id, Op, Reply, SessionId, Settings, Stat, State, allowed,
-    perms, validate_path,
+    Acl, Applied, Command, CreateMode, ErrorCode, Id, Level, Op, Reply, SessionId, Settings, Stat, State,
+    allowed, perms, validate_path,
 };
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ struct Node {
     stat: Stat,
     creates: i32,
     container: bool,
+    ttl: Option<i64>,
     data: Option<Bytes>,
     acl: Vec<Acl>,
 }
@@ -39,6 +40,7 @@ struct Model {
     nodes: BTreeMap<String, Node>,
     sessions: BTreeMap<SessionId, u32>,
     settings: Settings,
+    level: Level,
     zxid: i64,
     time: i64,
     events: Events,
@@ -57,6 +59,7 @@ impl Model {
             stat: Stat { aversion, ..Stat::default() },
             creates: 0,
             container: false,
+            ttl: None,
             data: Some(Bytes::new()),
             acl,
         };
@@ -70,6 +73,7 @@ impl Model {
             nodes: nodes.map(|(path, node)| (path.to_owned(), node)).into(),
             sessions: BTreeMap::new(),
             settings: Settings::default(),
+            level: Level(1),
             zxid: 0,
             time: 0,
             events: Vec::new(),
@@ -150,7 +154,9 @@ impl Model {
 
     fn single(&mut self, op: &Op, command: &Command) -> Result<Told, ErrorCode> {
         match op {
-            Op::Create { path, data, acl, mode, .. } => self.create(path, data.as_ref(), acl, *mode, command),
+            Op::Create { path, data, acl, mode, ttl, .. } => {
+                self.create(path, data.as_ref(), acl, (*mode, *ttl), command)
+            }
             Op::Delete { path, version } => {
                 self.deletable(path)?;
                 self.may(&parent_raw(path), perms::DELETE, command)?;
@@ -164,7 +170,8 @@ impl Model {
                 self.deletable(path)?;
                 let node = self.nodes.get(path).ok_or(ErrorCode::NO_NODE)?;
                 self.childless(path)?;
-                if !node.container || node.creates == 0 {
+                let over = node.ttl.is_some_and(|ttl| self.time - node.stat.mtime > ttl);
+                if !over && (!node.container || node.creates == 0) {
                     return Err(ErrorCode::BAD_VERSION);
                 }
                 self.remove(path);
@@ -202,6 +209,10 @@ impl Model {
                 self.settings = *settings;
                 Ok(Told::Nothing)
             }
+            Op::SetLevel(level) => {
+                self.level = self.level.max(*level);
+                Ok(Told::Nothing)
+            }
             Op::Nop { error } => Err(*error),
             other => panic!("not single: {other:?}"),
         }
@@ -212,11 +223,14 @@ impl Model {
         path: &str,
         data: Option<&Bytes>,
         acl: &[Acl],
-        mode: CreateMode,
+        (mode, ttl): (CreateMode, i64),
         command: &Command,
     ) -> Result<Told, ErrorCode> {
-        if mode.is_ttl() {
-            return Err(ErrorCode::UNIMPLEMENTED);
+        match mode.is_ttl() {
+            true if self.level == Level(1) => return Err(ErrorCode::UNIMPLEMENTED),
+            true if !(1..1 << 40).contains(&ttl) => return Err(ErrorCode::BAD_ARGUMENTS),
+            false if ttl >= 0 => return Err(ErrorCode::BAD_ARGUMENTS),
+            _ => {}
         }
         if !path.contains('/') || path.contains('\0') {
             return Err(ErrorCode::BAD_ARGUMENTS);
@@ -248,7 +262,8 @@ impl Model {
             ..Stat::default()
         };
         let container = mode == CreateMode::Container;
-        let node = Node { stat, creates: 0, container, data: data.cloned(), acl };
+        let ttl = mode.is_ttl().then_some(ttl);
+        let node = Node { stat, creates: 0, container, ttl, data: data.cloned(), acl };
         self.nodes.insert(path.clone(), node);
         let up_node = self.nodes.get_mut(&up).unwrap();
         up_node.creates += 1;

@@ -1,7 +1,7 @@
 //! Multi: all or none, one zxid and time for all.
 
 use pharos_jute::{Create, CreateTtl, MultiOp, MultiResult, PathVersion, PathWatch, Request, Response};
-use pharos_znode::{CreateMode, ErrorCode, Op, Reply, Stat};
+use pharos_znode::{CreateMode, ErrorCode, Level, Op, Reply, Stat};
 
 use crate::world::{
     T0, World, check, create, create_acl, create_data, create_mode, delete, open, set, set_acl,
@@ -113,7 +113,7 @@ fn a_multi_that_zookeeper_cannot_even_prepare_fails_as_a_whole() {
     let create_op = |flags| Create { path: Some("/x"), data: None, acl: Some(vec![]), flags };
     let null_list = Create { acl: None, ..create_op(0) };
     let whole = Some(Op::Nop { error: ErrorCode::MARSHALLING_ERROR });
-    let multi = |op| Op::from_request(&Request::Multi(vec![op]));
+    let multi = |op| Op::from_request(&Request::Multi(vec![op]), Level::NEWEST);
     assert_eq!(multi(MultiOp::GetData(PathWatch { path: Some("/"), watch: false })), whole);
     assert_eq!(multi(MultiOp::Delete(PathVersion { path: None, version: 0 })), whole);
     assert_eq!(multi(MultiOp::Create2(null_list.clone())), whole);
@@ -135,6 +135,6 @@ fn a_create_with_the_container_flag_answers_with_its_stat_in_a_multi_only() {
         Some(Op::Multi(ops)) => matches!(ops[..], [Op::Create { with_stat: true, .. }]),
         other => panic!("{other:?}"),
     };
-    assert!(!with_stat(Op::from_request(&Request::Create(create.clone()))));
-    assert!(with_stat(Op::from_request(&Request::Multi(vec![MultiOp::Create(create)]))));
+    assert!(!with_stat(Op::from_request(&Request::Create(create.clone()), Level::NEWEST)));
+    assert!(with_stat(Op::from_request(&Request::Multi(vec![MultiOp::Create(create)]), Level::NEWEST)));
 }

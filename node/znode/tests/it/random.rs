@@ -1,7 +1,9 @@
 //! Random commands over a few paths, so that they meet.
 
 use bytes::Bytes;
-use pharos_znode::{Acl, Command, CreateMode, ErrorCode, Id, Op, SessionId, Settings, digest_auth, perms};
+use pharos_znode::{
+    Acl, Command, CreateMode, ErrorCode, Id, Level, Op, SessionId, Settings, digest_auth, perms,
+};
 use proptest::prelude::*;
 
 use crate::world::{ALICE, BOB};
@@ -58,13 +60,18 @@ fn create() -> impl Strategy<Value = Op> {
         CreateMode::EphemeralSequential,
         CreateMode::Container,
         CreateMode::PersistentTtl,
+        CreateMode::PersistentTtl,
+        CreateMode::PersistentSequentialTtl,
     ]);
-    (path(), data(), acl(), mode, any::<bool>()).prop_map(|(path, data, acl, mode, with_stat)| Op::Create {
+    // Times are of the size of the commands' own, so that some are over.
+    let ttl = prop::sample::select(vec![1, 5, 20, 20, 0, 1 << 40]);
+    let node = (path(), data(), acl(), mode, prop_oneof![9 => Just(true), 1 => Just(false)], ttl);
+    (node, any::<bool>()).prop_map(|((path, data, acl, mode, fits, ttl), with_stat)| Op::Create {
         path,
         data,
         acl,
         mode,
-        ttl: -1,
+        ttl: if mode.is_ttl() == fits { ttl } else { -1 },
         with_stat,
     })
 }
@@ -83,7 +90,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         16 => single(),
         6 => prop::collection::vec(single(), 0..5).prop_map(Op::Multi),
         2 => (path(), acl(), version()).prop_map(|(path, acl, version)| Op::SetAcl { path, acl, version }),
-        1 => path().prop_map(|path| Op::DeleteContainer { path }),
+        2 => path().prop_map(|path| Op::DeleteContainer { path }),
+        1 => (1..3_u16).prop_map(|level| Op::SetLevel(Level(level))),
         2 => (1..9).prop_map(|timeout_ms| Op::CreateSession { timeout_ms }),
         1 => (1..9).prop_map(|timeout_ms| Op::AttachSession { timeout_ms }),
         1 => Just(Op::CloseSession),

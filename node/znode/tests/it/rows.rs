@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pharos_znode::{Acl, Applied, CreateMode, Op, RowBatch, RowError, SessionId, Settings, State, perms};
+use pharos_znode::{
+    Acl, Applied, CreateMode, Level, Op, RowBatch, RowError, SessionId, Settings, State, perms,
+};
 use proptest::prelude::*;
 
 use crate::random::commands;
-use crate::world::{ALICE, World, create, create_acl, create_data, create_mode, delete, set, super_user};
+use crate::world::{
+    ALICE, World, create, create_acl, create_data, create_mode, create_ttl, delete, set, super_user,
+};
 
 /// An ordered store in memory.
 #[derive(Default, Clone)]
@@ -42,8 +46,8 @@ fn picture(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
         nodes.insert(path, (data.stat, data.data.map(<[u8]>::to_vec), acl.acl));
     }
     let sessions: Vec<_> = state.sessions().map(|(id, s)| (id, *s, state.ephemerals(id, None))).collect();
-    let numbers = (state.zxid(), state.time_ms(), state.settings(), state.digest(), state.data_bytes());
-    (nodes, sessions, numbers, state.expendable_containers())
+    let numbers = (state.zxid(), state.time_ms(), state.settings(), state.level(), state.digest());
+    (nodes, sessions, numbers, state.expendable(state.time_ms() + 20))
 }
 
 proptest! {
@@ -128,6 +132,14 @@ fn no_damaged_byte_passes_unseen() {
     world.run(create_data("/b", Some(b"data"))).unwrap();
     let mut store = Store::default();
     store.write(&world.state.take_dirty());
+    each_damaged_byte_is_seen(&store);
+    world.run(Op::SetLevel(Level::NEWEST)).unwrap();
+    world.run(create_ttl("/t", 50)).unwrap();
+    store.write(&world.state.take_dirty());
+    each_damaged_byte_is_seen(&store);
+}
+
+fn each_damaged_byte_is_seen(store: &Store) {
     for (key, value) in store.0.clone() {
         for (at, flip) in (0..value.len()).flat_map(|at| (1..=u8::MAX).map(move |flip| (at, flip))) {
             let mut damaged = value.to_vec();
@@ -229,7 +241,11 @@ fn rows_that_are_not_understood_are_refused_by_name() {
     assert_eq!(refused(b"\x01", None), "there is no meta row");
     assert_eq!(
         refused(b"\x01", Some(b"\x02")),
-        r#"row b"\x01" of table `meta` has version 2, this member knows 1"#
+        r#"value of row b"\x01" of table `meta`: record ends inside `zxid`"#
+    );
+    assert_eq!(
+        refused(b"\x01", Some(b"\x03")),
+        r#"row b"\x01" of table `meta` has version 3, this member knows 2"#
     );
     assert_eq!(
         refused(b"\x01", Some(b"\x01")),
@@ -272,4 +288,22 @@ fn sessions_survive_with_their_attachment() {
     store.write(&world.state.take_dirty());
     assert_eq!(store.read().unwrap().session(ALICE), None);
     assert_eq!(store.read().unwrap().session(SessionId(0x200)), world.state.session(SessionId(0x200)));
+}
+
+#[test]
+fn the_first_level_leaves_no_trace_in_rows_and_a_level_that_is_not_known_is_refused_by_name() {
+    let (mut world, mut store) = (World::new(), Store::default());
+    store.write(&world.state.take_dirty());
+    let meta = |store: &Store| store.0[&b"\x01"[..]].to_vec();
+    assert_eq!((meta(&store)[0], meta(&store).len()), (1, 27), "as versions that know of no levels write it");
+    world.run(Op::SetLevel(Level::NEWEST)).unwrap();
+    store.write(&world.state.take_dirty());
+    assert_eq!((meta(&store)[0], store.read().unwrap().level()), (2, Level::NEWEST));
+    let mut unknown = meta(&store);
+    *unknown.last_mut().unwrap() += 1;
+    store.0.insert(Bytes::from_static(b"\x01"), unknown.into());
+    assert_eq!(
+        store.read().unwrap_err().to_string(),
+        "the state is of feature level 3, this version knows levels 1 to 2: run a version that knows level 3"
+    );
 }

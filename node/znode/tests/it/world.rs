@@ -102,6 +102,11 @@ pub(crate) fn create_mode(path: &str, mode: CreateMode) -> Op {
     create_acl(path, mode, open())
 }
 
+pub(crate) fn create_ttl(path: &str, ttl: i64) -> Op {
+    let (data, mode) = (Some(Bytes::new()), CreateMode::PersistentTtl);
+    Op::Create { path: path.into(), data, acl: open(), mode, ttl, with_stat: true }
+}
+
 pub(crate) fn create_acl(path: &str, mode: CreateMode, acl: Vec<Acl>) -> Op {
     Op::Create { path: path.into(), data: Some(Bytes::new()), acl, mode, ttl: -1, with_stat: false }
 }

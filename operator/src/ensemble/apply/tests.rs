@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::apply::owner_reference;
-use crate::ensemble::plan::{RecoveryNote, SwitchNote};
+use crate::ensemble::plan::{RecoveryNote, Restored, SwitchNote};
 use crate::ensemble::validate::validate;
 use crate::pods::Image;
 use pharos_crds::Ensemble;
@@ -31,7 +31,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         let body = String::from_utf8_lossy(&body);
         server.asked.lock().expect("a lock").push(format!("{method} {what} {body}").trim_end().to_owned());
     }
-    let (resource, name) = what.split_once('/').unwrap_or_default();
+    let (resource, name) = what.split_once('/').unwrap_or((&what, "made"));
     let (version, kind) = match resource {
         "configmaps" => ("v1", "ConfigMap"),
         "persistentvolumeclaims" => ("v1", "PersistentVolumeClaim"),
@@ -41,6 +41,11 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     let metadata = json!({"name": name, "uid": format!("{resource}-uid")});
     let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
     let (code, body) = match what.as_str() {
+        "pods/main-ensemble-restore" if method == "GET" => {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                "reason": "NotFound", "message": "there is none"});
+            (StatusCode::NOT_FOUND, status)
+        }
         "/v1/voters" => (server.voters, json!({"error": "member 4 is behind"})),
         _ => (StatusCode::OK, object),
     };
@@ -128,7 +133,8 @@ async fn a_volume_is_deleted_by_uid_before_its_pod_and_only_while_that_pod_is_th
 
 #[tokio::test]
 async fn a_volume_that_a_recovery_does_without_goes_as_one_of_a_member_that_was_removed() {
-    let give_up = Step::GiveUp { pod: "main-ensemble-1".into(), uid: "pods-uid".into() };
+    let (pod, uid) = ("main-ensemble-1".into(), "pods-uid".into());
+    let give_up = Step::GiveUp { pod, uid, during: "Recovering" };
     let discard = Step::Discard { pod: "main-ensemble-1".into(), uid: "pods-uid".into(), id: 2 };
     let (_, asked) = done(StatusCode::OK, None, give_up).await;
     assert_eq!(asked, done(StatusCode::OK, None, discard).await.1);
@@ -173,4 +179,50 @@ async fn those_who_join_are_registered_by_their_stable_names() {
         )
     };
     assert_eq!(asked, [call(1, "aa"), call(2, "bb")]);
+}
+
+fn restore_order() -> RestoreOrder {
+    RestoreOrder { from: "s3://b/x".into(), generation: Some(2), credentials: Some("keys".into()) }
+}
+
+#[tokio::test]
+async fn a_volume_is_claimed_before_the_pod_that_fills_it_is_made() {
+    let (_, asked) = done(StatusCode::OK, None, Step::Restore { order: restore_order(), place: 3 }).await;
+    assert_eq!(asked.len(), 2);
+    assert!(asked[0].starts_with("POST persistentvolumeclaims "), "{}", asked[0]);
+    assert!(asked[0].contains(r#""name":"data-main-ensemble-3""#), "{}", asked[0]);
+    assert!(asked[1].starts_with("POST pods "), "{}", asked[1]);
+    assert!(asked[1].contains(r#""envFrom":[{"secretRef":{"name":"keys"}}]"#), "{}", asked[1]);
+}
+
+#[tokio::test]
+async fn what_a_restore_made_is_deleted_by_uid() {
+    let (pod, claim) = (Some("pods-uid".into()), Some((3, "claim-uid".into())));
+    let (_, asked) = done(StatusCode::OK, None, Step::ClearRestore { pod, claim }).await;
+    let by_uid = |what: &str, uid: &str| format!(r#"DELETE {what} {{"preconditions":{{"uid":"{uid}"}}}}"#);
+    let claim = by_uid("persistentvolumeclaims/data-main-ensemble-3", "claim-uid");
+    assert_eq!(asked, [claim, by_uid("pods/main-ensemble-restore", "pods-uid")]);
+}
+
+#[tokio::test]
+async fn from_the_note_that_a_backup_is_restored_on_nobody_waits_for_what_was_asked_before() {
+    let annotations = |asked: &str| -> Value {
+        let body: Value =
+            serde_json::from_str(asked.rsplit_once("main-ensemble ").expect("a body").1).expect("JSON");
+        body["metadata"]["annotations"].clone()
+    };
+    let mut note = RestoreNote { order: restore_order(), place: 3, restored: None, claims: Vec::new() };
+    let (_, asked) = done(StatusCode::OK, None, Step::NoteRestore(Some(note.clone()))).await;
+    assert_eq!(asked.len(), 1);
+    let member =
+        serde_json::json!({"memberId": 9, "volume": "v", "host": "h", "peerPort": 1, "clientPort": 2});
+    let restored = serde_json::json!({"clusterId": "c", "generation": 2, "member": member});
+    note.restored = Some(serde_json::from_value::<Restored>(restored).expect("an outcome"));
+    let (_, asked) = done(StatusCode::OK, None, Step::NoteRestore(Some(note.clone()))).await;
+    assert_eq!(annotations(&asked[0]), json!({names::ANNOTATION_ROLL: null}));
+    assert_eq!(annotations(&asked[1]), json!({names::ANNOTATION_SWITCH: null}));
+    let noted = annotations(&asked[2])[names::ANNOTATION_RESTORE].clone();
+    assert_eq!(serde_json::from_str::<RestoreNote>(noted.as_str().expect("a text")).expect("a note"), note);
+    let (_, asked) = done(StatusCode::OK, None, Step::NoteRestore(None)).await;
+    assert_eq!(annotations(&asked[0]), json!({names::ANNOTATION_RESTORE: null}));
 }

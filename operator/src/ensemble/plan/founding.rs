@@ -100,8 +100,9 @@ fn broken_disk(
     (all_answer && disks.iter().all(|(_, disk)| lost(disk))).then(|| Founding::Broken {
         reason: reason::LOST_VOLUME,
         message: format!(
-            "no volume holds data, but cluster {cluster} exists: restore the volumes, or delete the Ensemble and \
-             apply it again to begin without the data"
+            "no volume holds data, but cluster {cluster} exists: bring the volumes back, declare spec.restore with \
+             generation {} to go on from a backup, or delete the Ensemble and apply it again to begin without the data",
+            observed.generation().unwrap_or(1) + 1
         ),
     })
 }

@@ -58,7 +58,7 @@ fn without_leader(observed: &Observed) -> Option<Step> {
     if voters - lost.len() < membership.quorum() {
         let message = format!(
             "{} of {voters} voters have lost their volumes ({}): those left are no quorum and can replace nobody; \
-             restore a volume or, without what only those had, {}",
+             bring a volume back, or declare spec.restore to go on from a backup, or, without what only those had, {}",
             lost.len(),
             lost.join(", "),
             recovery::advice(observed)

@@ -46,6 +46,10 @@ pub enum Predicate {
     BudgetAllows,
     /// The member that the Ensemble is to go on from does not say that it can, or has.
     SurvivorAnswers,
+    /// The backup is not on the new volume yet.
+    BackupRestored,
+    /// The member on the volume that was filled from the backup has not gone on.
+    RestoredAnswers,
 }
 
 impl Predicate {
@@ -67,6 +71,8 @@ impl Predicate {
             Self::MemberCaughtUp => "member_caught_up",
             Self::BudgetAllows => "budget_allows",
             Self::SurvivorAnswers => "survivor_answers",
+            Self::BackupRestored => "backup_restored",
+            Self::RestoredAnswers => "restored_answers",
         }
     }
 
@@ -88,6 +94,8 @@ impl Predicate {
             Self::MemberCaughtUp => "WaitingForCatchUp",
             Self::BudgetAllows => "WaitingForDisruptionBudget",
             Self::SurvivorAnswers => "WaitingForSurvivor",
+            Self::BackupRestored => "WaitingForBackup",
+            Self::RestoredAnswers => "WaitingForRestoredMember",
         }
     }
 }

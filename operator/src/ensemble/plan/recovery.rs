@@ -5,11 +5,11 @@
 //! served; the survivor is permitted to go on only when no other volume of its generation is left to a pod, so that the
 //! others cannot become a majority again; from then on it is not taken back.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use pharos_crds::names::{self, reason};
 
+use super::volumes::{self, GivingUp};
 use super::{Member, Observed, Predicate, Step, wait};
 use crate::admin::{DiskState, Registered, Role};
 use crate::ensemble::permit::Permit;
@@ -23,17 +23,6 @@ pub struct Declared {
     pub survivor: String,
     /// Whether it was declared when a quorum served.
     pub declined: bool,
-    /// Claims of the pods, by ordinal.
-    pub claims: Vec<Option<Claim>>,
-}
-
-/// A pod's claim of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Its UID.
-    pub uid: String,
-    /// Whether it was asked to go.
-    pub leaving: bool,
 }
 
 /// What is noted when a recovery begins.
@@ -171,8 +160,17 @@ fn prepare(observed: &Observed, declared: &Declared, current: u64) -> Result<Ste
         return Ok(wait(Predicate::SurvivorAnswers, survivor.pod.clone()));
     };
     is_no_quorum(observed)?;
-    if let Some(step) = give_up(observed, declared, place) {
-        return Ok(step);
+    let note = observed.recovery_note.as_ref().filter(|note| {
+        (note.generation, note.survivor.as_str()) == (declared.generation, declared.survivor.as_str())
+    });
+    let noted = note.map(|note| note.claims.as_slice());
+    match volumes::give_up(observed, noted, place, reason::RECOVERING) {
+        Some(GivingUp::Note(claims)) => {
+            let (generation, survivor) = (declared.generation, declared.survivor.clone());
+            return Ok(Step::NoteRecovery(RecoveryNote { generation, survivor, claims }));
+        }
+        Some(GivingUp::Step(step)) => return Ok(step),
+        None => {}
     }
     let cluster = survivor.identity.as_ref().and_then(|disk| disk.cluster_id.as_deref());
     let cluster = cluster.ok_or_else(|| format!("{} does not say which cluster it is of", survivor.pod))?;
@@ -220,49 +218,4 @@ fn is_no_quorum(observed: &Observed) -> Result<(), String> {
     Err(format!(
         "{there} of {voters} voters answer and have their volumes: they are a quorum, and lose nothing"
     ))
-}
-
-/// What must go before the survivor is permitted to go on: every volume of which it is not known that it is empty, or was
-/// made after the recovery began.
-fn give_up(observed: &Observed, declared: &Declared, survivor: usize) -> Option<Step> {
-    let note = observed.recovery_note.as_ref().filter(|note| {
-        (note.generation, note.survivor.as_str()) == (declared.generation, declared.survivor.as_str())
-    });
-    let others = || (0..observed.members.len()).filter(|ordinal| *ordinal != survivor);
-    let pod = |ordinal: usize| observed.members[ordinal].as_ref();
-    let claim = |ordinal: usize| declared.claims.get(ordinal).and_then(Option::as_ref);
-    let state = |ordinal: usize| Some(pod(ordinal)?.identity.as_ref()?.state);
-    let holds = |ordinal: &usize| match state(*ordinal) {
-        Some(DiskState::Blank) => false,
-        Some(_) => true,
-        None => note.is_none(),
-    };
-    let mut given_up: BTreeSet<&str> =
-        note.iter().flat_map(|note| &note.claims).map(String::as_str).collect();
-    let noted = given_up.len();
-    given_up.extend(others().filter(holds).filter_map(claim).map(|claim| claim.uid.as_str()));
-    if note.is_none() || given_up.len() > noted {
-        return Some(Step::NoteRecovery(RecoveryNote {
-            generation: declared.generation,
-            survivor: declared.survivor.clone(),
-            claims: given_up.into_iter().map(str::to_owned).collect(),
-        }));
-    }
-    others().find_map(|ordinal| {
-        let (pod, claim) = (pod(ordinal), claim(ordinal));
-        // One that was asked to go takes with it what its pod may have by then.
-        if state(ordinal) == Some(DiskState::Blank) && claim.is_some_and(|claim| !claim.leaving) {
-            return None;
-        }
-        let old = claim.is_some_and(|claim| given_up.contains(claim.uid.as_str()));
-        let leaves = claim.is_none_or(|claim| claim.leaving);
-        match pod {
-            // A claim that was made since: its volume is empty.
-            _ if claim.is_some() && !old && !leaves => None,
-            None if claim.is_none() => None,
-            None => Some(wait(Predicate::PodExists, format!("ordinal {ordinal}, to give its volume up"))),
-            Some(pod) if pod.terminating && leaves => Some(wait(Predicate::PodGone, pod.pod.clone())),
-            Some(pod) => Some(Step::GiveUp { pod: pod.pod.clone(), uid: pod.uid.clone() }),
-        }
-    })
 }

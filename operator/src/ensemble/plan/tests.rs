@@ -4,6 +4,7 @@
 mod joining;
 mod recovering;
 mod replacing;
+mod restoring;
 mod rolling;
 mod world;
 
@@ -29,6 +30,7 @@ fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
         committed: applied,
         serving,
         version: None,
+        feature_level: None,
         ballot: String::new(),
         accepted: Some("1.1.1".into()),
         durable: Some(applied),
@@ -90,6 +92,10 @@ const THREE: [Entry<'static>; 3] = [(1, "v0", 0, true), (2, "v1", 1, true), (3, 
 
 fn five() -> Vec<Entry<'static>> {
     [THREE.as_slice(), &[(4, "v3", 3, true), (5, "v4", 4, true)]].concat()
+}
+
+fn claim(uid: &str) -> Option<Claim> {
+    Some(Claim { uid: uid.into(), leaving: false, restores: None })
 }
 
 fn of(members: Vec<Option<Member>>, wanted: usize) -> Observed {

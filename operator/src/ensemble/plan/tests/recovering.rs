@@ -12,12 +12,12 @@ fn bereft() -> Observed {
     let third = at(&mut observed, 2);
     (third.status, third.identity, third.serving) = (None, None, false);
     observed.recovery = Some(declared(2, "main-ensemble-0"));
+    observed.claims = (0..8).map(|ordinal| claim(&format!("claim-{ordinal}"))).collect();
     observed
 }
 
 fn declared(generation: u64, survivor: &str) -> Declared {
-    let claim = |ordinal: u32| Some(Claim { uid: format!("claim-{ordinal}"), leaving: false });
-    Declared { generation, survivor: survivor.into(), declined: false, claims: (0..7).map(claim).collect() }
+    Declared { generation, survivor: survivor.into(), declined: false }
 }
 
 fn refused(observed: &Observed) -> String {
@@ -38,15 +38,12 @@ fn what_is_not_known_to_be_empty_is_given_up_before_the_survivor_is_permitted_to
     assert_eq!(note.claims, ["claim-2"]);
     observed.recovery_note = Some(note);
     let (pod, uid) = ("main-ensemble-2".to_owned(), "uid-2".to_owned());
-    assert_eq!(next(&observed), Step::GiveUp { pod, uid });
-    let claim = |observed: &mut Observed, claim: Claim| {
-        observed.recovery.as_mut().expect("it is declared").claims[2] = Some(claim);
-    };
-    claim(&mut observed, Claim { uid: "claim-2".into(), leaving: true });
+    assert_eq!(next(&observed), Step::GiveUp { pod, uid, during: reason::RECOVERING });
+    observed.claims[2].as_mut().expect("a claim").leaving = true;
     at(&mut observed, 2).terminating = true;
     assert_eq!(waits_for(&observed), Some(Predicate::PodGone));
     // Another pod has another claim: it need not run for the survivor to go on.
-    claim(&mut observed, Claim { uid: "claim-2b".into(), leaving: false });
+    observed.claims[2] = claim("claim-2b");
     at(&mut observed, 2).terminating = false;
     let Step::AmendPermit(permit) = next(&observed) else { panic!("{:?}", next(&observed)) };
     assert_eq!((permit.recovers, permit.generation, permit.founders.len()), (true, Some(2), 1));

@@ -4,11 +4,15 @@
 mod hands;
 mod histories;
 mod recoveries;
+mod restores;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+
+/// The cluster of a backup that is of another one.
+const OTHER: &str = "c2";
 
 /// A small world whose members come and go.
 #[derive(Clone, Debug)]
@@ -35,7 +39,7 @@ struct World {
     leader: Option<i64>,
     epoch: u64,
     commit: u64,
-    permit: Permit,
+    permit: Option<Permit>,
     /// Visits until a pod sees a new permit.
     slow: u8,
     note: Option<RollNote>,
@@ -44,8 +48,17 @@ struct World {
     /// The generation and the ordinal of the survivor that a person declares.
     declared: Option<(u64, usize)>,
     recovery_note: Option<RecoveryNote>,
-    /// What the status says of generations and of what was declared.
+    /// The restore that a person declares.
+    restore: Option<RestoreOrder>,
+    restore_note: Option<RestoreNote>,
+    filler: Option<Filler>,
+    /// Claims that were made for a restore, by their volumes.
+    made_for: BTreeMap<u32, RestoreOrder>,
+    /// Where backups are, and what they are of.
+    backups: BTreeMap<String, Backup>,
+    /// What the status says of generations, of what was declared and of the cluster.
     status: (Option<u64>, bool),
+    cluster: Option<String>,
     /// Volumes that go with their pods, since their claims were deleted.
     leaving: BTreeSet<u32>,
     /// Volumes whose pods never start, as when their nodes are gone.
@@ -65,14 +78,35 @@ struct Pod {
     /// Visits until it runs.
     starting: u8,
     was_ready: bool,
-    permit: Permit,
+    permit: Option<Permit>,
     /// Visits until it sees the newest permit.
     sees_in: u8,
+}
+
+/// The pod that fills a volume.
+#[derive(Clone, Debug)]
+struct Filler {
+    uid: u32,
+    order: RestoreOrder,
+    volume: u32,
+    /// Visits until it is done, or fails.
+    runs: u8,
+    leaving: Option<u8>,
+    state: RestoreState,
+}
+
+/// A backup: the cluster, its generation and the id that its next member gets.
+#[derive(Clone, Debug)]
+struct Backup {
+    cluster: &'static str,
+    generation: u64,
+    next_id: i64,
 }
 
 #[derive(Clone, Debug)]
 struct Disk {
     id: i64,
+    cluster: &'static str,
     generation: u64,
     /// Visits until it has the state.
     joining: u8,
@@ -142,10 +176,11 @@ impl World {
             leaving: None,
             starting: 0,
             was_ready: true,
-            permit: founded.clone(),
+            permit: Some(founded.clone()),
             sees_in: 0,
         };
-        let disk = |volume: u32| Disk { id: i64::from(volume) + 1, generation: 1, joining: 0, applied: 10 };
+        let id = |volume: u32| i64::from(volume) + 1;
+        let disk = |volume| Disk { id: id(volume), cluster: CLUSTER, generation: 1, joining: 0, applied: 10 };
         Self {
             wanted: size,
             set: size,
@@ -161,14 +196,20 @@ impl World {
             leader: Some(1),
             epoch: 1,
             commit: 10,
-            permit: founded.clone(),
+            permit: Some(founded),
             slow: 0,
             note: None,
             switch: None,
             generation: 1,
             declared: None,
             recovery_note: None,
+            restore: None,
+            restore_note: None,
+            filler: None,
+            made_for: BTreeMap::new(),
+            backups: BTreeMap::new(),
             status: (None, false),
+            cluster: Some(CLUSTER.into()),
             leaving: BTreeSet::new(),
             stuck: BTreeSet::new(),
             template: 0,
@@ -218,6 +259,7 @@ impl World {
     /// Time passes.
     fn pass(&mut self) {
         self.pods_come_and_go();
+        self.volume_is_filled();
         self.permits_are_read();
         let voters = self.registry.voters();
         if !self.has_quorum(&voters) {
@@ -269,6 +311,7 @@ impl World {
                 None if pod.starting == 1 => {
                     pod.starting = 0;
                     self.generation_begins(ordinal);
+                    self.restored_generation_begins(ordinal);
                 }
                 None => pod.starting = pod.starting.saturating_sub(1),
             }
@@ -277,7 +320,7 @@ impl World {
 
     /// A member reads its permit when it starts.
     fn generation_begins(&mut self, ordinal: usize) {
-        let Pod { volume, permit, .. } = &self.pods[&ordinal];
+        let Pod { volume, permit: Some(permit), .. } = &self.pods[&ordinal] else { return };
         let begun =
             permit.generation.filter(|_| permit.recovers && permit.founders[0].volume == name(*volume));
         let (Some(begun), Some(disk)) = (begun, self.disks.get_mut(volume)) else { return };
@@ -303,11 +346,13 @@ impl World {
             if pod.starting > 0 || pod.leaving.is_some() {
                 continue;
             }
-            let named = pod.permit.joiners.iter().find(|joiner| joiner.volume == name(pod.volume));
+            let Some(permit) = &pod.permit else { continue };
+            let named = permit.joiners.iter().find(|joiner| joiner.volume == name(pod.volume));
             if let Some(named) = named {
-                assert!(!pod.permit.recovers, "nobody joins by the permit of a survivor");
-                let generation = pod.permit.generation.unwrap_or(1);
-                let joining = Disk { id: named.member_id, generation, joining: 2, applied: 0 };
+                assert!(!permit.recovers, "nobody joins by the permit of a survivor");
+                let generation = permit.generation.unwrap_or(1);
+                let cluster = if permit.cluster_id == CLUSTER { CLUSTER } else { OTHER };
+                let joining = Disk { id: named.member_id, cluster, generation, joining: 2, applied: 0 };
                 let disk = self.disks.entry(pod.volume).or_insert(joining);
                 if disk.joining > 0 {
                     disk.id = named.member_id;

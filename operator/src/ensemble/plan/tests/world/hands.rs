@@ -23,6 +23,9 @@ impl World {
         }
         match step {
             Step::Done | Step::Wait(_) => {}
+            Step::Stall { reason: reason::RESTORE_FAILED | reason::RESTORE_REFUSED, .. } => {
+                assert!(self.restore.is_some(), "nothing is declared to be restored");
+            }
             Step::WritePermit(_) | Step::Stall { .. } => {
                 panic!("a quorum of the volumes is there, and the cluster is founded: {step:?}")
             }
@@ -46,11 +49,18 @@ impl World {
                 if permit.recovers {
                     self.may_recover(permit);
                 } else {
-                    assert_eq!(permit.founders, self.permit.founders, "the founders stay as they were");
+                    let founders = self.permit.as_ref().map(|before| &before.founders);
+                    assert_eq!(Some(&permit.founders), founders, "the founders stay as they were");
                 }
-                self.permit = permit.clone();
-                self.pods.values_mut().for_each(|pod| pod.sees_in = self.slow);
+                self.write_permit(permit);
             }
+            Step::PermitRestored(permit) => {
+                self.may_go_on(permit);
+                self.write_permit(permit);
+            }
+            Step::NoteRestore(note) => self.note_restore(note.as_ref()),
+            Step::Restore { order, place } => self.fill(order, *place, death),
+            Step::ClearRestore { pod, claim } => self.clear_restore(pod.as_deref(), claim.as_ref(), death),
             Step::Switch(switch) => self.switch_voters(switch, death),
             Step::Discard { uid, .. } => self.discard(uid),
             Step::NoteRecovery(note) => (self.recovery_note, self.note) = (Some(note.clone()), None),
@@ -73,6 +83,11 @@ impl World {
                 }
             }
         }
+    }
+
+    fn write_permit(&mut self, permit: &Permit) {
+        self.permit = Some(permit.clone());
+        self.pods.values_mut().for_each(|pod| pod.sees_in = self.slow);
     }
 
     fn serves_at(&self, ordinal: usize) -> bool {
@@ -123,9 +138,14 @@ impl World {
     /// The claim goes with its pod: the operator may die before it has asked for that too.
     fn give_up(&mut self, uid: &str, death: Option<Death>) {
         let Some(ordinal) = self.index(uid) else { return };
-        let (_, survivor) = self.declared.expect("a recovery is declared");
-        assert_ne!(ordinal, survivor, "the survivor is given up");
-        assert!(!self.has_quorum(&self.registry.voters()), "a quorum serves");
+        match self.restore_note.as_ref().filter(|note| note.restored.is_some()) {
+            Some(note) => assert_ne!(ordinal, note.place, "what was restored is given up"),
+            None => {
+                let (_, survivor) = self.declared.expect("a recovery is declared");
+                assert_ne!(ordinal, survivor, "the survivor is given up");
+                assert!(!self.has_quorum(&self.registry.voters()), "a quorum serves");
+            }
+        }
         let volume = self.pods[&ordinal].volume;
         if self.claims.get(&ordinal) == Some(&volume) {
             self.leaving.insert(volume);

@@ -32,6 +32,15 @@ pub(super) enum Fault {
 }
 
 impl World {
+    /// What the status says after a visit.
+    fn see_status(&mut self, observed: &Observed) {
+        let founded = if let Founding::Founded(cluster) = founding(observed) { Some(cluster) } else { None };
+        let generation = founded.as_ref().and_then(|_| observed.generation());
+        self.status = (generation.or(self.status.0), observed.declines_recovery());
+        let permitted = self.permit.as_ref().map(|permit| permit.cluster_id.clone());
+        self.cluster = permitted.or(founded).or_else(|| self.cluster.take());
+    }
+
     fn strike(&mut self, fault: &Fault) {
         let size = self.set;
         match fault {
@@ -42,6 +51,10 @@ impl World {
                 }
             }
             Fault::Deleted(ordinal) => {
+                // The last place is never taken: the pod that fills a volume stands for it.
+                if *ordinal == 6 {
+                    self.filler = None;
+                }
                 if let Some(pod) = self.pods.get_mut(&(ordinal % size)) {
                     pod.leaving.get_or_insert(1);
                 }
@@ -101,7 +114,7 @@ impl World {
         let lags = if let Fault::Lags(ordinal) = fault { Some(*ordinal) } else { None };
         let observed = self.observe(silent, lags);
         let step = next(&observed);
-        self.status = (observed.generation(), observed.declines_recovery());
+        self.see_status(&observed);
         let death = if let Fault::Dies(death) = fault { Some(*death) } else { None };
         self.carry_out(&step, death);
         self.visits += 1;
@@ -116,7 +129,7 @@ impl World {
         ordinals == (0..self.wanted).collect::<Vec<_>>()
             && self.registry.members.iter().all(|member| member.3 && self.serves(member.0))
             && self.set == self.wanted
-            && self.permit.joiners.is_empty()
+            && self.permit.as_ref().is_some_and(|permit| permit.joiners.is_empty())
             && self.pods.values().all(|pod| pod.template == self.template)
     }
 
@@ -176,6 +189,18 @@ fn a_volume_that_is_lost_is_replaced_by_a_new_member() {
     world.visit(&Fault::Lost(1));
     assert!(world.settles(), "{world:?}");
     assert_eq!(world.registry.voters(), [1, 3, 4]);
+}
+
+/// A member whose log is damaged sets it aside and reports an empty volume with an id of its own, on the same claim.
+#[test]
+fn a_volume_that_was_set_aside_is_replaced_and_its_claim_stays() {
+    let mut world = World::new(3, false);
+    let (before, new) = (world.claims[&1], world.fresh());
+    world.disks.remove(&before);
+    world.claims.insert(1, new);
+    world.pods.entry(1).and_modify(|pod| (pod.volume, pod.starting) = (new, 2));
+    assert!(world.settles(), "{world:?}");
+    assert_eq!((world.registry.voters(), world.claims[&1]), (vec![1, 3, 4], new));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 
 /// How a member is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loss {
+pub(super) enum Loss {
     /// Its volume is gone, and its pod comes back with an empty one.
     Volume,
     /// Its pod cannot start, and would have its volume if it did.
@@ -16,7 +16,7 @@ enum Loss {
 }
 
 impl World {
-    fn lose_for_good(&mut self, ordinal: usize, loss: Loss) {
+    pub(super) fn lose_for_good(&mut self, ordinal: usize, loss: Loss) {
         let volume = self.claims[&ordinal];
         let pod = self.pods.get_mut(&ordinal).expect("there is a pod");
         match loss {
@@ -44,7 +44,7 @@ impl World {
     }
 
     fn went_on(&mut self) -> bool {
-        self.settles() && self.generation == 2 && !self.permit.recovers
+        self.settles() && self.generation == 2 && self.permit.as_ref().is_some_and(|permit| !permit.recovers)
     }
 }
 

@@ -13,18 +13,27 @@ impl World {
         });
         let mut observed = of(members.collect(), self.wanted);
         (observed.note, observed.switch) = (self.note.clone(), self.switch.clone());
-        observed.permit = Some(self.permit.clone());
+        (observed.permit, observed.cluster_id) = (self.permit.clone(), self.cluster.clone());
         let declined;
         (observed.known_generation, declined) = self.status;
         observed.recovery_note = self.recovery_note.clone();
         observed.recovery = self.declared.map(|(generation, survivor)| {
-            let claim = |ordinal| {
-                let volume = self.claims.get(&ordinal)?;
-                Some(Claim { uid: volume.to_string(), leaving: self.leaving.contains(volume) })
-            };
             let survivor = format!("main-ensemble-{survivor}");
-            Declared { generation, survivor, declined, claims: (0..7).map(claim).collect() }
+            Declared { generation, survivor, declined }
         });
+        (observed.restore, observed.restore_note) = (self.restore.clone(), self.restore_note.clone());
+        observed.restore_pod = self.filler.as_ref().map(|filler| RestorePod {
+            uid: filler.uid.to_string(),
+            order: Some(filler.order.clone()),
+            terminating: filler.leaving.is_some(),
+            state: filler.state.clone(),
+        });
+        let claim = |ordinal| {
+            let volume = self.claims.get(&ordinal)?;
+            let (uid, leaving) = (volume.to_string(), self.leaving.contains(volume));
+            Some(Claim { uid, leaving, restores: self.made_for.get(volume).cloned() })
+        };
+        observed.claims = (0..=self.set.max(7)).map(claim).collect();
         observed
     }
 
@@ -55,7 +64,7 @@ impl World {
         let identity = Identity {
             member_id: id,
             generation,
-            ..super::disk(state, &name(pod.volume), id.map(|_| CLUSTER))
+            ..super::disk(state, &name(pod.volume), disk.filter(|_| id.is_some()).map(|disk| disk.cluster))
         };
         member.identity = answers.then_some(identity);
         member.status = answers.then(|| self.status_of(id, role, lags, disk.map_or(0, |disk| disk.applied)));
