@@ -1,5 +1,6 @@
 //! Members of an Ensemble as processes on this machine, as a user starts them without Kubernetes.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct LocalEnsemble {
     pub(crate) members: Vec<Member>,
     pub(crate) directory: TempDir,
     pub(crate) program: PathBuf,
+    /// What the members' processes are started by, in the place of a plain start.
+    pub(crate) starter: Vec<OsString>,
 }
 
 /// Where a server runs, and where its data is.
@@ -87,7 +90,8 @@ impl LocalEnsemble {
     /// If a member does not start.
     pub fn found_on(places: Vec<Place>) -> anyhow::Result<Self> {
         let program = our_binaries()?.join("pharos-node");
-        Self::found_with(places.into_iter().map(|place| Member::new(place, &program)))
+        let members = places.into_iter().map(|place| Member::new(place, &program));
+        Self::found_with(members, Vec::new())
     }
 
     /// Founds an Ensemble of members that each run their own version; all serve when this returns.
@@ -95,15 +99,28 @@ impl LocalEnsemble {
     /// # Errors
     /// If a member does not start.
     pub fn found_by(programs: &[PathBuf]) -> anyhow::Result<Self> {
-        Self::found_with(programs.iter().map(|program| Member::new(Place::loopback(), program)))
+        let members = programs.iter().map(|program| Member::new(Place::loopback(), program));
+        Self::found_with(members, Vec::new())
     }
 
-    fn found_with(members: impl Iterator<Item = anyhow::Result<Member>>) -> anyhow::Result<Self> {
+    /// Founds an Ensemble of one member whose process is started by a program: its name and first arguments.
+    ///
+    /// # Errors
+    /// If the member does not start.
+    pub(crate) fn found_one_under(starter: Vec<OsString>) -> anyhow::Result<Self> {
+        let program = our_binaries()?.join("pharos-node");
+        Self::found_with(std::iter::once(Member::new(Place::loopback(), &program)), starter)
+    }
+
+    fn found_with(
+        members: impl Iterator<Item = anyhow::Result<Member>>,
+        starter: Vec<OsString>,
+    ) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         let program = our_binaries()?.join("pharos-node");
         let members = members.collect::<anyhow::Result<Vec<_>>>()?;
         let size = members.len();
-        let mut this = Self { members, directory, program };
+        let mut this = Self { members, directory, program, starter };
         std::fs::write(this.directory.path().join("token"), "a token for tests")
             .context("cannot write a token")?;
         for index in 0..size {
@@ -149,8 +166,10 @@ impl LocalEnsemble {
             .open(directory.join(format!("{index}.log")))
             .context("cannot open a log")?;
         let member = self.members.get_mut(index).context("there is no such member")?;
-        let mut command = member.place.host.command(&member.program);
-        command.arg("ensemble").args(&member.options).arg("--data-dir").arg(data);
+        let program = Path::new(&member.program).as_os_str();
+        let mut line = self.starter.iter().map(OsString::as_os_str).chain([program]);
+        let mut command = member.place.host.command(line.next().context("there is a program")?);
+        command.args(line).arg("ensemble").args(&member.options).arg("--data-dir").arg(data);
         command.args(["--client-addr", &member.at(member.client), "--peer-addr", &member.at(member.peer)]);
         command.args(["--admin-addr", &member.at(member.admin)]);
         command.args(["--metrics-addr", &member.at(member.metrics)]);
@@ -221,7 +240,15 @@ impl LocalEnsemble {
     /// # Errors
     /// If it does not in time; what it logged last is in the error.
     pub fn wait_serving(&self, index: usize) -> anyhow::Result<()> {
-        wait_until(&format!("member {index} to serve"), PATIENCE, || Ok(self.mode(index).map(drop)))
+        self.wait_serving_for(index, PATIENCE)
+    }
+
+    /// The same, for so long.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub(crate) fn wait_serving_for(&self, index: usize, patience: Duration) -> anyhow::Result<()> {
+        wait_until(&format!("member {index} to serve"), patience, || Ok(self.mode(index).map(drop)))
             .with_context(|| {
                 let log = self.directory.path().join(format!("{index}.log"));
                 let text = std::fs::read_to_string(log).unwrap_or_default();

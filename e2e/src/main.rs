@@ -97,6 +97,27 @@ enum Bench {
         #[arg(long, default_value_t = 1_000_000)]
         entries: usize,
     },
+    /// One member with more values than memory, of 4 KiB each: reads, memory and restart.
+    Values {
+        /// GiB of values.
+        #[arg(long, default_value_t = 10)]
+        gib: u64,
+        /// The limit of the member's memory, in MiB, by a control group.
+        #[arg(long, default_value_t = 2048)]
+        memory_mib: u64,
+        /// Seconds of each load.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+    },
+    /// One member with many small znodes: memory, disk and restart.
+    Znodes {
+        /// How many.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+        /// Bytes of each value. The paths have 115 bytes in any case.
+        #[arg(long, default_value_t = 46)]
+        value: usize,
+    },
     /// The example's Pipeline beside DuckDB.
     Pipeline {
         /// Flights read.
@@ -153,6 +174,10 @@ fn main() -> anyhow::Result<ExitCode> {
                 entries,
             })?;
         }
+        Command::Bench { bench: Bench::Values { gib, memory_mib, seconds } } => {
+            bench::values(bench::Values { gib, memory_mib, load: Duration::from_secs(seconds) })?;
+        }
+        Command::Bench { bench: Bench::Znodes { count, value } } => bench::znodes(count, value)?,
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;
         }

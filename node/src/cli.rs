@@ -137,6 +137,13 @@ pub(crate) struct TuningArgs {
     /// is tried, this keeps the way back open [default: the highest that this version knows]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) max_feature_level: Option<u16>,
+    /// How fast states are sent to members that lack them, all together, in MiB per second
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) transfer_mib_per_s: u32,
+    /// Values kept in memory, in MiB; the others are read from the disk when a client asks for them. Each znode takes
+    /// about 200 bytes more, with its name [default: a quarter of the memory that the container or machine has]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) value_memory_mib: Option<u32>,
 }
 
 #[derive(Args, Debug)]

@@ -49,6 +49,8 @@ fn tuning(args: &TuningArgs) -> Result<Tuning, Failure> {
         max_per_ip: args.max_connections_per_ip,
         max_connections: args.max_connections,
         max_feature_level: args.max_feature_level,
+        transfer_bytes_per_s: u64::from(args.transfer_mib_per_s) << 20,
+        value_bytes: args.value_memory_mib.map(|mib| u64::from(mib) << 20),
         ..Tuning::default()
     })
 }

@@ -16,6 +16,18 @@ pub(crate) enum Bench {
         #[arg(last = true)]
         rest: Vec<String>,
     },
+    /// One member with 10 GiB of values in 2 GiB of memory: reads, memory and restart.
+    Values {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
+    /// One member with a million small znodes: memory, disk and restart.
+    Znodes {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
     /// The example's Pipeline over 3 million flights beside DuckDB.
     Pipeline {
         /// What else the benchmark takes.
@@ -35,6 +47,14 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
             setup::networks()?;
             etcd = Some(setup::etcd(layout)?);
             args.push("ensemble".into());
+            args.extend(rest.iter().map(Into::into));
+        }
+        Bench::Values { rest } => {
+            args.push("values".into());
+            args.extend(rest.iter().map(Into::into));
+        }
+        Bench::Znodes { rest } => {
+            args.push("znodes".into());
             args.extend(rest.iter().map(Into::into));
         }
         Bench::Pipeline { rest } => {

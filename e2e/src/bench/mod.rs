@@ -12,6 +12,7 @@ mod load;
 mod servers;
 mod size;
 mod table;
+mod values;
 mod zookeeper;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use table::Table;
 
 pub use flights::pipeline;
 pub use servers::Side;
+pub use values::{Values, values, znodes};
 
 const MEMBERS: usize = 3;
 

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! damaged.new/record.json   what is about to be set aside, and why
-//! damaged.new/{log,state}   moved there; then the directory becomes `damaged`
+//! damaged.new/{log,state*}  moved there; then the directory becomes `damaged`
 //! log.new                   a log that takes the place of a damaged one; then it becomes `log`
 //! damaged.old               is being removed
 //! ```
@@ -28,6 +28,9 @@ const RECORD: &str = "record.json";
 const LOG: &str = "log";
 const NEW_LOG: &str = "log.new";
 const STATE: &str = "state";
+/// The mark that a state beside the store counts, and that state: see `arriving`.
+const ARRIVED: &str = "state.arrived";
+const ARRIVING: &str = "state.arriving";
 
 /// Whose data it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +102,7 @@ pub(crate) fn settle(dir: &Path, has_home: bool) -> io::Result<Option<Record>> {
     if dir.join(COMING).try_exists()? {
         if !has_home {
             take(dir, LOG)?;
-            take(dir, STATE)?;
+            [STATE, ARRIVED, ARRIVING].into_iter().try_for_each(|part| take(dir, part))?;
             keep(dir)?;
         } else if dir.join(COMING).join(LOG).try_exists()? {
             keep(dir)?;
@@ -110,12 +113,19 @@ pub(crate) fn settle(dir: &Path, has_home: bool) -> io::Result<Option<Record>> {
     Ok(read(&dir.join(KEPT)))
 }
 
-/// Removes the store. It is there whole or not at all, whenever that is interrupted.
+/// Removes the store, and what has come to take its place. It is there whole or not at all, whenever that is interrupted.
 pub(crate) fn discard_store(dir: &Path) -> io::Result<()> {
     let going = dir.join(GOING);
-    remove(&going)?;
-    if dir.join(STATE).try_exists()? {
-        fs::rename(dir.join(STATE), &going)?;
+    for part in [STATE, ARRIVING] {
+        remove(&going)?;
+        if dir.join(part).try_exists()? {
+            fs::rename(dir.join(part), &going)?;
+            sync(dir)?;
+        }
+    }
+    // Last, for without it what is left of a store that was to be replaced would count.
+    if dir.join(ARRIVED).try_exists()? {
+        fs::remove_file(dir.join(ARRIVED))?;
         sync(dir)?;
     }
     remove(&going)
@@ -184,12 +194,17 @@ mod tests {
         Record::new(id(volume), (id(9), 3), "rot".to_owned(), holds)
     }
 
-    /// A directory with a log and a store that say whose they are.
+    /// A directory with a log and a store that say whose they are, and with a state that was to take the store's place.
     fn volume(dir: &Path, of: &str) {
-        for part in [LOG, STATE] {
-            fs::create_dir(dir.join(part)).unwrap();
+        for part in [LOG, STATE, ARRIVING] {
+            fs::create_dir_all(dir.join(part)).unwrap();
             fs::write(dir.join(part).join("of"), of).unwrap();
         }
+        fs::write(dir.join(ARRIVED), of).unwrap();
+    }
+
+    fn is_there(dir: &Path, part: &str) -> bool {
+        dir.join(part).exists()
     }
 
     fn of(dir: &Path, part: &str) -> Option<String> {
@@ -210,10 +225,11 @@ mod tests {
     /// Stops after each step once the superblock says that the volume is another one.
     #[test]
     fn an_identity_that_was_given_up_is_set_aside_wherever_that_was_interrupted() {
-        let steps: [fn(&Path); 4] = [
+        let steps: [fn(&Path); 5] = [
             |_| (),
             |dir| take(dir, LOG).unwrap(),
             |dir| take(dir, STATE).unwrap(),
+            |dir| take(dir, ARRIVED).unwrap(),
             |dir| {
                 let _ = fs::remove_dir_all(dir.join(KEPT));
             },
@@ -225,10 +241,23 @@ mod tests {
             steps[..stop].iter().for_each(|step| step(dir.path()));
             assert_eq!(settle(dir.path(), false).unwrap(), Some(record(1, true)), "{stop}");
             assert_eq!(settle(dir.path(), false).unwrap(), Some(record(1, true)), "{stop}, twice");
-            assert_eq!((of(dir.path(), LOG), of(dir.path(), STATE)), (None, None));
+            assert!([LOG, STATE, ARRIVED, ARRIVING].iter().all(|part| !is_there(dir.path(), part)));
             assert_eq!(of(&kept(dir.path()), LOG).as_deref(), Some("one"));
             assert_eq!(of(&kept(dir.path()), STATE).as_deref(), Some("one"));
+            assert!(is_there(&kept(dir.path()), ARRIVED));
         }
+    }
+
+    #[test]
+    fn a_store_that_is_discarded_takes_along_what_was_to_take_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            volume(dir.path(), "one");
+            discard_store(dir.path()).unwrap();
+            assert!([STATE, ARRIVED, ARRIVING, GOING].iter().all(|part| !is_there(dir.path(), part)));
+        }
+        assert_eq!(of(dir.path(), LOG).as_deref(), Some("one"));
+        discard_store(dir.path()).unwrap();
     }
 
     #[test]

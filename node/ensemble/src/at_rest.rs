@@ -43,7 +43,7 @@ impl AtRest {
         let volume = Volume::open_member(dir)?;
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;
-        let (boot, salvage) = match volume.read(config, &mut disk, open_rocks)? {
+        let (boot, salvage) = match volume.read(config, &mut disk, open_rocks, 0)? {
             Reading::Member(_, boot) => (*boot, None),
             Reading::Damaged(damage) => {
                 let (boot, salvage) = volume.salvage(&damage, config, &disk, open_rocks)?;
@@ -194,7 +194,7 @@ impl Restore {
         store.fill(vec![installed_row(slot)], slot)?;
         store.finish_filling()?;
         // Read back as by any start, so that what is no state is refused now.
-        let loaded = store.load().map_err(|error| error.refused(&volume.store_dir()))?;
+        let loaded = store.load(0).map_err(|error| error.refused(&volume.store_dir()))?;
         let Stored { state, own, applied } = loaded;
         let config = Tuning::default().log(volume.id());
         let mut disk = volume.log_disk()?;

@@ -2,10 +2,11 @@
 //!
 //! Owns the channel and the wake-up. Must not know what the reactor does with a command.
 
+use bytes::Bytes;
 use mio::Waker;
 use pharos_log::DiskOp;
 use pharos_paxos::{ConfigNo, IoId, MemberId, Slot};
-use pharos_replica::{Change, Levels, Snapshot};
+use pharos_replica::{Arrived, Change, Levels};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +28,16 @@ pub(crate) enum Command {
     StoreHasRoom,
     /// The store has flushed a cut.
     Persisted(Slot),
-    /// All rows of the store, as of its last flush.
-    Snapshot(Slot, Snapshot),
+    /// The store is open for a transfer, as of its last flush.
+    SnapshotOpened(u64, Slot),
+    /// The next rows for a transfer; none when there are no more.
+    SnapshotPart(u64, Option<Bytes>),
+    /// The store was opened again: it cannot be read on for a transfer.
+    SnapshotLost(u64),
+    /// A part of a state that comes is put aside, or makes no state, or does not fit; with the last one, the state.
+    PartStored(u64, Result<Option<Box<Arrived>>, String>),
+    /// The row that a read asked for.
+    ValueRead(u64, Option<Bytes>),
     /// A dialler has both connections to a peer.
     Dialled {
         /// Whose.

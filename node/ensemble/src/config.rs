@@ -76,9 +76,18 @@ pub struct Tuning {
     pub log_tail_bytes: u64,
     /// The highest feature level to carry out, if not the newest that this version knows.
     pub max_feature_level: Option<u16>,
+    /// How fast states are sent to members that lack them, all together, in bytes per second.
+    pub transfer_bytes_per_s: u64,
+    /// Values kept in memory, in bytes; none: a quarter of what the process may use.
+    pub value_bytes: Option<u64>,
 }
 
 impl Tuning {
+    /// Bytes of values that stay in memory.
+    pub(crate) fn values(&self) -> u64 {
+        self.value_bytes.unwrap_or_else(|| crate::os::memory_limit().map_or(u64::MAX, |limit| limit / 4))
+    }
+
     /// The log of the volume with this id.
     pub(crate) fn log(&self, volume: Id128) -> WalConfig {
         let Self { segment_bytes, spare_segments, .. } = *self;
@@ -106,6 +115,8 @@ impl Default for Tuning {
             container_sweep: Duration::from_secs(60),
             log_tail_bytes: 64 << 20,
             max_feature_level: None,
+            transfer_bytes_per_s: 64 << 20,
+            value_bytes: None,
         }
     }
 }

@@ -146,17 +146,19 @@ impl Volume {
         })
     }
 
-    /// Reads what is on the volume and, unless it is damaged, makes the log fit to be written.
+    /// Reads what is on the volume and, unless it is damaged, makes the log fit to be written. So many bytes of values stay in
+    /// memory.
     pub(crate) fn read<S: StateStore>(
         &self,
         config: WalConfig,
         disk: &mut FileDisk,
         open_store: OpenStore<S>,
+        values: u64,
     ) -> Result<Reading<S>, ServerError> {
         let home = self.home().expect("a member has a home");
         let mut opened = None;
         let stored = match open_store(&self.store_dir()) {
-            Ok(store) => opened.insert(store).load(),
+            Ok(store) => opened.insert(store).load(values),
             Err(ServerError::DamagedStore { why, .. }) => {
                 Err(LoadError::Damaged(BadStore { why, own: Vec::new() }))
             }
@@ -190,7 +192,12 @@ impl Volume {
         self.execute(disk, &boot.log.ops)?;
         let store = match opened {
             Some(store) => store,
-            None => open_store(&self.store_dir())?,
+            None => {
+                let mut store = open_store(&self.store_dir())?;
+                // There is nothing in it yet; but it hears how many values are to stay in memory.
+                store.load(values).map_err(|error| error.refused(&self.store_dir()))?;
+                store
+            }
         };
         Ok(Reading::Member(store, boot))
     }
@@ -265,7 +272,7 @@ impl Volume {
         open_store: OpenStore<S>,
     ) -> Result<(Boot, Salvage), ServerError> {
         let dir = self.store_dir();
-        let stored = open_store(&dir)?.load().map_err(|error| error.refused(&dir))?;
+        let stored = open_store(&dir)?.load(0).map_err(|error| error.refused(&dir))?;
         let Stored { state, own, applied } = stored;
         let nothing = || ServerError::Damaged {
             dir: self.path().to_owned(),
@@ -416,12 +423,8 @@ impl Volume {
 
     /// A volume without a home has no state, whatever an attempt to restore one left there.
     pub(crate) fn clear_store(&self) -> Result<(), ServerError> {
-        match std::fs::remove_dir_all(self.store_dir()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.write_error("remove what is left of a state", &error))
-            }
-            _ => Ok(()),
-        }
+        let removed = aside::discard_store(self.path());
+        removed.map_err(|error| self.write_error("remove what is left of a state", &error))
     }
 
     fn begin(

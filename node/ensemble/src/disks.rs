@@ -1,4 +1,4 @@
-//! The threads that write to the disk: the log's, the spare segments', the store's.
+//! The threads that write to the disk, the log's, the spare segments' and the store's, and those that read values.
 //!
 //! Owns what is reported when, and what a failure means. Must not know what is in a group or a row.
 //!
@@ -11,9 +11,11 @@ use crate::command::{Command, Commands, Copied};
 use crate::os;
 use crate::reserve::Reserve;
 use crate::worker::Worker;
+use bytes::Bytes;
 use pharos_log::DiskOp;
 use pharos_paxos::{IoId, Slot};
-use pharos_replica::{PersistBatch, Snapshot};
+use pharos_replica::{Arrived, PersistBatch, SnapshotStep};
+use pharos_znode::State;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -41,14 +43,32 @@ pub(crate) trait Sink: Send + 'static {
     /// Writes and flushes.
     fn persist(&mut self, batch: &PersistBatch) -> Result<(), PersistError>;
 
-    /// Makes it fit to be written again after a full disk; only what was flushed is there then.
+    /// Makes it fit to be written again after a full disk; only what was flushed is there then, and nothing is read on for
+    /// transfers.
     fn recover(&mut self) -> Result<(), PersistError>;
 
     /// Makes a copy of the store, as of the last flush, that opens as one of its own.
     fn copy(&mut self, dir: &Path) -> Result<Slot, String>;
 
-    /// All rows, as of the last flush.
-    fn snapshot(&mut self) -> Result<(Slot, Snapshot), String>;
+    /// Begins to read all rows for a transfer, as of the last flush, and says of which slot that is.
+    fn open_snapshot(&mut self, transfer: u64) -> Result<Slot, String>;
+
+    /// The next rows for a transfer; no rows when there are no more, and nothing if it cannot be gone on with.
+    fn next_part(&mut self, transfer: u64) -> Option<Result<Option<Bytes>, String>>;
+
+    /// Nothing more is read for a transfer.
+    fn close_snapshot(&mut self, transfer: u64);
+
+    /// Takes a part of a state that comes, perhaps the first, perhaps the last; gives the state with the last one. The
+    /// inner error is about what came.
+    fn store_part(
+        &mut self,
+        ends: (bool, bool),
+        rows: Bytes,
+    ) -> Result<Result<Option<Box<Arrived>>, String>, String>;
+
+    /// Forgets what has come of a state.
+    fn abandon(&mut self) -> Result<(), String>;
 }
 
 /// Why a cut is not in the store.
@@ -67,6 +87,15 @@ pub(crate) type SpareWorker = Worker<DiskOp>;
 /// Cuts of the state, and readings of all of it.
 pub(crate) type Persister = Worker<StoreJob>;
 
+/// Single rows that clients wait for, by the number of the read.
+pub(crate) type ReadWorker = Worker<(u64, Bytes)>;
+
+/// Reads rows of a store beside the persister.
+pub(crate) trait Rows: Send + 'static {
+    /// The row with this key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String>;
+}
+
 /// What the persister does.
 #[derive(Debug)]
 pub(crate) enum StoreJob {
@@ -74,8 +103,21 @@ pub(crate) enum StoreJob {
     Persist(PersistBatch),
     /// Takes back the room that a full disk leaves.
     TakeReserve,
-    /// Reads everything, for a member that is behind.
-    Snapshot,
+    /// Reads everything part by part, for the transfer to a member that is behind.
+    Snapshot(u64, SnapshotStep),
+    /// Puts a part of a state that comes aside.
+    Store {
+        /// Of which state.
+        arrival: u64,
+        /// Whether it is the first, and whether it is the last.
+        ends: (bool, bool),
+        /// Its rows.
+        rows: Bytes,
+    },
+    /// Forgets what has come of a state.
+    Abandon,
+    /// Frees a state that is of no more use.
+    Discard(Box<State>),
     /// Makes a copy there, for a backup, and says of which slot.
     Copy(PathBuf, Copied),
 }
@@ -123,35 +165,64 @@ pub(crate) fn persister(mut sink: impl Sink, reserve: Reserve, commands: Command
             tracing::warn!(%error, "the persister runs at full priority");
         }
         polite = true;
-        let done = match job {
-            StoreJob::Copy(dir, reply) => {
-                // Without it there is no backup, which harms nobody but the one who asked; who may have gone.
-                let _ = reply.send(sink.copy(&dir));
-                return ControlFlow::Continue(());
-            }
-            StoreJob::Persist(batch) => {
-                let persisted = persist(&mut sink, &batch, &reserve, &commands);
-                let persisted = persisted.map(|()| Command::Persisted(batch.applied));
-                persisted.map_err(|error| format!("cannot write the state to the store: {error}"))
-            }
-            StoreJob::TakeReserve => Ok(match reserve.take() {
-                Ok(()) => Command::StoreHasRoom,
-                Err(_) => Command::StoreFull,
-            }),
-            StoreJob::Snapshot => {
-                let read = sink.snapshot().map(|(applied, snapshot)| Command::Snapshot(applied, snapshot));
-                read.map_err(|error| format!("cannot read the store: {error}"))
-            }
-        };
-        match done {
-            Ok(command) => {
+        match carry_out(&mut sink, job, &reserve, &commands) {
+            Ok(Some(command)) => {
                 commands.send(command);
                 ControlFlow::Continue(())
             }
+            Ok(None) => ControlFlow::Continue(()),
             Err(why) => {
                 commands.send(Command::Failed(why));
                 ControlFlow::Break(())
             }
+        }
+    })
+}
+
+/// What is to be told of the job when it is done.
+fn carry_out(
+    sink: &mut impl Sink,
+    job: StoreJob,
+    reserve: &Reserve,
+    commands: &Commands,
+) -> Result<Option<Command>, String> {
+    let unread = |error| format!("cannot read the store: {error}");
+    let unwritten = |error| format!("cannot write the state to the store: {error}");
+    Ok(match job {
+        StoreJob::Copy(dir, reply) => {
+            // Without it there is no backup, which harms nobody but the one who asked; who may have gone.
+            let _ = reply.send(sink.copy(&dir));
+            None
+        }
+        StoreJob::Persist(batch) => {
+            persist(sink, &batch, reserve, commands).map_err(unwritten)?;
+            Some(Command::Persisted(batch.applied))
+        }
+        StoreJob::TakeReserve => Some(match reserve.take() {
+            Ok(()) => Command::StoreHasRoom,
+            Err(_) => Command::StoreFull,
+        }),
+        StoreJob::Snapshot(transfer, SnapshotStep::Open) => {
+            Some(Command::SnapshotOpened(transfer, sink.open_snapshot(transfer).map_err(unread)?))
+        }
+        StoreJob::Snapshot(transfer, SnapshotStep::Next) => Some(match sink.next_part(transfer) {
+            Some(part) => Command::SnapshotPart(transfer, part.map_err(unread)?),
+            None => Command::SnapshotLost(transfer),
+        }),
+        StoreJob::Snapshot(transfer, SnapshotStep::Close) => {
+            sink.close_snapshot(transfer);
+            None
+        }
+        StoreJob::Store { arrival, ends, rows } => {
+            Some(Command::PartStored(arrival, sink.store_part(ends, rows).map_err(unwritten)?))
+        }
+        StoreJob::Abandon => {
+            sink.abandon().map_err(unwritten)?;
+            None
+        }
+        StoreJob::Discard(state) => {
+            drop(state);
+            None
         }
     })
 }
@@ -182,6 +253,20 @@ fn persist(
             }
         }
     }
+}
+
+/// Starts a thread that reads rows. It ends the server when the store cannot be read.
+pub(crate) fn read_worker(rows: Box<dyn Rows>, commands: Commands) -> io::Result<ReadWorker> {
+    Worker::start("pharos-read", commands.clone(), move |(read, key): (u64, Bytes)| match rows.get(&key) {
+        Ok(row) => {
+            commands.send(Command::ValueRead(read, row));
+            ControlFlow::Continue(())
+        }
+        Err(why) => {
+            commands.send(Command::Failed(format!("cannot read a value from the store: {why}")));
+            ControlFlow::Break(())
+        }
+    })
 }
 
 /// The operation in an error's words.
@@ -255,8 +340,26 @@ mod tests {
             Err("there is nothing to copy".to_owned())
         }
 
-        fn snapshot(&mut self) -> Result<(Slot, Snapshot), String> {
+        fn open_snapshot(&mut self, _: u64) -> Result<Slot, String> {
             Err("there is nothing to read".to_owned())
+        }
+
+        fn next_part(&mut self, _: u64) -> Option<Result<Option<Bytes>, String>> {
+            None
+        }
+
+        fn close_snapshot(&mut self, _: u64) {}
+
+        fn store_part(
+            &mut self,
+            _: (bool, bool),
+            _: Bytes,
+        ) -> Result<Result<Option<Box<Arrived>>, String>, String> {
+            Err("nothing comes".to_owned())
+        }
+
+        fn abandon(&mut self) -> Result<(), String> {
+            Ok(())
         }
     }
 
@@ -268,7 +371,7 @@ mod tests {
         reserve.take().unwrap();
         let store = Full { reserve: dir.path().join("reserve"), recovered: false };
         let persister = persister(store, reserve, commands).unwrap();
-        let rows = pharos_replica::PersistRows::All(Vec::new());
+        let rows = pharos_replica::PersistRows::Arrived;
         persister.submit(StoreJob::Persist(PersistBatch { rows, own: Vec::new(), applied: Slot(9) }));
         persister.submit(StoreJob::TakeReserve);
         drop(persister);

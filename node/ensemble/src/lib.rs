@@ -6,6 +6,7 @@
 //! Invariant: one thread owns the sockets and the replica; other threads only hand it commands.
 
 mod admin;
+mod arriving;
 mod aside;
 mod at_rest;
 mod backup;

@@ -168,6 +168,9 @@ impl Page {
         self.counter("pharos_installed_states_total", installed, now.gauges.installed_states);
         let repaired = "Those among them that were taken since this member's own differed from a majority's.";
         self.counter("pharos_repaired_states_total", repaired, now.gauges.repaired_states);
+        self.gauge("pharos_value_bytes", "Bytes of values in memory.", &now.gauges.values_here);
+        let cold = "Values read from the store, since they were not in memory.";
+        self.counter("pharos_cold_reads_total", cold, now.gauges.cold_reads);
         self.gauge("pharos_log_segments", "Segments of the log.", &now.gauges.log_segments);
         self.counter("pharos_elections_total", "Elections this member has stood in.", now.gauges.elections);
     }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 /// Lowers the calling thread's priority by `by`.
 pub(crate) fn lower_thread_priority(by: i32) -> io::Result<()> {
@@ -45,6 +46,42 @@ pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// The memory that the process may use: that of the machine, or less where a control group says so. None if neither can
+/// be told.
+pub(crate) fn memory_limit() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let limits = group_files(&groups).into_iter().filter_map(|path| read(&path)?.trim().parse().ok());
+    limits.chain(total_memory(&meminfo)).min()
+}
+
+fn total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Where the limits of a process in these groups stand: of its own group and of all above it, which in a container are
+/// mounted as if they were the first. A limit that is not set is not a number, or larger than any machine.
+fn group_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            all if all.split(',').any(|one| one == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let own = Path::new(root).join(group.trim_start_matches('/'));
+        files.extend(own.ancestors().take_while(|dir| dir.starts_with(root)).map(|dir| dir.join(file)));
+    }
+    files
+}
+
 /// Unguessable bytes.
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
@@ -55,4 +92,28 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
 /// How many descriptors the process has open.
 pub(crate) fn open_descriptors() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_a_group_and_of_those_above_it_count() {
+        let files = |groups| group_files(groups).iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            files("0::/pods/one\n"),
+            [
+                "/sys/fs/cgroup/pods/one/memory.max",
+                "/sys/fs/cgroup/pods/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        let first =
+            ["/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+        assert_eq!(files("5:cpu,cpuacct:/x\n4:memory:/a\n"), first);
+        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+        assert_eq!(total_memory("MemTotal:       24 kB\nMemFree: 1 kB\n"), Some(24 << 10));
+        assert!(memory_limit().is_some_and(|limit| limit > 1 << 20));
+    }
 }

@@ -9,7 +9,7 @@
 use crate::clients::{self, Clients, Turn};
 use crate::command::{Ask, Command, Copied, Reply};
 use crate::datadir::Volume;
-use crate::disks::{LogWorker, Persister, SpareWorker, StoreJob};
+use crate::disks::{LogWorker, Persister, ReadWorker, SpareWorker, StoreJob};
 use crate::links::{self, LinkEvent, Links};
 use crate::metrics::REASONS;
 use crate::status::{Board, Counters};
@@ -46,6 +46,8 @@ pub(crate) struct Reactor {
     pub(crate) log: LogWorker,
     pub(crate) spares: SpareWorker,
     pub(crate) persister: Persister,
+    /// They take the reads in turn.
+    pub(crate) readers: [ReadWorker; 2],
     pub(crate) board: Arc<Board>,
     pub(crate) view: View,
     /// Keeps the data directory to this process until all threads are done with it.
@@ -184,7 +186,15 @@ impl Reactor {
                     state.copies.push((wanted, dir, reply));
                     self.copy_what_is_flushed(state);
                 }
-                Command::Snapshot(applied, snapshot) => self.replica.snapshot_read(applied, snapshot),
+                Command::SnapshotOpened(transfer, applied) => self.replica.snapshot_opened(transfer, applied),
+                Command::SnapshotPart(transfer, rows) => self.replica.snapshot_part(transfer, rows),
+                Command::SnapshotLost(transfer) => self.replica.snapshot_lost(transfer),
+                Command::PartStored(arrival, Ok(arrived)) => self.replica.part_stored(arrival, arrived),
+                Command::PartStored(arrival, Err(why)) => {
+                    tracing::error!(%why, "the state that the leader sends cannot be taken; the store keeps what it has");
+                    self.replica.part_refused(arrival);
+                }
+                Command::ValueRead(read, row) => self.replica.value_read(read, row.as_deref()),
                 Command::Dialled { peer, link, control, bulk } => {
                     self.links.dialled(self.poll.registry(), peer, link, [control, bulk], state.now_ms);
                 }
@@ -314,7 +324,17 @@ impl Reactor {
                 Output::Log { io, ops } => self.log.submit((io, ops)),
                 Output::Spare { op } => self.spares.submit(op),
                 Output::Persist { batch } => self.persister.submit(StoreJob::Persist(batch)),
-                Output::Snapshot => self.persister.submit(StoreJob::Snapshot),
+                Output::Snapshot { transfer, step } => {
+                    self.persister.submit(StoreJob::Snapshot(transfer, step));
+                }
+                Output::Store { arrival, first, last, rows } => {
+                    self.persister.submit(StoreJob::Store { arrival, ends: (first, last), rows });
+                }
+                Output::Abandon => self.persister.submit(StoreJob::Abandon),
+                Output::Discard { state } => self.persister.submit(StoreJob::Discard(state)),
+                Output::ReadValue { read, key } => {
+                    self.readers[(read % 2) as usize].submit((read, key));
+                }
                 Output::CloseClient { conn, reason, last_words } => {
                     count_close(&mut state.counters, reason);
                     let mut turn = turn(&mut self.replica, &self.view, state);

@@ -37,6 +37,8 @@ use std::time::{Duration, Instant};
 
 /// A client with more unread output gets no answers to further reads, and is not read from.
 const OUTPUT_BYTES: usize = 4 << 20;
+/// What one turn applies. As steps of a huge command it takes some 10 ms.
+const APPLY_BYTES: usize = 1 << 20;
 /// Entries of the log that travel in one message.
 const CHUNK_BYTES: usize = 1 << 20;
 /// How often a blank member looks for its permit.
@@ -239,7 +241,8 @@ impl Living {
             // On a full disk neither log nor store can be opened; the reactor takes it again.
             self.reserve().give_up();
             let mut disk = self.volume.log_disk()?;
-            match self.volume.read(self.wal_config(), &mut disk, open_store)? {
+            let values = self.config.tuning.values();
+            match self.volume.read(self.wal_config(), &mut disk, open_store, values)? {
                 Reading::Member(store, boot) => break (store, *boot, disk),
                 Reading::Damaged(damage) => self.bear(damage, &disk, open_store)?,
             }
@@ -361,6 +364,7 @@ impl Living {
         started: Instant,
     ) -> Result<Option<Reactor>, ServerError> {
         let home = self.volume.home().expect("a member has a home");
+        let values = self.config.tuning.values();
         let (replayed, tail, stored) = (boot.log.replayed, boot.log.tail, boot.applied);
         if let Some(begins) = self.begins.take() {
             self.volume.begin_generation(&begins, &mut boot, self.wal_config(), &mut disk)?;
@@ -374,7 +378,8 @@ impl Living {
             joining = permit.joining(self.volume.id());
             boot.joins = joining.as_ref().map(|joining| joining.founding.clone());
         }
-        let replica = Replica::start(self.replica_config(home.member, boot_nonce), boot, clock.now())?;
+        let replica =
+            Replica::start(self.replica_config(home.member, boot_nonce, values), boot, clock.now())?;
         let founding = replica.founding();
         if founding.cluster != home.cluster {
             return Err(ServerError::Mismatch {
@@ -396,6 +401,9 @@ impl Living {
         let log = disks::log_worker(disk, self.commands.clone()).map_err(worker)?;
         let spare_disk = self.volume.log_disk()?;
         let spares = disks::spare_worker(spare_disk, self.commands.clone());
+        let reader =
+            || disks::read_worker(store.rows(), self.commands.clone()).map_err(system("start a thread"));
+        let readers = [reader()?, reader()?];
         let persister = disks::persister(store, self.reserve(), self.commands.clone());
         let telephone =
             Telephone { peers_file: self.config.peers_file.clone(), commands: self.commands.clone() };
@@ -424,6 +432,7 @@ impl Living {
             log,
             spares: spares.map_err(system("start a thread"))?,
             persister: persister.map_err(system("start a thread"))?,
+            readers,
             view,
             poll: self.poll,
             commands: self.received,
@@ -432,7 +441,7 @@ impl Living {
         }))
     }
 
-    fn replica_config(&self, me: MemberId, boot: u64) -> ReplicaConfig {
+    fn replica_config(&self, me: MemberId, boot: u64, value_bytes: u64) -> ReplicaConfig {
         let tuning = &self.config.tuning;
         ReplicaConfig {
             me,
@@ -446,6 +455,9 @@ impl Living {
             chunk_bytes: CHUNK_BYTES,
             levels: tuning.levels(),
             output_bytes: OUTPUT_BYTES,
+            apply_bytes: APPLY_BYTES,
+            transfer_bytes_per_s: tuning.transfer_bytes_per_s,
+            value_bytes,
             plant: Plant::None,
         }
     }

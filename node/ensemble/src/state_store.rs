@@ -4,18 +4,23 @@
 //!
 //! Invariant: what is loaded is what the last reported cut held, no less and no more.
 
+use crate::arriving::Arriving;
 use crate::config::ServerError;
-use crate::disks::{PersistError, Sink};
+use crate::disks::{PersistError, Rows, Sink};
 use bytes::Bytes;
 use pharos_paxos::Slot;
 use pharos_replica::{
-    BadStore, OWN_PREFIX, PersistBatch, PersistRows, REGISTRY_KEY, Snapshot, Stored, is_damaged,
+    Arrived, BadStore, OWN_PREFIX, PersistBatch, PersistRows, REGISTRY_KEY, Stored, is_damaged, part_of,
 };
-use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
-use pharos_znode::{RowError, State};
+use pharos_store::{Options, RocksStore, RowReader, RowScan, Store, StoreError, WriteBatch};
+use pharos_znode::{RowError, State, StateLoader};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The tree is in memory, so the store is read once, at the start.
+/// Rows of a state in one frame, in bytes.
+const PART_BYTES: usize = 256 << 10;
+
+/// The hot values are in memory; of the others, whichever is read next is not in a small cache either.
 const STORE_MEMORY: Options = Options { block_cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 };
 
 /// Why a store gives no state.
@@ -39,8 +44,11 @@ impl LoadError {
 
 /// A store that a member can start from and write to.
 pub(crate) trait StateStore: Sink {
-    /// What a member's state was when the store was last flushed.
-    fn load(&mut self) -> Result<Stored, LoadError>;
+    /// What a member's state was when the store was last flushed. So many bytes of values stay in memory.
+    fn load(&mut self, values: u64) -> Result<Stored, LoadError>;
+
+    /// Reads single rows on other threads.
+    fn rows(&self) -> Box<dyn Rows>;
 
     /// Gives every row to the function, in the order of the keys.
     fn each_row(&mut self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), ServerError>;
@@ -51,19 +59,32 @@ pub(crate) type OpenStore<S> = fn(&Path) -> Result<S, ServerError>;
 
 /// A store and where it is.
 pub(crate) struct OnStore<S> {
+    /// Readings of the store for members that lack the state. They end before the store is closed.
+    scans: BTreeMap<u64, Box<dyn RowScan>>,
+    arriving: Arriving<S>,
+    /// Bytes of values that stay in memory, once the state was loaded.
+    values: u64,
     store: S,
     dir: PathBuf,
 }
 
 impl<S: Store> OnStore<S> {
     pub(crate) fn new(store: S, dir: &Path) -> Self {
-        Self { store, dir: dir.to_owned() }
+        Self {
+            scans: BTreeMap::new(),
+            arriving: Arriving::beside(dir),
+            values: 0,
+            store,
+            dir: dir.to_owned(),
+        }
     }
 }
 
 pub(crate) fn open_rocks(dir: &Path) -> Result<OnStore<RocksStore>, ServerError> {
     let store = RocksStore::open(dir, &STORE_MEMORY).map_err(|error| refused(dir, &error))?;
-    Ok(OnStore::new(store, dir))
+    let mut opened = OnStore::new(store, dir);
+    opened.arriving.recover(&mut opened.store).map_err(|error| refused(dir, &error))?;
+    Ok(opened)
 }
 
 fn refused(dir: &Path, error: &StoreError) -> ServerError {
@@ -78,7 +99,7 @@ fn refused(dir: &Path, error: &StoreError) -> ServerError {
 }
 
 /// The whole chain in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
@@ -95,6 +116,19 @@ impl<S: Store> OnStore<S> {
         self.store.write(batch, slot.0).map_err(|error| refused(&self.dir, &error))
     }
 
+    /// Why the rows make no state.
+    fn no_state(&self, error: &RowError, own: Vec<(Bytes, Bytes)>) -> LoadError {
+        let why = with_sources(error);
+        match error {
+            RowError::Level(_) => {
+                let why = format!("{}: {why}", self.dir.display());
+                LoadError::Refused(ServerError::StoreRefused(why))
+            }
+            error if is_damaged(error) => LoadError::Damaged(BadStore { why, own }),
+            _ => LoadError::Refused(ServerError::Store { dir: self.dir.clone(), why }),
+        }
+    }
+
     /// All rows are there.
     pub(crate) fn finish_filling(&mut self) -> Result<(), ServerError> {
         self.store.flush().map(drop).map_err(|error| refused(&self.dir, &error))
@@ -106,14 +140,19 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
         self.store.load(row).map_err(|error| refused(&self.dir, &error))
     }
 
-    /// All rows are in memory twice while the tree is built from them.
-    fn load(&mut self) -> Result<Stored, LoadError> {
-        let (mut rows, mut own) = (Vec::new(), Vec::new());
-        let mut sort = |key: &[u8], value: &[u8]| {
-            let row = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-            if key.first() == Some(&OWN_PREFIX) { own.push(row) } else { rows.push(row) }
-        };
-        match self.each_row(&mut sort) {
+    fn load(&mut self, values: u64) -> Result<Stored, LoadError> {
+        self.values = values;
+        let (mut loader, mut own) = (StateLoader::keeping(values), Vec::new());
+        let (mut refused, mut empty) = (None, true);
+        let read = self.each_row(&mut |key, value| {
+            if key.first() == Some(&OWN_PREFIX) {
+                own.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            } else if refused.is_none() {
+                empty = false;
+                refused = loader.row(key, value).err();
+            }
+        });
+        match read {
             Err(ServerError::DamagedStore { why, .. }) => {
                 // The rows of the replica come last, and who votes is in one of them.
                 let registry = self.store.get(REGISTRY_KEY).ok().flatten();
@@ -122,21 +161,28 @@ impl<S: Store + 'static> StateStore for OnStore<S> {
             }
             read => read.map_err(LoadError::Refused)?,
         }
-        let state = if rows.is_empty() { Ok(State::new()) } else { State::from_rows(rows) };
+        let state = match refused {
+            Some(error) => Err(error),
+            None if empty => Ok(State::new()),
+            None => loader.finish(),
+        };
         match state {
             Ok(state) => Ok(Stored { state, own, applied: Slot(self.store.flushed()) }),
-            Err(error @ RowError::Level(_)) => {
-                let why = format!("{}: {error}", self.dir.display());
-                Err(LoadError::Refused(ServerError::StoreRefused(why)))
-            }
-            Err(error) if is_damaged(&error) => {
-                Err(LoadError::Damaged(BadStore { why: with_sources(&error), own }))
-            }
-            Err(error) => {
-                let (dir, why) = (self.dir.clone(), with_sources(&error));
-                Err(LoadError::Refused(ServerError::Store { dir, why }))
-            }
+            Err(error) => Err(self.no_state(&error, own)),
         }
+    }
+
+    fn rows(&self) -> Box<dyn Rows> {
+        Box::new(OfStore(self.store.reader()))
+    }
+}
+
+/// Rows of a store, with errors in one line.
+struct OfStore(Box<dyn RowReader>);
+
+impl Rows for OfStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String> {
+        self.0.get(key).map_err(|error| with_sources(&error))
     }
 }
 
@@ -155,9 +201,8 @@ impl<S: Store + 'static> Sink for OnStore<S> {
                 write.puts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
                 self.store.write(write, applied)
             }
-            PersistRows::All(rows) => {
-                let all = rows.iter().chain(&batch.own).cloned().collect();
-                self.store.replace(all, applied)
+            PersistRows::Arrived => {
+                return self.arriving.take_over(&mut self.store, &batch.own, applied).map_err(not_persisted);
             }
         };
         let flushed = written.and_then(|()| self.store.flush()).map_err(not_persisted)?;
@@ -166,7 +211,8 @@ impl<S: Store + 'static> Sink for OnStore<S> {
     }
 
     fn recover(&mut self) -> Result<(), PersistError> {
-        self.store.reopen().map_err(not_persisted)
+        self.scans.clear();
+        self.store.reopen().and_then(|()| self.arriving.reopen()).map_err(not_persisted)
     }
 
     fn copy(&mut self, dir: &Path) -> Result<Slot, String> {
@@ -174,11 +220,31 @@ impl<S: Store + 'static> Sink for OnStore<S> {
         Ok(Slot(self.store.applied()))
     }
 
-    fn snapshot(&mut self) -> Result<(Slot, Snapshot), String> {
-        let mut snapshot = Snapshot::default();
-        let mut push = |key: &[u8], value: &[u8]| snapshot.push(key, value);
-        self.store.load(&mut push).map_err(|error| with_sources(&error))?;
-        Ok((Slot(self.store.flushed()), snapshot))
+    fn open_snapshot(&mut self, transfer: u64) -> Result<Slot, String> {
+        let scan = self.store.scan(PART_BYTES).map_err(|error| with_sources(&error))?;
+        self.scans.insert(transfer, scan);
+        Ok(Slot(self.store.flushed()))
+    }
+
+    fn next_part(&mut self, transfer: u64) -> Option<Result<Option<Bytes>, String>> {
+        let rows = self.scans.get_mut(&transfer)?.next_rows();
+        Some(rows.map(|rows| rows.map(|rows| part_of(&rows))).map_err(|error| with_sources(&error)))
+    }
+
+    fn close_snapshot(&mut self, transfer: u64) {
+        self.scans.remove(&transfer);
+    }
+
+    fn store_part(
+        &mut self,
+        ends: (bool, bool),
+        rows: Bytes,
+    ) -> Result<Result<Option<Box<Arrived>>, String>, String> {
+        self.arriving.part(&self.store, self.values, ends, rows).map_err(|error| with_sources(&error))
+    }
+
+    fn abandon(&mut self) -> Result<(), String> {
+        self.arriving.abandon().map_err(|error| with_sources(&error))
     }
 }
 
@@ -197,7 +263,7 @@ mod tests {
     fn a_cut_is_loaded_as_it_was_written() {
         let dir = Path::new("memory");
         let mut store = OnStore::new(MemStore::new(), dir);
-        let empty = store.load().unwrap();
+        let empty = store.load(u64::MAX).unwrap();
         assert_eq!((empty.applied, empty.own.len()), (Slot(0), 0));
         let mut state = State::new();
         let own = vec![(Bytes::from_static(b"\xffkey"), Bytes::from_static(b"value"))];
@@ -207,7 +273,7 @@ mod tests {
             applied: Slot(9),
         };
         store.persist(&batch).unwrap();
-        let loaded = store.load().unwrap();
+        let loaded = store.load(u64::MAX).unwrap();
         assert_eq!((loaded.applied, loaded.own), (Slot(9), own));
         assert_eq!(loaded.state.digest(), state.digest());
     }
@@ -225,7 +291,7 @@ mod tests {
         let mut store = OnStore::new(MemStore::new(), Path::new("memory"));
         store.fill(rows.into_iter().map(|(key, value)| (key, value.into())).collect(), Slot(9)).unwrap();
         store.finish_filling().unwrap();
-        let LoadError::Refused(error) = store.load().map(drop).unwrap_err() else {
+        let LoadError::Refused(error) = store.load(0).map(drop).unwrap_err() else {
             panic!("it is no damage")
         };
         assert!(error.is_users_fault());

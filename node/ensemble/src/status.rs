@@ -249,6 +249,10 @@ pub struct Gauges {
     pub ephemerals: u64,
     /// Bytes of paths and data, roughly.
     pub data_bytes: u64,
+    /// Bytes of values in memory, but for short ones.
+    pub values_here: u64,
+    /// Values that were read from the store since the start.
+    pub cold_reads: u64,
     /// Watches of this member's clients.
     pub watches: u64,
     /// Requests that wait for their reply.

@@ -1,11 +1,12 @@
 //! Whole servers over a store in memory, spoken to over their sockets.
 
 mod damage;
-mod full;
+pub(crate) mod full;
 mod greetings;
 mod levels;
 mod members;
 mod repair;
+mod values;
 
 use crate::config::{Admission, ServerConfig, ServerError, Tuning};
 use crate::permit::{Permit, PermitFounder};

@@ -119,6 +119,8 @@ impl View {
             znodes: status.znodes as u64,
             ephemerals: status.ephemerals as u64,
             data_bytes: status.data_bytes,
+            values_here: status.values_here,
+            cold_reads: status.cold_reads,
             watches: status.watches as u64,
             outstanding: status.outstanding as u64,
             voters: self.membership.iter().flat_map(|all| &all.members).filter(|one| one.voter).count()

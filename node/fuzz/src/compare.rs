@@ -64,6 +64,6 @@ fn assert_same_node(left: &State, right: &State, path: &str) {
     assert_eq!(left.stat(path), right.stat(path), "stat of {path}");
     assert_eq!(left.acl(path), right.acl(path), "list of {path}");
     let auth = [Id::new("super", "")];
-    let data = |state: &State| state.get_data(path, &auth).map(|node| node.data.map(<[u8]>::to_vec));
+    let data = |state: &State| state.get_data(path, &auth).map(|node| node.data.here().map(<[u8]>::to_vec));
     assert_eq!(data(left), data(right), "data of {path}");
 }

@@ -7,8 +7,8 @@ use pharos_log::mem::MemDisk;
 use pharos_log::{Wal, WalConfig};
 use pharos_paxos::{Ballot, ConfigNo, Entry, EntryKind, LogOp, MemberId, Millis, Slot};
 use pharos_replica::{
-    Boot, Founding, Levels, Member, Now, OWN_PREFIX, Output, PersistBatch, PersistRows, Plant, Replica,
-    ReplicaConfig, Snapshot,
+    Arrival, Boot, Founding, Levels, Member, Now, OWN_PREFIX, Output, PersistBatch, PersistRows, Plant,
+    Replica, ReplicaConfig, SnapshotStep, part_of,
 };
 use pharos_znode::State;
 use std::collections::BTreeMap;
@@ -28,6 +28,10 @@ pub(crate) struct Machine {
     joins: Option<Founding>,
     now: Now,
     process: Option<Replica>,
+    /// A state that comes, and its rows.
+    arrival: (Arrival, Vec<(Bytes, Bytes)>),
+    /// It was refused.
+    pub(crate) refused: bool,
 }
 
 /// An ensemble of so many founders.
@@ -62,7 +66,8 @@ impl Machine {
         let mut disk = MemDisk::new();
         disk.execute(&Wal::format(wal_config(me)).1).expect("a disk in memory takes what a log writes");
         let (rows, now) = (BTreeMap::new(), Now { mono: Millis(1), wall_ms: 1 });
-        Self { me, disk, rows, flushed: Slot::ZERO, joins, now, process: None }
+        let (arrival, flushed) = (no_arrival(), Slot::ZERO);
+        Self { me, disk, rows, flushed, joins, now, process: None, arrival, refused: false }
     }
 
     /// Appends chosen entries to the log of a machine that is off.
@@ -106,6 +111,9 @@ impl Machine {
             chunk_bytes: 1 << 20,
             levels: Levels::KNOWN,
             output_bytes: 4 << 20,
+            apply_bytes: 1000,
+            transfer_bytes_per_s: 64 << 20,
+            value_bytes: u64::MAX,
             plant: Plant::None,
         };
         self.process = Some(Replica::start(config, boot, self.now).expect("an intact disk"));
@@ -147,8 +155,27 @@ impl Machine {
                         replica.spare_created(&op);
                     }
                     Output::Persist { batch } => {
-                        self.flushed = flush(&mut self.rows, batch);
+                        let arrived = std::mem::take(&mut self.arrival.1);
+                        self.flushed = flush(&mut self.rows, arrived, batch);
                         replica.persisted(self.flushed);
+                    }
+                    Output::Store { arrival, first, last, rows } => {
+                        if first {
+                            self.arrival = no_arrival();
+                        }
+                        let (loader, aside) = &mut self.arrival;
+                        let arrived = loader.part(rows).and_then(|rows| {
+                            aside.extend(rows);
+                            last.then(|| std::mem::replace(loader, Arrival::keeping(u64::MAX)).finish())
+                                .transpose()
+                        });
+                        match arrived {
+                            Ok(arrived) => replica.part_stored(arrival, arrived),
+                            Err(_) => {
+                                self.refused = true;
+                                replica.part_refused(arrival);
+                            }
+                        }
                     }
                     other => {
                         rest.push(other);
@@ -168,12 +195,18 @@ impl Machine {
         (self.flushed, self.rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    /// Answers [`Output::Snapshot`].
-    pub(crate) fn give(&mut self, rows: &[(Bytes, Bytes)]) {
-        let mut snapshot = Snapshot::default();
-        rows.iter().for_each(|(key, value)| snapshot.push(key, value));
+    /// Answers [`Output::Snapshot`] with these rows.
+    pub(crate) fn give(&mut self, transfer: u64, step: SnapshotStep, rows: &mut Vec<(Bytes, Bytes)>) {
         let flushed = self.flushed;
-        self.replica().snapshot_read(flushed, snapshot);
+        match step {
+            SnapshotStep::Open => self.replica().snapshot_opened(transfer, flushed),
+            SnapshotStep::Next => {
+                let part = std::mem::take(rows);
+                let part = (!part.is_empty()).then(|| part_of(&part));
+                self.replica().snapshot_part(transfer, part);
+            }
+            SnapshotStep::Close => {}
+        }
     }
 }
 
@@ -181,9 +214,9 @@ fn wal_config(me: u32) -> WalConfig {
     WalConfig { segment_bytes: 8 << 10, spare_segments: 0, identity: [me as u8; 16] }
 }
 
-fn flush(rows: &mut BTreeMap<Bytes, Bytes>, batch: PersistBatch) -> Slot {
+fn flush(rows: &mut BTreeMap<Bytes, Bytes>, arrived: Vec<(Bytes, Bytes)>, batch: PersistBatch) -> Slot {
     match batch.rows {
-        PersistRows::All(all) => *rows = all.into_iter().collect(),
+        PersistRows::Arrived => *rows = arrived.into_iter().collect(),
         PersistRows::Changed(changed) => {
             for (key, value) in changed.to_pairs() {
                 match value {
@@ -195,4 +228,9 @@ fn flush(rows: &mut BTreeMap<Bytes, Bytes>, batch: PersistBatch) -> Slot {
     }
     rows.extend(batch.own);
     batch.applied
+}
+
+/// Nothing has come of a state.
+fn no_arrival() -> (Arrival, Vec<(Bytes, Bytes)>) {
+    (Arrival::keeping(u64::MAX), Vec::new())
 }

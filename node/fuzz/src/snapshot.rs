@@ -7,7 +7,7 @@ use crate::rows::{Damage, damages, is_slow};
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use pharos_paxos::{EntryKind, MemberId, Slot};
-use pharos_replica::{Change, Levels, OWN_PREFIX, Output};
+use pharos_replica::{Change, Levels, OWN_PREFIX, Output, SnapshotStep};
 use pharos_znode::State;
 
 const LEADER: MemberId = MemberId(1);
@@ -23,7 +23,7 @@ pub(crate) fn run(data: &[u8]) {
     joiner.start();
     leader.replica().peer_up(JOINER, 1, Levels::KNOWN);
     joiner.replica().peer_up(LEADER, 1, Levels::KNOWN);
-    let mut transfer = Transfer { damages, bytes, sent: None, rows: 0 };
+    let mut transfer = Transfer { damages, bytes, sent: None, given: Vec::new(), rows: 0 };
     let Some(()) = transfer.run(&mut leader, &mut joiner) else {
         assert!(!intact, "an intact state is taken");
         return;
@@ -67,8 +67,9 @@ struct Transfer {
     damages: Vec<Damage>,
     bytes: Strays,
     /// Of which slot the state is, and its digest.
-    sent: Option<(Slot, u64)>,
-    /// Bytes of the rows as they are sent.
+    sent: Option<(Slot, Option<u64>)>,
+    /// The rows as they are sent, and their bytes.
+    given: Vec<(Bytes, Bytes)>,
     rows: usize,
 }
 
@@ -78,7 +79,7 @@ impl Transfer {
         for _ in 0..ROUNDS {
             for output in leader.turn(10) {
                 match output {
-                    Output::Snapshot => self.give(leader),
+                    Output::Snapshot { transfer, step } => self.give(leader, transfer, step),
                     Output::Peer { frame, .. } => {
                         let frame = self.damaged(frame);
                         joiner.replica().peer_frame(LEADER, frame).ok()?;
@@ -91,6 +92,9 @@ impl Transfer {
                     leader.replica().peer_frame(JOINER, frame).expect("an intact frame");
                 }
             }
+            if joiner.refused {
+                return None;
+            }
             if joiner.replica().status().installed > 0 {
                 return Some(());
             }
@@ -98,17 +102,24 @@ impl Transfer {
         None
     }
 
-    fn give(&mut self, leader: &mut Machine) {
+    fn give(&mut self, leader: &mut Machine, transfer: u64, step: SnapshotStep) {
+        if step == SnapshotStep::Open {
+            self.open(leader);
+        }
+        leader.give(transfer, step, &mut self.given);
+    }
+
+    fn open(&mut self, leader: &Machine) {
         let (slot, mut rows) = leader.rows();
         let state = rows.iter().filter(|(key, _)| key[0] != OWN_PREFIX).cloned();
         let state = State::from_rows(state).expect("a state reads its own rows back");
-        self.sent = Some((slot, state.digest()));
+        self.sent = Some((slot, Some(state.digest())));
         self.damages.drain(..).for_each(|damage| damage.inflict(&mut rows));
         if is_slow(&rows) {
             rows.clear();
         }
         self.rows = rows.iter().map(|(key, value)| 8 + key.len() + value.len()).sum();
-        leader.give(&rows);
+        self.given = rows;
     }
 
     /// Only the rows: what comes before them in the frame has the checksum of the frame alone.

@@ -152,6 +152,21 @@ impl<'a> MultiResult<'a> {
         MultiHeader::END.encode(out);
     }
 
+    /// How many bytes the result takes in a response.
+    pub fn encoded_len(&self) -> usize {
+        let text = |text: &str| 4 + text.len();
+        MultiHeader::LEN
+            + match self {
+                Self::Create { path } => text(path),
+                Self::Create2 { path, .. } => text(path) + Stat::LEN,
+                Self::Delete | Self::Check => 0,
+                Self::SetData(_) => Stat::LEN,
+                Self::Children(names) => 4 + names.iter().map(|name| text(name)).sum::<usize>(),
+                Self::Data { data, .. } => 4 + data.map_or(0, <[u8]>::len) + Stat::LEN,
+                Self::Error(_) => 4,
+            }
+    }
+
     fn encode(&self, out: &mut impl BufMut) {
         let err = if let Self::Error(code) = self { code.0 } else { 0 };
         MultiHeader { op: self.op().as_i32(), done: false, err }.encode(out);
@@ -208,6 +223,7 @@ struct MultiHeader {
 }
 
 impl MultiHeader {
+    const LEN: usize = 9;
     const END: Self = Self { op: -1, done: true, err: -1 };
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {

@@ -29,7 +29,7 @@ impl Replica {
     pub(crate) fn answer(&mut self, conn: ConnId, xid: i32, result: Result<&Response<'_>, ErrorCode>) {
         let zxid = self.state.zxid().0;
         if let Some(own) = self.clients.get_mut(conn) {
-            put_answer(&mut own.out, xid, zxid, result);
+            put_answer(own.out.tail(), xid, zxid, result);
             self.clients.mark_dirty(conn);
         }
     }

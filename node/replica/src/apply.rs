@@ -1,8 +1,9 @@
 //! Carrying out what is chosen.
 //!
 //! Owns the applied slot and, per command, the order: state, then watch events, then the answer, then
-//! what follows for connections. Must not know how a slot came to be chosen. Invariant: slots are
-//! applied in order, once; an event reaches a client before any answer that shows the new state.
+//! what follows for connections. Must not know how a slot came to be chosen. Invariants: slots are
+//! applied in order, once; an event reaches a client before any answer that shows the new state; while a
+//! command is half-way no client is answered from the state, and nothing of it goes to the store.
 
 use crate::answers::put_answer;
 use crate::clients::{Pending, Phase};
@@ -11,13 +12,14 @@ use crate::io::{CloseReason, ConnId, Output};
 use crate::replica::Replica;
 use crate::requests::split_key;
 use crate::watches::Happening;
-use bytes::Bytes;
 use pharos_jute::{EventType, WatcherEvent};
 use pharos_paxos::{Entry, EntryKind, Slot};
-use pharos_znode::{Applied, Batch, BatchError, Command, Reply, SessionEvent, allowed, perms};
+use pharos_znode::{Applied, Batch, BatchDecoder, Command, Progress, Reply, SessionEvent, allowed, perms};
 
-/// Bytes of entries that one turn applies, so that a heartbeat never waits for a long backlog.
-const TURN_BYTES: usize = 1 << 20;
+/// What a step of a command that is carried out in slices counts against [`crate::ReplicaConfig::apply_bytes`].
+const STEP_BYTES: usize = 256;
+/// The same for an operation that is decoded.
+const DECODE_BYTES: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Applier {
@@ -29,6 +31,26 @@ pub(crate) struct Applier {
     halted: bool,
     out: Applied,
     watchers: Vec<ConnId>,
+    /// The slot whose commands are being carried out.
+    under_way: Option<UnderWay>,
+    /// Connections with requests that wait until no command is half-way.
+    fenced: Vec<ConnId>,
+}
+
+/// A slot of which some commands are carried out.
+#[derive(Debug)]
+struct UnderWay {
+    slot: Slot,
+    bytes: usize,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Nothing is carried out before all can be read.
+    Decode(BatchDecoder),
+    /// Commands before `next` are done.
+    Apply { batch: Batch, next: usize },
 }
 
 impl Applier {
@@ -40,6 +62,8 @@ impl Applier {
             halted: false,
             out: Applied::new(),
             watchers: Vec::new(),
+            under_way: None,
+            fenced: Vec::new(),
         }
     }
 
@@ -53,6 +77,8 @@ impl Applier {
         self.applied = upto;
         self.committed = self.committed.max(upto);
         self.started = (upto, upto);
+        self.under_way = None;
+        self.fenced.clear();
     }
 
     pub(crate) fn applied(&self) -> Slot {
@@ -71,12 +97,38 @@ impl Applier {
 }
 
 impl Replica {
-    /// Applies chosen slots, at most about [`TURN_BYTES`]; true when some are left.
+    /// Whether no slot is carried out half-way.
+    #[must_use]
+    pub fn is_between_slots(&self) -> bool {
+        self.applier.under_way.is_none()
+    }
+
+    /// Whether clients' requests have to wait, since they would see a command half-way.
+    pub(crate) fn is_fenced(&self) -> bool {
+        !self.state.is_whole() && !self.cfg.plant.reads_half_way()
+    }
+
+    /// Connections whose requests wait for a command that is half-way.
+    #[must_use]
+    pub fn fenced(&self) -> usize {
+        self.applier.fenced.len()
+    }
+
+    /// The connection's requests are carried out once no command is half-way.
+    pub(crate) fn fence(&mut self, conn: ConnId) {
+        self.applier.fenced.push(conn);
+    }
+
+    /// Applies chosen slots, at most about [`crate::ReplicaConfig::apply_bytes`]; true when some are left.
     pub(crate) fn apply_some(&mut self) -> bool {
         if self.snapshots.waits() || self.digests.is_wrong() || self.applier.halted {
             return false;
         }
-        let mut budget = TURN_BYTES;
+        let mut budget = self.cfg.apply_bytes;
+        if self.applier.under_way.is_some() {
+            // Such a slot ends its turn: a cut can be taken only between two slots.
+            return !self.go_on(&mut budget) || self.applier.applied < self.applier.committed;
+        }
         while self.applier.applied < self.applier.committed {
             if budget == 0 {
                 return true;
@@ -84,46 +136,94 @@ impl Replica {
             let slot = self.applier.applied.next();
             let entry = self.paxos.entry(slot).cloned().expect("the core holds what it says is chosen");
             budget = budget.saturating_sub(entry.payload.len().max(64));
-            self.persist.applied(slot, entry.payload.len());
-            self.apply_entry(entry);
-            if self.applier.halted {
-                return false;
-            }
-            self.applier.applied = slot;
-            self.snapshots.reached(slot);
-            self.tell_digest(slot);
-            for conn in self.reads.take_reached(slot) {
-                self.drive(conn);
+            if !self.apply_entry(entry, &mut budget) {
+                return !self.applier.halted;
             }
         }
         false
     }
 
-    fn apply_entry(&mut self, entry: Entry) {
+    /// True when it is done.
+    fn apply_entry(&mut self, entry: Entry, budget: &mut usize) -> bool {
+        let (slot, bytes) = (entry.slot, entry.payload.len());
         match entry.kind {
-            EntryKind::Founding => self.write_config(entry.slot),
+            EntryKind::Founding => self.write_config(slot),
             EntryKind::Seal => {
                 match NewGeneration::of(&entry) {
                     Ok(Some(begun)) => self.begin_generation(&begun),
                     Ok(None) => {}
-                    Err(error) => self.unreadable(entry.slot, &error),
+                    Err(error) => self.unreadable(slot, &error),
                 }
                 let (next, _) = entry.seals().expect("the core takes no seal that it cannot read");
                 self.enter_configuration(next);
-                self.write_config(entry.slot);
+                self.write_config(slot);
             }
             EntryKind::Members => {
                 if let Err(error) = self.apply_change(entry.payload) {
-                    self.unreadable(entry.slot, &error);
+                    self.unreadable(slot, &error);
                 }
-                self.write_config(entry.slot);
+                self.write_config(slot);
             }
             EntryKind::EpochStart => self.state.epoch_start(),
-            EntryKind::Commands => {
-                if let Err(error) = self.apply_batch(entry.slot, &entry.payload) {
-                    self.unreadable(entry.slot, &error);
+            EntryKind::Commands => match BatchDecoder::new(entry.payload) {
+                Ok(decoder) => {
+                    let work = Work::Decode(decoder);
+                    self.applier.under_way = Some(UnderWay { slot, bytes, work });
+                    return self.go_on(budget);
+                }
+                Err(error) => self.unreadable(slot, &error),
+            },
+        }
+        self.finish_slot(slot, bytes);
+        true
+    }
+
+    /// Goes on with the slot under way; true when it is done.
+    fn go_on(&mut self, budget: &mut usize) -> bool {
+        let Some(UnderWay { slot, bytes, mut work }) = self.applier.under_way.take() else { return true };
+        if let Work::Decode(mut decoder) = work {
+            match decoder.go_on(&mut (self.cfg.apply_bytes / DECODE_BYTES).max(1)) {
+                Ok(true) => {
+                    let batch = decoder.finish();
+                    if !self.can_apply(slot, &batch) {
+                        return false;
+                    }
+                    work = Work::Apply { batch, next: 0 };
+                }
+                Ok(false) => {
+                    let work = Work::Decode(decoder);
+                    self.applier.under_way = Some(UnderWay { slot, bytes, work });
+                    return false;
+                }
+                Err(error) => {
+                    self.unreadable(slot, &error);
+                    work = Work::Apply { batch: Batch::default(), next: 0 };
                 }
             }
+        }
+        if let Work::Apply { batch, next } = &mut work {
+            while let Some(command) = batch.commands.get(*next) {
+                let level = self.level();
+                if !self.apply_command(command, batch.time_ms, budget) {
+                    self.applier.under_way = Some(UnderWay { slot, bytes, work });
+                    return false;
+                }
+                self.level_may_have_risen(level);
+                *next += 1;
+            }
+        }
+        self.finish_slot(slot, bytes);
+        true
+    }
+
+    fn finish_slot(&mut self, slot: Slot, bytes: usize) {
+        self.persist.applied(slot, bytes);
+        self.applier.applied = slot;
+        let abandoned = self.snapshots.reached(slot);
+        self.outputs.extend(abandoned);
+        self.tell_digest(slot);
+        for conn in self.reads.take_reached(slot) {
+            self.drive(conn);
         }
     }
 
@@ -138,44 +238,49 @@ impl Replica {
         self.outputs.push_back(Output::Fatal { reason });
     }
 
-    fn apply_batch(&mut self, slot: Slot, payload: &Bytes) -> Result<(), BatchError> {
-        let batch = Batch::decode(payload)?;
-        if !self.can_apply(slot, &batch) {
-            return Ok(());
-        }
-        let before = self.level();
-        for command in &batch.commands {
-            self.apply_command(command, batch.time_ms);
-        }
-        self.level_may_have_risen(before);
-        Ok(())
-    }
-
-    pub(crate) fn apply_command(&mut self, command: &Command, time_ms: i64) {
+    /// Carries out a command, or goes on with it; true when it is done.
+    pub(crate) fn apply_command(&mut self, command: &Command, time_ms: i64, budget: &mut usize) -> bool {
         let mut out = std::mem::take(&mut self.applier.out);
-        if self.cfg.plant.ignores_attach()
+        let granted = (*budget / STEP_BYTES).max(1);
+        let mut left = granted;
+        let progress = if self.cfg.plant.ignores_attach()
             && let Some(attach) = self.state.session(command.session).map(|session| session.attach)
         {
-            self.state.apply(&Command { attach, ..command.clone() }, time_ms, &mut out);
+            let command = Command { attach, ..command.clone() };
+            self.state.apply_some(&command, time_ms, &mut left, &mut out)
         } else if self.cfg.plant.level_from_local_flag() {
-            self.state.apply_at(self.cfg.levels.max, command, time_ms, &mut out);
+            self.state.apply_some_at(self.cfg.levels.max, command, time_ms, &mut left, &mut out)
         } else {
-            self.state.apply(command, time_ms, &mut out);
+            self.state.apply_some(command, time_ms, &mut left, &mut out)
+        };
+        *budget = budget.saturating_sub((granted - left) * STEP_BYTES);
+        match progress {
+            Progress::Done => self.tell_of(command, &out),
+            Progress::Half => self.fire(&out),
+            Progress::Undecided => {}
         }
+        self.applier.out = out;
+        progress == Progress::Done
+    }
+
+    /// A command is done: what there is to say of it, in order.
+    fn tell_of(&mut self, command: &Command, out: &Applied) {
         for event in &out.session_events {
             self.session_bound(*event);
         }
         if self.cfg.plant.event_after_answer() {
-            self.answer_command(command, &out);
-            self.fire(&out);
+            self.answer_command(command, out);
+            self.fire(out);
         } else {
-            self.fire(&out);
-            self.answer_command(command, &out);
+            self.fire(out);
+            self.answer_command(command, out);
         }
         for event in &out.session_events {
             self.session_ended(*event);
         }
-        self.applier.out = out;
+        for conn in std::mem::take(&mut self.applier.fenced) {
+            self.drive(conn);
+        }
     }
 
     /// Tells the watchers who may read the node.
@@ -194,7 +299,7 @@ impl Replica {
     fn tell(&mut self, conn: ConnId, zxid: i64, event: &WatcherEvent<'_>, acl: &[pharos_znode::Acl]) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         if allowed(acl, perms::READ, &own.auth) {
-            crate::answers::framed(&mut own.out, |out| event.encode_message(zxid, out));
+            crate::answers::framed(own.out.tail(), |out| event.encode_message(zxid, out));
             self.clients.mark_dirty(conn);
         }
     }
@@ -222,7 +327,7 @@ impl Replica {
         };
         assert_eq!(first, serial, "commands of a connection are answered in their order");
         let response = out.response();
-        put_answer(&mut own.out, xid, out.zxid.0, response.as_ref().map_err(|code| *code));
+        put_answer(own.out.tail(), xid, out.zxid.0, response.as_ref().map_err(|code| *code));
         self.clients.mark_dirty(conn);
         self.clients.answered(conn);
         self.drive(conn);

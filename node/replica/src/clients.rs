@@ -6,9 +6,10 @@
 
 use crate::batch::{Owner, Queue};
 use crate::io::{CloseReason, ConnId, Output};
-use bytes::{Bytes, BytesMut};
+use crate::outbox::Outbox;
+use bytes::Bytes;
 use hashbrown::HashMap;
-use pharos_jute::{ErrorCode, Id};
+use pharos_jute::{ErrorCode, Id, RequestHeader};
 use pharos_paxos::{MemberId, Slot};
 use pharos_znode::SessionId;
 use std::collections::VecDeque;
@@ -54,6 +55,8 @@ pub(crate) enum Pending {
     Frame { frame: Box<[u8]>, owed: usize },
     /// An answer that waits for its turn.
     Answer(Verdict),
+    /// The end of the session, which waits until nothing is missing in earlier answers.
+    End { header: RequestHeader },
 }
 
 /// An answer without a body.
@@ -73,11 +76,11 @@ pub(crate) struct Conn {
     pub(crate) phase: Phase,
     pub(crate) auth: Vec<Id>,
     pub(crate) pending: VecDeque<Pending>,
-    pub(crate) out: BytesMut,
+    pub(crate) out: Outbox,
     /// The client has spoken since the last touch report.
     pub(crate) touched: bool,
     pub(crate) serial: u32,
-    /// A sync waits or there is no room for answers, and all that came later waits too.
+    /// A sync or an end waits, or there is no room for answers, and all that came later waits too.
     pub(crate) deferring: bool,
     /// A read waits for room in the output.
     pub(crate) choked: bool,
@@ -108,7 +111,7 @@ pub(crate) struct Clients {
     conns: HashMap<ConnId, Conn>,
     by_session: HashMap<SessionId, ConnId>,
     dirty: VecDeque<ConnId>,
-    /// Connections whose reads waited for room and have it now.
+    /// Connections whose reads waited for room and have it now, or for the next turn.
     roomy: Vec<ConnId>,
     closed_with_unsent: bool,
     next_session: i64,
@@ -139,7 +142,7 @@ impl Clients {
             phase: Phase::Fresh,
             auth: vec![Id::new("ip", ip.to_string())],
             pending: VecDeque::new(),
-            out: BytesMut::new(),
+            out: Outbox::default(),
             touched: false,
             serial: 0,
             deferring: false,
@@ -235,6 +238,7 @@ impl Clients {
     /// Something was written to the connection's buffer.
     pub(crate) fn mark_dirty(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(&id)
+            && conn.out.is_ready()
             && !std::mem::replace(&mut conn.listed, true)
         {
             self.dirty.push_back(id);
@@ -263,6 +267,11 @@ impl Clients {
         }
     }
 
+    /// The connection's requests wait for the next turn.
+    pub(crate) fn postpone(&mut self, id: ConnId) {
+        self.roomy.push(id);
+    }
+
     pub(crate) fn is_roomy(&self) -> bool {
         !self.roomy.is_empty()
     }
@@ -284,14 +293,14 @@ impl Clients {
 
     /// Forgets the connection.
     pub(crate) fn forget(&mut self, id: ConnId) -> Option<Bytes> {
-        let conn = self.conns.remove(&id)?;
+        let mut conn = self.conns.remove(&id)?;
         self.closed_with_unsent |= conn.unsent > 0;
         if let Phase::Live(live) = conn.phase
             && self.by_session.get(&live.session) == Some(&id)
         {
             self.by_session.remove(&live.session);
         }
-        Some(conn.out.freeze())
+        Some(conn.out.ready().split().freeze())
     }
 
     /// Drops commands of closed connections that no leader has been given: one that follows a lost

@@ -34,7 +34,9 @@ impl Replica {
     pub(crate) fn write_config(&mut self, slot: Slot) {
         let (membership, members) = (self.registry.membership(), self.registry.members());
         let command = config_command(&self.state, membership, members, slot);
-        self.apply_command(&command, self.state.time_ms());
+        let mut budget = usize::MAX;
+        let done = self.apply_command(&command, self.state.time_ms(), &mut budget);
+        assert!(done, "a single node is written in one step");
     }
 }
 
@@ -42,7 +44,7 @@ impl Replica {
 mod tests {
     use super::*;
     use pharos_paxos::MemberId;
-    use pharos_znode::Applied;
+    use pharos_znode::{Applied, Value};
 
     #[test]
     fn the_list_is_read_as_zookeepers_clients_expect_it() {
@@ -61,6 +63,6 @@ mod tests {
         let text = "server.1=main-0.main:2888:2888:participant;0.0.0.0:2181\n\
                     server.7=[::1]:2888:2888:observer;0.0.0.0:2181\nversion=12c";
         let read = state.get_data("/zookeeper/config", &[]).unwrap();
-        assert_eq!((read.data, state.zxid()), (Some(text.as_bytes()), before));
+        assert_eq!((read.data, state.zxid()), (Value::Here(text.as_bytes()), before));
     }
 }

@@ -58,7 +58,7 @@ impl Replica {
             read_only: read_only_byte.then_some(false),
         };
         let Some(own) = self.clients.get_mut(conn) else { return };
-        framed(&mut own.out, |out| response.encode(out));
+        framed(own.out.tail(), |out| response.encode(out));
         let early = std::mem::take(&mut own.pending);
         self.clients.mark_dirty(conn);
         for pending in early {
@@ -72,7 +72,7 @@ impl Replica {
     fn refuse_session(&mut self, conn: ConnId, read_only_byte: bool) {
         if let Some(own) = self.clients.get_mut(conn) {
             let response = ConnectResponse::expired(read_only_byte.then_some(false));
-            framed(&mut own.out, |out| response.encode(out));
+            framed(own.out.tail(), |out| response.encode(out));
         }
         self.close(conn, CloseReason::SessionRefused);
     }

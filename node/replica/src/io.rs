@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use pharos_log::DiskOp;
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
-use pharos_znode::RowBatch;
+use pharos_znode::{RowBatch, State};
 
 /// A client's connection. Never reused while a process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,9 +63,40 @@ pub enum Output {
         /// What to write.
         batch: PersistBatch,
     },
-    /// Read all rows of the store, as it is after its last flush, in the order of their keys, beside the log
-    /// requests; then call `snapshot_read(applied, snapshot)`. A cut that was given earlier comes first.
-    Snapshot,
+    /// Read the store for a member that lacks the state, part by part, beside the log requests.
+    Snapshot {
+        /// For which transfer.
+        transfer: u64,
+        /// What to do next.
+        step: SnapshotStep,
+    },
+    /// A part of a state has come: put its rows beside those of the store, where a restart does not find them, give them
+    /// to an [`crate::Arrival`], then call `part_stored(arrival, arrived)`, or `part_refused(arrival)`.
+    Store {
+        /// Of which state.
+        arrival: u64,
+        /// What came of another one is of no use any more.
+        first: bool,
+        /// It is the last one.
+        last: bool,
+        /// The rows.
+        rows: Bytes,
+    },
+    /// What has come of a state is of no use any more.
+    Abandon,
+    /// The state before the one that was taken over: to be freed where nobody waits, for it may be large.
+    Discard {
+        /// What nobody needs.
+        state: Box<State>,
+    },
+    /// Read the row with this key from the store, on another thread and not behind the cuts; then call
+    /// `value_read(read, row)`. A row that was written and is not flushed may be read.
+    ReadValue {
+        /// Which read.
+        read: u64,
+        /// The row's key.
+        key: Bytes,
+    },
     /// Close the client's connection once what is in its buffer has been written. The replica has
     /// already forgotten the connection.
     CloseClient {
@@ -107,8 +138,20 @@ pub struct PersistBatch {
 pub enum PersistRows {
     /// Those that changed.
     Changed(RowBatch),
-    /// All there are, in the order of their keys: nothing else stays in the store, in one atomic write.
-    All(Vec<(Bytes, Bytes)>),
+    /// Those that [`Output::Store`] put aside: nothing else stays in the store, in one atomic write.
+    Arrived,
+}
+
+/// What is read of the store for a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotStep {
+    /// Begin, with the store as it is after its last flush, whatever is written to it later; a cut that was given earlier
+    /// comes first. Then call `snapshot_opened(transfer, applied)`.
+    Open,
+    /// Read on, in the order of the keys, by about as much as fits a frame; then call `snapshot_part(transfer, rows)`.
+    Next,
+    /// Nothing of it is wanted any more.
+    Close,
 }
 
 /// Why the replica closes a client's connection.

@@ -52,6 +52,7 @@ impl Replica {
         let full = self.unsent.len() + self.proposals.len() > QUEUE_BYTES;
         self.clients.get(conn).is_some_and(|own| {
             own.out.len() > self.cfg.output_bytes
+                || own.out.gaps() >= MAX_OUTSTANDING
                 || own.pending.len() >= MAX_OUTSTANDING
                 || (full && !own.pending.is_empty())
                 || (matches!(own.phase, Phase::Joining(_)) && own.pending.len() >= MAX_JOINING)

@@ -41,7 +41,8 @@ pub(crate) enum PeerMsg {
     /// stream below `received`.
     TouchAck { report: u64, stream: u64, received: u64 },
     /// A part of the state as of `upto`, for a follower that lacks what the leader has trimmed; complete if
-    /// it includes the leader's own first entry.
+    /// it includes the leader's own first entry. `parts` is how many there are, in the last one at least; in
+    /// others it may be 0.
     Snapshot { ballot: Ballot, upto: Slot, complete: bool, part: u32, parts: u32, rows: Bytes },
     /// The parts below `next` have come.
     SnapshotAck { upto: Slot, next: u32 },

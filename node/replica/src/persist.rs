@@ -2,7 +2,8 @@
 //!
 //! Owns the cut on its way to the store and the flushed slot. Must not know the store. Invariant:
 //! nothing is given to the store beyond this member's own durable slot, although clients may have been
-//! answered earlier (DESIGN 3.1, trap d); apply never waits for the store.
+//! answered earlier (DESIGN 3.1, trap d), nor what overwrites a value that is being read there; apply waits neither for
+//! the store nor for a cut.
 
 use crate::io::{Output, PersistBatch, PersistRows};
 use crate::replica::{FOUNDING_KEY, REGISTRY_KEY, Replica};
@@ -14,13 +15,22 @@ use std::collections::VecDeque;
 const INTERVAL_MS: u64 = 1000;
 /// Slots after which a cut is due whatever the time.
 const INTERVAL_SLOTS: u64 = 4096;
+/// What a node in a cut counts against [`crate::ReplicaConfig::apply_bytes`].
+const NODE_BYTES: usize = 256;
+/// Bytes of entries that the store may lack before a leader takes no more, at least and at most: their values are in
+/// memory, whatever there is for them, and so are the entries, and a cut a few times over while it is written.
+const UNFLUSHED: (u64, u64) = (8 << 20, 64 << 20);
 
 #[derive(Debug)]
 pub(crate) struct Persist {
     /// The store holds everything up to here.
     flushed: Slot,
+    /// The cut that the state gathers, without its rows.
+    gathering: Option<(Slot, Vec<(Bytes, Bytes)>)>,
     /// A cut that waits until the log is durable that far.
     held: Option<PersistBatch>,
+    /// The last of the reads that the cut has to wait for: it may overwrite what they read.
+    held_reads: u64,
     in_flight: Option<Slot>,
     last_cut: (Slot, Millis),
     /// Somebody waits for a cut.
@@ -28,18 +38,29 @@ pub(crate) struct Persist {
     /// Applied slots whose entries the log keeps for members that were away, with their bytes.
     tail: VecDeque<(Slot, u64)>,
     tail_bytes: u64,
+    /// How many bytes of entries the store may lack.
+    most: u64,
+    /// Bytes of entries that were applied since the last flush, and those of them that are in the cut under way.
+    unflushed: u64,
+    cut: u64,
 }
 
 impl Persist {
-    pub(crate) fn new(flushed: Slot, now: Millis) -> Self {
+    /// With so much memory for values.
+    pub(crate) fn new(flushed: Slot, now: Millis, values: u64) -> Self {
         Self {
             flushed,
+            gathering: None,
             held: None,
+            held_reads: 0,
             in_flight: None,
             last_cut: (flushed, now),
             wanted: false,
             tail: VecDeque::new(),
             tail_bytes: 0,
+            most: (values / 4).clamp(UNFLUSHED.0, UNFLUSHED.1),
+            unflushed: 0,
+            cut: 0,
         }
     }
 
@@ -49,13 +70,24 @@ impl Persist {
 
     /// A whole state has taken the place of what was applied.
     pub(crate) fn installed(&mut self, upto: Slot, now: Millis) {
-        *self = Self::new(upto, now);
+        *self = Self { most: self.most, ..Self::new(upto, now, 0) };
     }
 
     /// An entry of so many bytes was applied.
     pub(crate) fn applied(&mut self, slot: Slot, bytes: usize) {
+        self.held_in_log(slot, bytes);
+        self.unflushed += bytes as u64;
+    }
+
+    /// An entry of so many bytes is in the log.
+    pub(crate) fn held_in_log(&mut self, slot: Slot, bytes: usize) {
         self.tail.push_back((slot, bytes as u64));
         self.tail_bytes += bytes as u64;
+    }
+
+    /// Whether the store is so far behind that nothing new is to be proposed.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unflushed > self.most
     }
 
     /// The last slot that the log may forget: not above `limit`, and not within the newest `keep` bytes of entries unless
@@ -76,7 +108,7 @@ impl Persist {
     fn due(&self, applied: Slot, now: Millis) -> bool {
         let (slot, at) = self.last_cut;
         let late = now.0 >= at.0 + INTERVAL_MS || applied.0 - slot.0 >= INTERVAL_SLOTS;
-        applied > slot && (late || self.wanted)
+        applied > slot && (late || self.wanted || self.unflushed >= self.most / 4)
     }
 }
 
@@ -97,6 +129,8 @@ impl Replica {
     pub fn persisted(&mut self, applied: Slot) {
         assert_eq!(self.persist.in_flight.take(), Some(applied), "one cut is in flight at a time");
         self.persist.flushed = applied;
+        self.persist.unflushed -= std::mem::take(&mut self.persist.cut);
+        self.state.flushed();
         if self.finish_install(applied) {
             self.take_core_outputs();
         }
@@ -106,6 +140,10 @@ impl Replica {
     pub(crate) fn persist_if_due(&mut self) {
         if self.persist.in_flight.is_some() {
             return;
+        }
+        if self.snapshots.waits() || self.digests.is_wrong() {
+            // The state that it is of will be replaced.
+            self.persist.gathering = None;
         }
         if self.snapshots.waits() {
             // What was promised for the sake of the state has to be durable before the state is. A member that repairs
@@ -122,19 +160,45 @@ impl Replica {
         if self.digests.is_wrong() {
             return;
         }
-        let applied = self.applier.applied();
-        if self.persist.held.is_none() && self.persist.due(applied, self.now.mono) {
-            self.persist.last_cut = (applied, self.now.mono);
-            self.persist.wanted = false;
-            let rows = PersistRows::Changed(self.state.take_dirty());
-            self.persist.held = Some(PersistBatch { rows, own: self.own_rows(), applied });
-        }
+        self.gather();
         let durable = self.paxos.durable();
         let early = self.cfg.plant.persists_ahead_of_log();
+        if !self.cold.done(self.persist.held_reads) && !self.cfg.plant.overtakes_cold_reads() {
+            return;
+        }
         if let Some(batch) = self.persist.held.take_if(|batch| batch.applied <= durable || early) {
+            if self.cfg.plant.cools_unflushed() {
+                self.state.flushed();
+            }
             self.persist.in_flight = Some(batch.applied);
             self.outputs.push_back(Output::Persist { batch });
         }
+    }
+
+    /// Begins a cut when it is due, between two slots, and goes on with it by as much as a turn may do.
+    fn gather(&mut self) {
+        let applied = self.applier.applied();
+        let idle = self.persist.gathering.is_none() && self.persist.held.is_none();
+        if idle && self.is_between_slots() && self.persist.due(applied, self.now.mono) {
+            self.persist.last_cut = (applied, self.now.mono);
+            self.persist.wanted = false;
+            self.persist.cut = self.persist.unflushed;
+            self.state.begin_cut();
+            self.persist.gathering = Some((applied, self.own_rows()));
+        }
+        if self.persist.gathering.is_some()
+            && let Some(rows) = self.state.cut_some((self.cfg.apply_bytes / NODE_BYTES).max(1))
+            && let Some((applied, own)) = self.persist.gathering.take()
+        {
+            self.persist.held = Some(PersistBatch { rows: PersistRows::Changed(rows), own, applied });
+            self.persist.held_reads = self.cold.last();
+        }
+    }
+
+    /// Whether a cut is half-way, which the next turn goes on with although nothing comes.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        self.persist.gathering.is_some()
     }
 
     /// What every member's store holds beside the state.
@@ -145,7 +209,7 @@ impl Replica {
 
     /// Forgets entries that the store holds, but for a tail for members that were away briefly.
     fn trim(&mut self) {
-        let hold = self.snapshots.hold().unwrap_or(self.persist.flushed);
+        let hold = self.sending.hold().unwrap_or(self.persist.flushed);
         let mut limit = hold.min(self.persist.flushed);
         if self.cfg.plant.trims_unflushed() {
             limit = self.applier.applied().min(self.paxos.durable());
@@ -165,7 +229,7 @@ mod tests {
 
     #[test]
     fn entries_are_kept_up_to_so_many_bytes_and_fewer_when_the_disk_says_so() {
-        let mut persist = Persist::new(Slot::ZERO, Millis(0));
+        let mut persist = Persist::new(Slot::ZERO, Millis(0), 0);
         (1..=10).for_each(|slot| persist.applied(Slot(slot), 10));
         assert_eq!(persist.forgettable(70, Slot::ZERO, Slot(2)), Slot(2), "not above the limit");
         assert_eq!(persist.forgettable(70, Slot::ZERO, Slot(9)), Slot(3), "the newest 70 bytes stay");

@@ -69,6 +69,12 @@ plants! {
     MixesStates pub(crate) mixes_states
     /// A state that came is taken however old it is.
     TakesOldState pub(crate) takes_old_state
+    /// Clients are answered from a state in which the end of a session is half-way.
+    ReadsHalfWay pub(crate) reads_half_way
+    /// A value is left to the store before the cut that has it is durable.
+    CoolsUnflushed pub(crate) cools_unflushed
+    /// A cut is given to the store while reads of what it overwrites are under way.
+    OvertakesColdReads pub(crate) overtakes_cold_reads
     /// The id of a member that is gone is given again.
     ReusesIds pub(crate) reuses_ids
     /// The level rises when a majority can carry the new one out.

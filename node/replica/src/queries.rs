@@ -4,6 +4,9 @@
 //! comes. Invariant: a watch is set in the same moment as the state that is answered was read, so no
 //! change between falls through.
 
+use crate::answers::put_answer;
+use crate::clients::Clients;
+use crate::cold::{self, Missing};
 use crate::io::ConnId;
 use crate::replica::Replica;
 use crate::watches::WatchKind;
@@ -12,7 +15,7 @@ use pharos_jute::{
     WatcherEvent, WatcherType,
 };
 use pharos_jute::{ClientInfo, Id};
-use pharos_znode::{State, user_name};
+use pharos_znode::{ColdValue, NodeData, State, Value, user_name};
 
 type Result<T> = std::result::Result<T, ErrorCode>;
 
@@ -53,21 +56,87 @@ impl Replica {
             Request::AddWatch(path, mode) => self.add_watch(conn, xid, *path, *mode),
             Request::RemoveWatches(path, kind) => self.end_watches(conn, xid, *path, *kind, Ending::Remove),
             Request::CheckWatches(path, kind) => self.end_watches(conn, xid, *path, *kind, Ending::Check),
+            Request::GetData(asked) => self.get_data(conn, xid, asked),
+            Request::MultiRead(ops) => self.list(conn, |replica| replica.read_many(conn, xid, ops)),
             Request::GetAcl(path) => self.acl(conn, xid, *path),
             Request::GetEphemerals(prefix) => self.ephemerals(conn, xid, *prefix),
-            _ => self.query(conn, xid, request),
+            Request::Exists(_) => self.query(conn, xid, request),
+            _ => self.list(conn, |replica| replica.query(conn, xid, request)),
         }
+    }
+
+    /// An answer that may be long, and counts against what one turn may answer.
+    fn list(&mut self, conn: ConnId, answer: impl FnOnce(&mut Self)) {
+        let len = |clients: &Clients| clients.get(conn).map_or(0, |own| own.out.len());
+        let before = len(&self.clients);
+        answer(self);
+        self.listed_bytes += len(&self.clients).saturating_sub(before);
+    }
+
+    /// Whether this turn has answered enough: a list of a million children takes long.
+    pub(crate) fn has_listed_enough(&self) -> bool {
+        self.listed_bytes >= self.cfg.apply_bytes
     }
 
     fn query(&mut self, conn: ConnId, xid: i32, request: &Request<'_>) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         let zxid = self.state.zxid().0;
         let response = answer(&self.state, &own.auth, request);
-        crate::answers::put_answer(&mut own.out, xid, zxid, response.as_ref().map_err(|code| *code));
+        put_answer(own.out.tail(), xid, zxid, response.as_ref().map_err(|code| *code));
         if let Some((kind, path)) = watch_of(request, response.as_ref().err().copied()) {
             self.watches.add(kind, path, conn);
         }
         self.clients.mark_dirty(conn);
+    }
+
+    fn get_data(&mut self, conn: ConnId, xid: i32, asked: &PathWatch<'_>) {
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        let zxid = self.state.zxid().0;
+        let read = path(asked).and_then(|path| Ok((path, self.state.get_data(path, &own.auth)?)));
+        let found = read.is_ok();
+        match read {
+            Ok((path, NodeData { data: Value::Cold(value), stat })) => {
+                self.answer_cold(conn, xid, (path, stat), value);
+            }
+            Ok((_, NodeData { data, stat })) => {
+                put_answer(own.out.tail(), xid, zxid, Ok(&Response::Data { data: data.here(), stat }));
+            }
+            Err(code) => put_answer(own.out.tail(), xid, zxid, Err(code)),
+        }
+        if asked.watch && found {
+            self.watches.add(WatchKind::Data, asked.path.unwrap_or_default(), conn);
+        }
+        self.clients.mark_dirty(conn);
+    }
+
+    fn read_many(&mut self, conn: ConnId, xid: i32, ops: &[MultiOp<'_>]) {
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        let zxid = self.state.zxid().0;
+        let mut left = MAX_READ_BYTES;
+        let one = |op| {
+            let result = multi_read(&self.state, &own.auth, op)?;
+            left = left.checked_sub(result.bytes()).ok_or(ErrorCode::MARSHALLING_ERROR)?;
+            Ok(result)
+        };
+        let reads: Vec<One<'_, '_>> = match ops.iter().map(one).collect::<Result<_>>() {
+            Ok(reads) => reads,
+            Err(code) => return self.answer(conn, xid, Err(code)),
+        };
+        let zeros =
+            vec![0; reads.iter().filter_map(One::cold).map(|(_, value)| value.len()).max().unwrap_or(0)];
+        let results: Vec<_> = reads.iter().map(|read| read.result(&zeros)).collect();
+        let ends: Vec<_> = cold::ends(&results).collect();
+        let response = Response::Multi(results);
+        if zeros.is_empty() {
+            put_answer(own.out.tail(), xid, zxid, Ok(&response));
+            return self.clients.mark_dirty(conn);
+        }
+        let frame = cold::frame_of(&response, xid, zxid);
+        let missing = reads.iter().zip(ends).filter_map(|(read, end)| {
+            read.cold().map(|(path, value)| Missing { path, value, end: end - Stat::LEN })
+        });
+        let missing: Vec<_> = missing.collect();
+        self.answer_gapped(conn, &frame, missing);
     }
 
     fn acl(&mut self, conn: ConnId, xid: i32, path: Option<&str>) {
@@ -154,7 +223,7 @@ impl Replica {
     fn catch_up(&mut self, conn: ConnId, kind: EventType, path: &str) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         let event = WatcherEvent::new(kind, path);
-        crate::answers::framed(&mut own.out, |out| event.encode_message(-1, out));
+        crate::answers::framed(own.out.tail(), |out| event.encode_message(-1, out));
     }
 }
 
@@ -169,7 +238,6 @@ enum Ending {
 fn watch_of<'a>(request: &Request<'a>, error: Option<ErrorCode>) -> Option<(WatchKind, &'a str)> {
     let (kind, asked, waits_for_it) = match request {
         Request::Exists(asked) => (WatchKind::Data, asked, error == Some(ErrorCode::NO_NODE)),
-        Request::GetData(asked) => (WatchKind::Data, asked, false),
         Request::GetChildren(asked) | Request::GetChildren2(asked) => (WatchKind::Child, asked, false),
         _ => return None,
     };
@@ -179,7 +247,6 @@ fn watch_of<'a>(request: &Request<'a>, error: Option<ErrorCode>) -> Option<(Watc
 fn answer<'s>(state: &'s State, auth: &'s [Id], request: &Request<'_>) -> Result<Response<'s>> {
     match request {
         Request::Exists(asked) => Ok(Response::Stat(state.exists(path(asked)?, auth)?)),
-        Request::GetData(asked) => get_data(state, auth, path(asked)?),
         Request::GetChildren(asked) => {
             Ok(Response::Names(state.children(path(asked)?, auth)?.names.collect()))
         }
@@ -194,15 +261,6 @@ fn answer<'s>(state: &'s State, auth: &'s [Id], request: &Request<'_>) -> Result
             let infos = auth.iter().map(|id| ClientInfo { scheme: &id.scheme, user: user_name(id) });
             Ok(Response::WhoAmI(infos.collect()))
         }
-        Request::MultiRead(ops) => {
-            let mut left = MAX_READ_BYTES;
-            let one = |op| {
-                let result = multi_read(state, auth, op)?;
-                left = left.checked_sub(result_bytes(&result)).ok_or(ErrorCode::MARSHALLING_ERROR)?;
-                Ok(result)
-            };
-            ops.iter().map(one).collect::<Result<_>>().map(Response::Multi)
-        }
         _ => Err(ErrorCode::UNIMPLEMENTED),
     }
 }
@@ -211,34 +269,58 @@ fn path<'a>(asked: &PathWatch<'a>) -> Result<&'a str> {
     asked.path.ok_or(ErrorCode::MARSHALLING_ERROR)
 }
 
-fn get_data<'s>(state: &'s State, auth: &[Id], path: &str) -> Result<Response<'s>> {
-    let node = state.get_data(path, auth)?;
-    Ok(Response::Data { data: node.data, stat: node.stat })
-}
-
 fn children<'s>(state: &'s State, auth: &[Id], path: &str) -> Result<(Vec<&'s str>, Stat)> {
     let children = state.children(path, auth)?;
     Ok((children.names.collect(), children.stat))
 }
 
-fn result_bytes(result: &MultiResult<'_>) -> usize {
-    100 + match result {
-        MultiResult::Data { data, .. } => data.map_or(0, <[u8]>::len),
-        MultiResult::Children(names) => names.iter().map(|name| 4 + name.len()).sum(),
-        _ => 0,
+/// What one of many reads found.
+enum One<'s, 'p> {
+    Data(&'p str, NodeData<'s>),
+    Children(Vec<&'s str>),
+    Error(ErrorCode),
+}
+
+impl<'p> One<'_, 'p> {
+    fn bytes(&self) -> usize {
+        100 + match self {
+            Self::Data(_, node) => node.stat.data_length as usize,
+            Self::Children(names) => names.iter().map(|name| 4 + name.len()).sum(),
+            Self::Error(_) => 0,
+        }
+    }
+
+    /// The value, if only the store has it.
+    fn cold(&self) -> Option<(&'p str, ColdValue)> {
+        match self {
+            Self::Data(path, NodeData { data: Value::Cold(value), .. }) => Some((*path, *value)),
+            _ => None,
+        }
+    }
+
+    /// As it is told; zeros stand for a value that only the store has.
+    fn result<'a>(&'a self, zeros: &'a [u8]) -> MultiResult<'a> {
+        match self {
+            Self::Data(_, NodeData { data: Value::Cold(value), stat }) => {
+                MultiResult::Data { data: Some(&zeros[..value.len()]), stat: *stat }
+            }
+            Self::Data(_, NodeData { data, stat }) => MultiResult::Data { data: data.here(), stat: *stat },
+            Self::Children(names) => MultiResult::Children(names.clone()),
+            Self::Error(code) => MultiResult::Error(*code),
+        }
     }
 }
 
 /// Each read of a multi stands for itself; only a write among them fails the whole.
-fn multi_read<'s>(state: &'s State, auth: &[Id], op: &MultiOp<'_>) -> Result<MultiResult<'s>> {
+fn multi_read<'s, 'p>(state: &'s State, auth: &[Id], op: &MultiOp<'p>) -> Result<One<'s, 'p>> {
     let result = match op {
-        MultiOp::GetData(asked) => path(asked)
-            .and_then(|path| state.get_data(path, auth))
-            .map(|node| MultiResult::Data { data: node.data, stat: node.stat }),
+        MultiOp::GetData(asked) => {
+            path(asked).and_then(|path| Ok(One::Data(path, state.get_data(path, auth)?)))
+        }
         MultiOp::GetChildren(asked) => path(asked)
             .and_then(|path| state.children(path, auth))
-            .map(|children| MultiResult::Children(children.names.collect())),
+            .map(|children| One::Children(children.names.collect())),
         _ => return Err(ErrorCode::MARSHALLING_ERROR),
     };
-    Ok(result.unwrap_or_else(MultiResult::Error))
+    Ok(result.unwrap_or_else(One::Error))
 }

@@ -7,6 +7,7 @@
 use crate::apply::Applier;
 use crate::batch::Queue;
 use crate::clients::Clients;
+use crate::cold::ColdReads;
 use crate::contact::Contact;
 use crate::digests::Digests;
 use crate::expiry::Expiry;
@@ -21,6 +22,7 @@ use crate::persist::Persist;
 use crate::reads::ReadIndexes;
 use crate::registry::Registry;
 use crate::room::Room;
+use crate::sending::Sending;
 use crate::snapshot::{self, Snapshots};
 use crate::watches::Watches;
 use crate::wire::WireError;
@@ -61,6 +63,15 @@ pub struct ReplicaConfig {
     pub levels: Levels,
     /// A client with more unread output than this gets no answers to further reads until it has read some, in bytes.
     pub output_bytes: usize,
+    /// About how much one turn applies, in bytes of entries, so that no heartbeat waits for a long backlog or a huge
+    /// command: a step of one that is carried out in slices counts as a quarter of a KiB. After lists of so many bytes
+    /// clients' further reads wait for the next turn.
+    pub apply_bytes: usize,
+    /// How fast states are sent to members that lack them, all together, in bytes per second: the clients' share of the
+    /// network and of the disk is the rest.
+    pub transfer_bytes_per_s: u64,
+    /// Values that stay in memory, in bytes; the store has the others. Short ones always stay and do not count.
+    pub value_bytes: u64,
     /// A known bug to run with, so that the checkers can be checked.
     pub plant: crate::plant::Plant,
 }
@@ -139,6 +150,7 @@ pub struct Replica {
     pub(crate) applier: Applier,
     pub(crate) persist: Persist,
     pub(crate) clients: Clients,
+    pub(crate) cold: ColdReads,
     pub(crate) contact: Contact,
     pub(crate) reads: ReadIndexes,
     pub(crate) expiry: Expiry,
@@ -149,7 +161,10 @@ pub struct Replica {
     pub(crate) unsent: Queue,
     /// Commands for the log, while this member leads.
     pub(crate) proposals: Queue,
+    /// Bytes of lists that this turn has answered with.
+    pub(crate) listed_bytes: usize,
     pub(crate) snapshots: Snapshots,
+    pub(crate) sending: Sending,
     pub(crate) digests: Digests,
     pub(crate) room: Room,
     pub(crate) levels: KnownLevels,
@@ -202,15 +217,16 @@ impl Replica {
         let blank = trimmed == Slot::ZERO && entries.is_empty();
         let membership = if blank { founding.membership() } else { registry.membership().clone() };
         let recovered = pharos_paxos::Recovered { hard, trimmed, entries };
-        let mut persist = Persist::new(applied, now.mono);
+        let mut persist = Persist::new(applied, now.mono, cfg.value_bytes);
         recovered
             .entries
             .iter()
             .take_while(|e| e.slot <= applied)
-            .for_each(|e| persist.applied(e.slot, e.payload.len()));
+            .for_each(|e| persist.held_in_log(e.slot, e.payload.len()));
         let paxos = Paxos::new(paxos_config(&cfg, membership), recovered, now.mono);
         let mut replica = Self {
             clients: Clients::new(cfg.me, now.wall_ms),
+            cold: ColdReads::default(),
             group: GroupCommit::new(log.wal),
             applier: Applier::new(applied, log_end),
             persist,
@@ -221,7 +237,9 @@ impl Replica {
             watches: Watches::default(),
             unsent: Queue::default(),
             proposals: Queue::default(),
+            listed_bytes: 0,
             snapshots: Snapshots::default(),
+            sending: Sending::default(),
             digests: Digests::default(),
             room: Room::default(),
             levels: KnownLevels::default(),
@@ -240,6 +258,7 @@ impl Replica {
         if unlogged {
             replica.paxos.install(installed, None, replica.registry.membership());
         }
+        replica.state.keep_values(replica.cfg.value_bytes);
         replica.paxos.set_learners(replica.registry.learners());
         replica.take_core_outputs();
         Ok(replica)
@@ -275,6 +294,7 @@ impl Replica {
         assert!(now.mono >= self.now.mono, "the monotonic clock went back");
         let pause = now.mono.0 - self.now.mono.0;
         self.now = now;
+        self.listed_bytes = 0;
         if self.leads() && pause > self.cfg.election.0 {
             self.grant_full_timeouts();
         }
@@ -297,7 +317,8 @@ impl Replica {
     /// of an older connection never arrive after this.
     pub fn peer_up(&mut self, peer: MemberId, boot: u64, levels: Levels) {
         self.levels.hear(peer, levels);
-        self.snapshots.connected(peer);
+        let closed = self.sending.connected(peer, boot, self.now.mono);
+        self.outputs.extend(closed);
         if self.peers.insert(peer, boot) != Some(boot) {
             self.incoming.restarted(peer);
         }
@@ -306,7 +327,7 @@ impl Replica {
     /// A connection to the peer broke; what was sent last may be lost.
     pub fn peer_down(&mut self, peer: MemberId) {
         self.incoming.lost(peer);
-        self.snapshots.lost(peer);
+        self.sending.lost(peer);
         self.paxos.peer_lost(peer);
         if matches!(self.leadership, Leadership::Follows { leader, .. } if leader == peer) {
             self.break_off();
@@ -336,10 +357,10 @@ impl Replica {
                 self.outgoing.confirmed(stream, received);
             }
             PeerMsg::Snapshot { ballot, upto, complete, part, parts, rows } => {
-                self.take_snapshot(peer, (ballot, upto, complete), (part, parts), rows)?;
+                self.take_snapshot(peer, (ballot, upto, complete), (part, parts), rows);
             }
             PeerMsg::SnapshotAck { upto, next } => {
-                self.snapshots.acknowledged(peer, upto, next, self.now.mono);
+                self.sending.acknowledged(peer, upto, next, self.now.mono);
             }
             PeerMsg::Digest { slot, version, digest } => self.take_digest(peer, slot, version, digest),
             PeerMsg::Diverged { slot } => self.take_diverged(peer, slot),
@@ -378,14 +399,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Ends a turn: applies what is chosen, in bounded slices, gives commands to the leader or the log,
-    /// and starts the next group of writes. True when more work waits.
+    /// Ends a turn: applies what is chosen, in bounded slices, gives commands to the leader or the log, and
+    /// starts the next group of writes. True when more work waits.
     pub fn pump(&mut self) -> bool {
         self.take_core_outputs();
         for conn in self.clients.take_roomy() {
             self.drive(conn);
         }
-        let more = self.apply_some();
+        let more = self.apply_some() | self.state.cool();
         self.send_snapshots();
         self.send_reads();
         self.send_commands();
@@ -399,7 +420,7 @@ impl Replica {
             self.outputs.push_back(Output::Spare { op });
         }
         self.persist_if_due();
-        more
+        more || self.gathers()
     }
 
     /// What the driver has to do next.
@@ -470,7 +491,9 @@ impl Replica {
         self.leadership = leadership;
         self.proposals.clear();
         self.incoming.clear();
-        self.snapshots.leader_changed(self.paxos.ballot());
+        self.stop_sending();
+        let abandoned = self.snapshots.leader_changed(self.paxos.ballot());
+        self.outputs.extend(abandoned);
         self.digests.leader_changed();
         self.expiry.clear();
         if self.leads() {
@@ -525,7 +548,12 @@ impl Replica {
     }
 
     fn propose(&mut self) {
-        while self.leads() && !self.is_full() && !self.proposals.is_empty() && self.paxos.can_propose() {
+        while self.leads()
+            && !self.is_full()
+            && !self.proposals.is_empty()
+            && self.paxos.can_propose()
+            && !self.persist.is_behind()
+        {
             let payload = self.proposals.take_batch(self.now.wall_ms, BATCH_BYTES);
             self.paxos.propose(EntryKind::Commands, payload).expect("the core said that it takes a proposal");
         }

@@ -108,15 +108,29 @@ impl Replica {
 
     /// Carries out what waits at the head of the connection's requests, as far as it can be.
     pub(crate) fn drive(&mut self, conn: ConnId) {
-        while let Some(own) = self.clients.get_mut(conn) {
+        if self.is_fenced() {
+            return self.fence(conn);
+        }
+        loop {
+            let enough = self.has_listed_enough();
+            let Some(own) = self.clients.get_mut(conn) else { return };
             match own.pending.front() {
                 // Behind writes it cannot wait: they would be carried out before it.
                 Some(Pending::Frame { .. }) if own.out.len() > self.cfg.output_bytes && !own.writes() => {
                     (own.deferring, own.choked) = (true, true);
                     return;
                 }
+                Some(Pending::Frame { .. }) if enough && !own.writes() => {
+                    own.deferring = true;
+                    return self.clients.postpone(conn);
+                }
                 Some(Pending::Sync { slot: Some(slot), .. }) if *slot <= self.applier.applied() => {}
-                Some(Pending::Frame { .. } | Pending::Answer(_)) => {}
+                Some(Pending::Answer(Verdict { close: Some(_), .. }) | Pending::End { .. })
+                    if own.out.gaps() > 0 =>
+                {
+                    return;
+                }
+                Some(Pending::Frame { .. } | Pending::Answer(_) | Pending::End { .. }) => {}
                 Some(_) => return,
                 None => {
                     own.deferring = false;
@@ -132,6 +146,7 @@ impl Replica {
                     self.dispatch(conn, &frame, Place::Front);
                 }
                 Pending::Answer(verdict) => self.give(conn, verdict),
+                Pending::End { header } => self.write(conn, header, Op::CloseSession, Place::Front),
                 Pending::Write { .. } => unreachable!("a write at the head ends the loop above"),
             }
         }
@@ -161,6 +176,9 @@ impl Replica {
     fn write(&mut self, conn: ConnId, header: RequestHeader, op: Op, place: Place) {
         let Some(Conn { phase: Phase::Live(live), .. }) = self.clients.get(conn) else { return };
         let (session, attach) = (live.session, live.attach);
+        if op == Op::CloseSession && self.holds_until_told(conn, || Pending::End { header }, place) {
+            return;
+        }
         let serial = self.submit(conn, session, attach, header.xid, op);
         self.wait(conn, Pending::Write { serial, xid: header.xid }, place);
     }
@@ -184,7 +202,10 @@ impl Replica {
     fn read_in_turn(&mut self, conn: ConnId, xid: i32, request: &Request<'_>, frame: &[u8]) {
         let Some(own) = self.clients.get(conn) else { return };
         let room = self.cfg.output_bytes;
-        if own.pending.is_empty() && own.out.len() <= room {
+        let (fenced, enough) = (self.is_fenced(), self.has_listed_enough());
+        // A ping shows nothing of the state but a number that never shows what is half-way.
+        let now = !fenced && !enough || matches!(request, Request::Ping);
+        if own.pending.is_empty() && own.out.len() <= room && now {
             return self.read(conn, xid, request);
         }
         // No write follows more reads than there is room for: see `drive`.
@@ -194,7 +215,13 @@ impl Replica {
         own.deferring |= own.owed > room;
         own.pending.push_back(Pending::Frame { frame: frame.into(), owed });
         if own.pending.len() == 1 {
-            (own.deferring, own.choked) = (true, true);
+            own.deferring = true;
+            own.choked = now;
+            if fenced {
+                self.fence(conn);
+            } else if enough {
+                self.clients.postpone(conn);
+            }
         }
     }
 
@@ -233,6 +260,9 @@ impl Replica {
     }
 
     fn give_in_turn(&mut self, conn: ConnId, verdict: Verdict, place: Place) {
+        if verdict.close.is_some() && self.holds_until_told(conn, || Pending::Answer(verdict), place) {
+            return;
+        }
         if place == Place::Front {
             return self.give(conn, verdict);
         }
@@ -240,11 +270,23 @@ impl Replica {
         self.drive(conn);
     }
 
+    /// What ends a connection waits while values are missing in earlier answers, and all that comes later waits with it.
+    fn holds_until_told(&mut self, conn: ConnId, end: impl FnOnce() -> Pending, place: Place) -> bool {
+        let waits = self.clients.get(conn).is_some_and(|own| own.out.gaps() > 0);
+        if waits {
+            self.wait(conn, end(), place);
+            if let Some(own) = self.clients.get_mut(conn) {
+                own.deferring = true;
+            }
+        }
+        waits
+    }
+
     fn give(&mut self, conn: ConnId, verdict: Verdict) {
         let Verdict { xid, zxid, err, close } = verdict;
         let zxid = zxid.unwrap_or(self.state.zxid().0);
         if let Some(own) = self.clients.get_mut(conn) {
-            crate::answers::framed(&mut own.out, |out| ReplyHeader { xid, zxid, err }.encode(out));
+            crate::answers::framed(own.out.tail(), |out| ReplyHeader { xid, zxid, err }.encode(out));
             self.clients.mark_dirty(conn);
         }
         if let Some(reason) = close {
@@ -259,7 +301,7 @@ impl Replica {
 
     /// A connection's output: whole frames with their lengths. The driver takes from the front.
     pub fn buffer(&mut self, conn: ConnId) -> Option<&mut BytesMut> {
-        self.clients.get_mut(conn).map(|own| &mut own.out)
+        self.clients.get_mut(conn).map(|own| own.out.ready())
     }
 }
 

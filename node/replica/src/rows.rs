@@ -21,6 +21,14 @@ pub fn put_row(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     put_bytes(out, value);
 }
 
+/// The rows of a part of a state that is sent: of the replica's own only those that are the same on every member.
+#[must_use]
+pub fn part_of(rows: &[(Bytes, Bytes)]) -> Bytes {
+    let mut out = Vec::new();
+    rows.iter().filter(|(key, _)| is_of_state(key)).for_each(|(key, value)| put_row(&mut out, key, value));
+    out.into()
+}
+
 /// Reads rows back.
 ///
 /// # Errors

@@ -91,6 +91,10 @@ pub struct ReplicaStatus {
     pub znodes: usize,
     /// Bytes of paths and data.
     pub data_bytes: u64,
+    /// Bytes of values in memory, but for short ones.
+    pub values_here: u64,
+    /// Values that were read from the store since this start.
+    pub cold_reads: u64,
     /// Ephemeral nodes.
     pub ephemerals: usize,
     /// Requests of this member's clients that wait for an answer.
@@ -138,6 +142,8 @@ impl Replica {
             watches: self.watches.len(),
             znodes: self.state.node_count(),
             data_bytes: self.state.data_bytes(),
+            values_here: self.state.values_here(),
+            cold_reads: self.cold.last(),
             ephemerals: self.state.ephemeral_count(),
             outstanding: self.clients.outstanding(),
             elections: core.elections,
@@ -157,9 +163,10 @@ impl Replica {
         }
     }
 
-    /// A digest of the state: equal on all members that have applied the same slots.
+    /// The last slot applied, and a digest of the state, equal on all members that have applied the same slots; none
+    /// while the slot after it is half-way.
     #[must_use]
-    pub fn digest(&self) -> (Slot, u64) {
-        (self.applier.applied(), self.state.digest())
+    pub fn digest(&self) -> (Slot, Option<u64>) {
+        (self.applier.applied(), self.is_between_slots().then(|| self.state.digest()))
     }
 }

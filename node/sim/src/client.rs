@@ -130,7 +130,8 @@ impl Client {
         let path = if rng.per_mille(400) { deep } else { path };
         let value = rng.bits().to_le_bytes();
         let much = self.writes_much && value[0].is_multiple_of(8);
-        let value = value.repeat(if much { MUCH } else { 1 });
+        // At least long enough to be left to the store.
+        let value = value.repeat(if much { MUCH } else { 3 });
         let acl = vec![AclRef { perms: 31, scheme: Some("world"), id: Some("anyone") }];
         let create =
             |flags: i32| Create { path: Some(&path), data: Some(&value), acl: Some(acl.clone()), flags };

@@ -91,6 +91,12 @@ coverage! {
     syncs,
     /// Reads that waited for room in their client's output, and got it.
     reads_held_back,
+    /// Values that were read from the store, since they were not in memory.
+    cold_reads,
+    /// Those among them whose node was written before the store was read.
+    cold_reads_overtaken,
+    /// Starts from a store with more values than there is memory for.
+    restarts_with_cold_values,
     /// Blank machines that came to be members.
     learners_joined,
     /// Learners that were removed again.
@@ -123,6 +129,16 @@ coverage! {
     wishes_granted,
     /// Requests for other members or voters that were refused.
     requests_refused,
+    /// Ends of sessions of which a turn left a part to the next.
+    endings_in_slices,
+    /// Connections that had to wait for one.
+    reads_fenced,
+    /// Cuts for the store of which a turn left a part to the next.
+    cuts_in_slices,
+    /// States that went on after a broken connection where they stood.
+    transfers_resumed,
+    /// Parts of states that had to wait for the rate.
+    transfers_held_back,
     /// States that a blank machine took over.
     states_of_joiners,
     /// Blank machines that stopped after they had promised and before they had a state.

@@ -10,11 +10,11 @@ use pharos_log::mem::{Crash, MemDisk, Rot};
 use pharos_log::{DiskOp, Wal, WalConfig};
 use pharos_paxos::{IoId, MemberId, Millis, Slot};
 use pharos_replica::{
-    BadStore, Boot, Damage, Fate, Found, Founding, GenerationError, Holdings, Level, Levels, NewGeneration,
-    Now, OWN_PREFIX, PersistBatch, PersistRows, Plant, Replica, ReplicaConfig, Snapshot, StartError, Stored,
-    inspect, is_damaged,
+    Arrival, Arrived, BadStore, Boot, Damage, Fate, Found, Founding, GenerationError, Holdings, Level,
+    Levels, NewGeneration, Now, OWN_PREFIX, PersistBatch, PersistRows, Plant, Replica, ReplicaConfig,
+    SnapshotStep, StartError, Stored, inspect, is_damaged, part_of,
 };
-use pharos_znode::State;
+use pharos_znode::{State, StateLoader};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a volume was named when it was formatted.
@@ -143,6 +143,8 @@ pub(crate) enum Started {
     FromStore {
         /// The log ends before the cut: what brought the state had no time to cut the log.
         ahead: bool,
+        /// There is not memory for all rows.
+        cold: bool,
     },
 }
 
@@ -173,10 +175,16 @@ pub(crate) struct Pace {
     /// After how much a message of log entries or of a state, and a client's output, is cut.
     chunk_bytes: usize,
     output_bytes: usize,
+    /// How much a turn applies: little, so that ends of sessions and cuts are carried out in slices.
+    apply_bytes: usize,
+    /// How fast states are sent.
+    transfer_bytes_per_s: u64,
+    /// How much memory there is for values.
+    value_bytes: u64,
 }
 
 impl Pace {
-    pub(crate) fn new(rng: &mut Rng) -> Self {
+    pub(crate) fn new(rng: &mut Rng, seed: u64) -> Self {
         Self {
             election_ms: *rng.pick(&[120, 300, 500]),
             stalls: *rng.pick(&[0, 2, 10]),
@@ -184,7 +192,16 @@ impl Pace {
             log_tail_bytes: *rng.pick(&[2 << 20, 2 << 20, 4 << 10]),
             chunk_bytes: *rng.pick(&[1 << 20, 2 << 10, 200]),
             output_bytes: *rng.pick(&[4 << 20, 200, 0]),
+            apply_bytes: *rng.pick(&[1 << 20, 1000, 1, 1]),
+            // Slow is still fast enough for a state to be sent while one member leads, where disks stall.
+            transfer_bytes_per_s: *rng.pick(&[64 << 20, 100_000]),
+            value_bytes: *Rng::new(!seed).pick(&[u64::MAX, 100, 0]),
         }
+    }
+
+    /// States are large, and are sent faster.
+    pub(crate) fn bear_much(&mut self) {
+        self.transfer_bytes_per_s *= 8;
     }
 
     pub(crate) fn disk_delay(self, rng: &mut Rng) -> u64 {
@@ -206,6 +223,30 @@ pub(crate) struct Process {
     pub(crate) spare: Option<DiskOp>,
     pub(crate) persist: Option<PersistBatch>,
     pub(crate) roster: Roster,
+    /// Readings of the store: what is left of the rows as they were when each began.
+    readers: BTreeMap<u64, VecDeque<(Bytes, Bytes)>>,
+    /// A state that comes, and its rows as far as they are put aside.
+    arrival: Option<(Arrival, BTreeMap<Bytes, Bytes>)>,
+    arrived: Option<BTreeMap<Bytes, Bytes>>,
+    /// What the store has been asked for, in order.
+    pub(crate) jobs: VecDeque<StoreJob>,
+}
+
+/// What a store is asked for beside cuts.
+#[derive(Debug)]
+pub(crate) enum StoreJob {
+    Snapshot { transfer: u64, step: SnapshotStep },
+    Store { arrival: u64, first: bool, last: bool, rows: Bytes },
+    Abandon,
+}
+
+/// What the replica is told when it is done.
+#[derive(Debug)]
+pub(crate) enum StoreDone {
+    Opened { transfer: u64, upto: Slot },
+    Part { transfer: u64, rows: Option<Bytes> },
+    Stored { arrival: u64, arrived: Option<Box<Arrived>> },
+    Nothing,
 }
 
 impl Process {
@@ -347,7 +388,8 @@ impl Member {
         pace: Pace,
         plant: Plant,
     ) -> Result<(Started, Mended), String> {
-        let (boot_from, mended) = match self.read(plant)? {
+        let cold = self.long_values() > pace.value_bytes;
+        let (boot_from, mended) = match self.read(plant, pace.value_bytes)? {
             Opened::Member(boot, mended) => (*boot, mended),
             Opened::Damaged(damage) => return Ok((self.bear(&damage), Mended::default())),
         };
@@ -364,6 +406,9 @@ impl Member {
             chunk_bytes: pace.chunk_bytes,
             levels: self.levels,
             output_bytes: pace.output_bytes,
+            apply_bytes: pace.apply_bytes,
+            transfer_bytes_per_s: pace.transfer_bytes_per_s,
+            value_bytes: pace.value_bytes,
             plant,
         };
         let founded = boot_from.is_founded();
@@ -381,17 +426,29 @@ impl Member {
             }
             _ => Roster::of(&replica),
         };
-        let (log, spare, persist) = (VecDeque::new(), None, None);
-        self.process = Some(Process { replica, boot, log, spare, persist, roster });
+        self.process = Some(Process {
+            replica,
+            boot,
+            log: VecDeque::new(),
+            spare: None,
+            persist: None,
+            roster,
+            readers: BTreeMap::new(),
+            arrival: None,
+            arrived: None,
+            jobs: VecDeque::new(),
+        });
         let ahead = self.flushed > log_end;
-        let started = if self.flushed > Slot::ZERO { Started::FromStore { ahead } } else { Started::FromLog };
+        let from_store = self.flushed > Slot::ZERO;
+        let started = if from_store { Started::FromStore { ahead, cold } } else { Started::FromLog };
         Ok((started, mended))
     }
 
-    /// What is on the disk, made fit to be written. Nothing but harm may show as damage.
-    fn read(&mut self, plant: Plant) -> Result<Opened, String> {
+    /// What is on the disk, made fit to be written. Nothing but harm may show as damage. So many bytes of values stay in
+    /// memory.
+    fn read(&mut self, plant: Plant, values: u64) -> Result<Opened, String> {
         let config = wal_config(self.volume);
-        let found = inspect(self.id, config, &self.disk, self.stored()?, plant);
+        let found = inspect(self.id, config, &self.disk, self.stored(values)?, plant);
         let (mut boot, store) = match found.map_err(|e| format!("recovery: {e}"))? {
             Found::Sound(boot) => (boot, false),
             Found::StoreToEmpty { boot, .. } => {
@@ -421,11 +478,16 @@ impl Member {
         Ok(Opened::Member(boot, mended))
     }
 
-    fn stored(&self) -> Result<Result<Stored, BadStore>, String> {
+    fn stored(&self, values: u64) -> Result<Result<Stored, BadStore>, String> {
         let (own, rows): (Vec<_>, Vec<_>) =
             self.rows.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(k, _)| k[0] == OWN_PREFIX);
         let empty = rows.is_empty() && self.flushed == Slot::ZERO;
-        match if empty { Ok(State::new()) } else { State::from_rows(rows) } {
+        let load = || {
+            let mut state = StateLoader::keeping(values);
+            rows.iter().try_for_each(|(key, value)| state.row(key, value))?;
+            state.finish()
+        };
+        match if empty { Ok(State::new()) } else { load() } {
             Ok(state) => Ok(Ok(Stored { state, own, applied: self.flushed })),
             Err(error) if is_damaged(&error) => Ok(Err(BadStore { why: error.to_string(), own })),
             Err(error) => Err(format!("rows: {error}")),
@@ -443,7 +505,7 @@ impl Member {
 
     /// What its volume holds; nothing if it joined and was never sent a state.
     pub(crate) fn holdings(&mut self) -> Result<Option<Holdings>, String> {
-        let Opened::Member(boot, _) = self.read(Plant::None)? else { return Ok(None) };
+        let Opened::Member(boot, _) = self.read(Plant::None, 0)? else { return Ok(None) };
         match Holdings::of(&boot) {
             Ok(held) => Ok(Some(held)),
             Err(GenerationError::Empty) => Ok(None),
@@ -455,7 +517,7 @@ impl Member {
     pub(crate) fn begin_generation(&mut self, generation: u32, rng: &mut Rng) -> Result<u64, String> {
         let mut interrupted = 0;
         loop {
-            let Opened::Member(mut boot, _) = self.read(Plant::None)? else {
+            let Opened::Member(mut boot, _) = self.read(Plant::None, 0)? else {
                 return Err("it is damaged".to_owned());
             };
             let held = Holdings::of(&boot).map_err(|e| e.to_string())?;
@@ -539,9 +601,12 @@ impl Member {
 
     /// The store has flushed the cut.
     pub(crate) fn flush(&mut self) -> Option<Slot> {
-        let batch = self.process.as_mut()?.persist.take()?;
+        let process = self.process.as_mut()?;
+        let batch = process.persist.take()?;
         match batch.rows {
-            PersistRows::All(rows) => self.rows = rows.into_iter().collect(),
+            PersistRows::Arrived => {
+                self.rows = process.arrived.take().expect("a state that is taken over has come");
+            }
             PersistRows::Changed(rows) => {
                 for (key, value) in rows.to_pairs() {
                     match value {
@@ -556,10 +621,86 @@ impl Member {
         Some(batch.applied)
     }
 
-    /// All rows as the store holds them now.
-    pub(crate) fn snapshot(&self, pace: Pace) -> (Slot, Snapshot) {
-        let mut snapshot = Snapshot::in_parts_of(pace.chunk_bytes);
-        self.rows.iter().for_each(|(key, value)| snapshot.push(key, value));
-        (self.flushed, snapshot)
+    /// The store does what it was asked for first.
+    pub(crate) fn store_step(&mut self, pace: Pace) -> Result<StoreDone, String> {
+        let Some(process) = &mut self.process else { return Ok(StoreDone::Nothing) };
+        Ok(match process.jobs.pop_front() {
+            None => StoreDone::Nothing,
+            Some(StoreJob::Snapshot { transfer, step: SnapshotStep::Open }) => {
+                let rows = self.rows.iter().map(|(key, value)| (key.clone(), value.clone()));
+                process.readers.insert(transfer, rows.collect());
+                StoreDone::Opened { transfer, upto: self.flushed }
+            }
+            Some(StoreJob::Snapshot { transfer, step: SnapshotStep::Next }) => {
+                let rows =
+                    process.readers.get_mut(&transfer).and_then(|rows| next_part(rows, pace.chunk_bytes));
+                StoreDone::Part { transfer, rows }
+            }
+            Some(StoreJob::Snapshot { transfer, step: SnapshotStep::Close }) => {
+                process.readers.remove(&transfer);
+                StoreDone::Nothing
+            }
+            Some(StoreJob::Store { arrival, first, last, rows }) => {
+                let arrived = process.take_part((first, last), rows, pace.value_bytes)?;
+                StoreDone::Stored { arrival, arrived }
+            }
+            Some(StoreJob::Abandon) => {
+                process.arrival = None;
+                StoreDone::Nothing
+            }
+        })
     }
+
+    /// Bytes of the values in the store that need not be in memory: all but the shortest, and a byte for each row's version.
+    fn long_values(&self) -> u64 {
+        let table = State::data_row("/")[0];
+        let long = |(key, row): &(&Bytes, &Bytes)| key[0] == table && row.len() > 13;
+        self.rows.iter().filter(long).map(|(_, row)| row.len() as u64 - 1).sum()
+    }
+
+    /// A row of the store. What was written and is not flushed may be seen.
+    pub(crate) fn row(&self, key: &[u8], rng: &mut Rng) -> Option<Bytes> {
+        let under_way = self.process.as_ref().and_then(|process| process.persist.as_ref());
+        if let Some(PersistBatch { rows: PersistRows::Changed(rows), .. }) = under_way
+            && rng.per_mille(500)
+            && let Some((_, value)) = rows.to_pairs().into_iter().rfind(|(written, _)| written == key)
+        {
+            return value;
+        }
+        self.rows.get(key).cloned()
+    }
+}
+
+impl Process {
+    fn take_part(
+        &mut self,
+        (first, last): (bool, bool),
+        rows: Bytes,
+        values: u64,
+    ) -> Result<Option<Box<Arrived>>, String> {
+        if first {
+            self.arrival = None;
+        }
+        let (mut arrival, mut aside) =
+            self.arrival.take().unwrap_or_else(|| (Arrival::keeping(values), BTreeMap::new()));
+        aside.extend(arrival.part(rows).map_err(|e| e.to_string())?);
+        if !last {
+            self.arrival = Some((arrival, aside));
+            return Ok(None);
+        }
+        self.arrived = Some(aside);
+        arrival.finish().map(Some).map_err(|e| e.to_string())
+    }
+}
+
+/// About so many bytes of rows; none when there are no more.
+fn next_part(rows: &mut VecDeque<(Bytes, Bytes)>, bytes: usize) -> Option<Bytes> {
+    let (mut part, mut size) = (Vec::new(), 0);
+    while size < bytes
+        && let Some(row) = rows.pop_front()
+    {
+        size += row.0.len() + row.1.len();
+        part.push(row);
+    }
+    (!part.is_empty()).then(|| part_of(&part))
 }

@@ -100,7 +100,9 @@ impl Reference {
             }
             *seen = Seen::from(installed);
         }
-        while seen.slot < applied {
+        // Of a slot that is half-way, clients have been answered.
+        let begun = if replica.is_between_slots() { applied } else { applied.next() };
+        while seen.slot < begun {
             let slot = seen.slot.next();
             let entry =
                 replica.chosen(slot).ok_or_else(|| Violation::new("an applied slot is not in the log"))?;
@@ -111,7 +113,8 @@ impl Reference {
             }
             seen.slot = slot;
         }
-        if applied > Slot::ZERO && self.digests[applied.0 as usize - 1] != digest {
+        let wrong = |digest| self.digests[applied.0 as usize - 1] != digest;
+        if applied > Slot::ZERO && digest.is_some_and(wrong) {
             return Err(Violation::new(format!("digest: members differ after slot {applied}")));
         }
         if seen.roll == 0 || seen.slot > before {
@@ -165,6 +168,12 @@ impl Reference {
         let versions = self.nodes.get(path)?;
         let next = versions.partition_point(|(at, _)| *at <= zxid);
         versions[..next].last()?.1.as_ref()
+    }
+
+    /// How often the node of a row of the store was written so far.
+    pub(crate) fn times_written(&self, row: &[u8]) -> usize {
+        let path = row.get(3..).and_then(|path| std::str::from_utf8(path).ok());
+        path.and_then(|path| self.nodes.get(path)).map_or(0, Vec::len)
     }
 
     fn choose(&mut self, entry: Entry) -> Result<(), Violation> {
@@ -235,7 +244,8 @@ impl Reference {
         }
         for event in out.tree_events() {
             let now = self.state.get_data(event.path, &[pharos_znode::Id::new("super", "")]).ok();
-            let version = now.map(|n| (n.data.map(|d| d.to_vec()).unwrap_or_default(), n.stat.version));
+            let version =
+                now.map(|n| (n.data.here().map(<[u8]>::to_vec).unwrap_or_default(), n.stat.version));
             self.nodes.entry(event.path.to_owned()).or_default().push((out.zxid.0, version));
         }
         for event in &out.session_events {

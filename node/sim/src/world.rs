@@ -87,9 +87,18 @@ enum Event {
         member: usize,
         life: u64,
     },
-    Snapshot {
+    Store {
         member: usize,
         life: u64,
+    },
+    /// A reader of the store comes to a row.
+    ReadValue {
+        member: usize,
+        life: u64,
+        read: u64,
+        key: Bytes,
+        /// How often the node had been written when the read was asked for.
+        written: usize,
     },
     Start {
         member: usize,
@@ -246,10 +255,13 @@ impl World {
             }
         }
         let net = Net::new(&mut rng);
-        let pace = Pace::new(&mut rng);
+        let mut pace = Pace::new(&mut rng, seed);
         let mut clients: Vec<_> =
             (0..5).map(|i| Client::new(rng.between(400, 4000) as i32, i == 0)).collect();
-        clients.iter_mut().for_each(|client| client.writes_much = disks.is_some());
+        if disks.is_some() {
+            clients.iter_mut().for_each(|client| client.writes_much = true);
+            pace.bear_much();
+        }
         Self {
             now: 1_000_000,
             wall_offset_ms: 1_700_000_000_000,
@@ -329,7 +341,10 @@ impl World {
             Event::Disk { member, life } => self.disk(member, life),
             Event::Spare { member, life } => self.spare(member, life),
             Event::Flush { member, life } => self.flush(member, life),
-            Event::Snapshot { member, life } => self.snapshot(member, life),
+            Event::Store { member, life } => self.store(member, life),
+            Event::ReadValue { member, life, read, key, written } => {
+                self.read_value(member, life, read, &key, written)
+            }
             Event::Start { member } => self.start(member),
             Event::ClientWakes { client } => self.client_wakes(client),
             Event::ToMember { conn, frame } => self.at_member(conn, frame),

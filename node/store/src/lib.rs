@@ -9,6 +9,8 @@
 mod error;
 mod mem;
 mod rocks;
+mod scan;
+mod shared;
 
 pub use error::StoreError;
 pub use mem::MemStore;
@@ -29,13 +31,39 @@ pub struct WriteBatch {
     pub deletes: Vec<Bytes>,
 }
 
+/// The rows of a store as they were when this was made, whatever is written to it since. The store stays open while this
+/// is kept.
+pub trait RowScan: Send {
+    /// The next rows, in the order of their keys; none when there are no more.
+    fn next_rows(&mut self) -> Result<Option<Rows>, StoreError>;
+}
+
+/// Rows with their keys.
+pub type Rows = Vec<(Bytes, Bytes)>;
+
+/// Reads rows of a store that somebody else writes to. The store stays open while this is kept.
+pub trait RowReader: Send {
+    /// The value of a key as it was written last, whether flushed or not.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+}
+
 /// See the crate.
 pub trait Store: Send {
+    /// Another store of the same kind, in that directory.
+    fn beside(&self, dir: &Path) -> Result<Self, StoreError>
+    where
+        Self: Sized;
+
     /// Gives every row to the function, in the order of the keys.
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError>;
 
+    /// Reads single rows, on any thread, while this one writes.
+    fn reader(&self) -> Box<dyn RowReader>;
+
     /// The value of a key.
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.reader().get(key)
+    }
 
     /// Writes a batch, not durably; with it the state is that of the applied index.
     ///
@@ -43,14 +71,18 @@ pub trait Store: Send {
     /// If the applied index falls.
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError>;
 
-    /// Writes rows in the place of all there are, in one batch, not durably; as [`Store::write`] otherwise.
-    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError>;
+    /// Begins to read all rows, on any thread and while others are written, by about so many bytes at a time.
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError>;
+
+    /// Deletes all rows, not durably.
+    fn clear(&mut self) -> Result<(), StoreError>;
 
     /// Makes what was written durable, and says up to which applied index. After an error of which
     /// [`StoreError::is_disk_full`] says that waiting helps, [`Store::reopen`] comes before the next try.
     fn flush(&mut self) -> Result<u64, StoreError>;
 
-    /// Begins again from what is durable; what was written and not flushed is gone. Until it succeeds nothing else does.
+    /// Begins again from what is durable; what was written and not flushed is gone. Until it succeeds nothing else does, and
+    /// readers wait. Scans have to be dropped before: it waits for them.
     fn reopen(&mut self) -> Result<(), StoreError>;
 
     /// The applied index of the last batch written.

@@ -2,46 +2,44 @@
 //! nothing.
 
 use crate::error::StoreError;
-use crate::{FORMAT, Store, WriteBatch};
+use crate::{FORMAT, RowReader, RowScan, Store, WriteBatch};
 use bytes::{Buf, BufMut, Bytes};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const MAGIC: &[u8; 8] = b"PHAROSMS";
 const FILE: &str = "rows";
 
 /// See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct MemStore {
-    durable: BTreeMap<Bytes, Bytes>,
+    rows: Shared,
     flushed: u64,
-    /// Written since the last flush; `None` is a deletion.
-    pending: BTreeMap<Bytes, Option<Bytes>>,
     applied: u64,
 }
 
-impl MemStore {
-    /// An empty store.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<Mutex<Rows>>);
 
-    /// Opens a checkpoint of such a store.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let bytes = Bytes::from(std::fs::read(dir.join(FILE)).map_err(StoreError::io("open", dir))?);
-        decode(dir, bytes)
-    }
+#[derive(Debug, Default)]
+struct Rows {
+    durable: BTreeMap<Bytes, Bytes>,
+    /// Written since the last flush; `None` is a deletion.
+    pending: BTreeMap<Bytes, Option<Bytes>>,
+}
 
-    /// The process ends: what was not flushed is gone.
-    pub fn crash(&mut self) {
-        self.pending.clear();
-        self.applied = self.flushed;
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        // Nothing that is done under the lock leaves the rows half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Rows in the order of their keys, the pending ones over the durable ones.
-    fn rows(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+impl Rows {
+    /// In the order of their keys, the pending ones over the durable ones.
+    fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         let mut after = Bound::Unbounded;
         std::iter::from_fn(move || {
             loop {
@@ -62,39 +60,99 @@ impl MemStore {
     }
 }
 
+/// Rows that were shared when the scan began.
+struct Scan {
+    rows: std::vec::IntoIter<(Bytes, Bytes)>,
+    bytes: usize,
+}
+
+impl RowScan for Scan {
+    fn next_rows(&mut self) -> Result<Option<crate::Rows>, StoreError> {
+        let (mut rows, mut size) = (crate::Rows::new(), 0);
+        while size < self.bytes
+            && let Some((key, value)) = self.rows.next()
+        {
+            size += key.len() + value.len();
+            rows.push((key, value));
+        }
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}
+
+impl RowReader for Shared {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let rows = self.lock();
+        Ok(match rows.pending.get(key) {
+            Some(value) => value.clone(),
+            None => rows.durable.get(key).cloned(),
+        })
+    }
+}
+
+impl MemStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens a checkpoint of such a store.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let bytes = Bytes::from(std::fs::read(dir.join(FILE)).map_err(StoreError::io("open", dir))?);
+        decode(dir, bytes)
+    }
+
+    /// The process ends: what was not flushed is gone.
+    pub fn crash(&mut self) {
+        self.rows.lock().pending.clear();
+        self.applied = self.flushed;
+    }
+}
+
 impl Store for MemStore {
+    fn beside(&self, _: &Path) -> Result<Self, StoreError> {
+        Ok(Self::new())
+    }
+
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError> {
+        let rows = self.rows.lock();
+        let rows: Vec<_> = rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Box::new(Scan { rows: rows.into_iter(), bytes }))
+    }
+
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        self.rows().for_each(|(key, value)| row(key, value));
+        self.rows.lock().iter().for_each(|(key, value)| row(key, value));
         Ok(())
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(match self.pending.get(key) {
-            Some(value) => value.clone(),
-            None => self.durable.get(key).cloned(),
-        })
+    fn reader(&self) -> Box<dyn RowReader> {
+        Box::new(self.rows.clone())
     }
 
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
         assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
-        self.pending.extend(batch.deletes.into_iter().map(|key| (key, None)));
-        self.pending.extend(batch.puts.into_iter().map(|(key, value)| (key, Some(value))));
+        let mut rows = self.rows.lock();
+        rows.pending.extend(batch.deletes.into_iter().map(|key| (key, None)));
+        rows.pending.extend(batch.puts.into_iter().map(|(key, value)| (key, Some(value))));
+        drop(rows);
         self.applied = applied;
         Ok(())
     }
 
-    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
-        let old = self.rows().map(|(key, _)| key.clone()).collect();
-        self.write(WriteBatch { puts: rows, deletes: old }, applied)
+    fn clear(&mut self) -> Result<(), StoreError> {
+        let deletes = self.rows.lock().iter().map(|(key, _)| key.clone()).collect();
+        self.write(WriteBatch { puts: Vec::new(), deletes }, self.applied)
     }
 
     fn flush(&mut self) -> Result<u64, StoreError> {
-        for (key, value) in std::mem::take(&mut self.pending) {
+        let mut rows = self.rows.lock();
+        for (key, value) in std::mem::take(&mut rows.pending) {
             match value {
-                Some(value) => self.durable.insert(key, value),
-                None => self.durable.remove(&key),
+                Some(value) => rows.durable.insert(key, value),
+                None => rows.durable.remove(&key),
             };
         }
+        drop(rows);
         self.flushed = self.applied;
         Ok(self.flushed)
     }
@@ -118,7 +176,7 @@ impl Store for MemStore {
         out.put_u16_le(FORMAT);
         out.put_u16_le(FORMAT);
         out.put_u64_le(self.applied);
-        for (key, value) in self.rows() {
+        for (key, value) in self.rows.lock().iter() {
             for bytes in [key, value] {
                 out.put_u32_le(u32::try_from(bytes.len()).expect("a row is smaller than 4 GiB"));
                 out.put_slice(bytes);
@@ -129,7 +187,7 @@ impl Store for MemStore {
     }
 
     fn approximate_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.rows().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+        Ok(self.rows.lock().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
     }
 }
 
@@ -156,5 +214,6 @@ fn decode(dir: &Path, mut bytes: Bytes) -> Result<MemStore, StoreError> {
         };
         durable.insert(field()?, field()?);
     }
-    Ok(MemStore { durable, flushed: applied, pending: BTreeMap::new(), applied })
+    let rows = Rows { durable, pending: BTreeMap::new() };
+    Ok(MemStore { rows: Shared(Arc::new(Mutex::new(rows))), flushed: applied, applied })
 }

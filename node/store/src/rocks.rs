@@ -8,13 +8,16 @@
 //! closed and opened again.
 
 use crate::error::StoreError;
-use crate::{FORMAT, Store, WriteBatch};
+use crate::scan::Scan;
+use crate::shared::Shared;
+use crate::{FORMAT, RowReader, RowScan, Store, WriteBatch};
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
     IteratorMode, LogLevel, ReadOptions, WriteOptions, checkpoint::Checkpoint, properties,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const ROWS: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 const META: &str = "meta";
@@ -35,7 +38,9 @@ pub struct RocksStore {
     dir: PathBuf,
     options: Options,
     /// None while it is opened again.
-    db: Option<DB>,
+    db: Option<Arc<DB>>,
+    /// The same, for those who read on other threads.
+    shared: Arc<Shared>,
     no_log: WriteOptions,
     applied: u64,
     flushed: u64,
@@ -46,8 +51,8 @@ impl RocksStore {
     pub fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
         let mut no_log = WriteOptions::default();
         no_log.disable_wal(true);
-        let mut store =
-            Self { dir: dir.to_owned(), options: *options, db: None, no_log, applied: 0, flushed: 0 };
+        let (dir, options, shared) = (dir.to_owned(), *options, Arc::default());
+        let mut store = Self { dir, options, db: None, shared, no_log, applied: 0, flushed: 0 };
         store.reopen()?;
         Ok(store)
     }
@@ -96,7 +101,7 @@ impl RocksStore {
     }
 
     fn db(&self) -> Result<&DB, StoreError> {
-        self.db.as_ref().ok_or_else(|| StoreError::Closed { dir: self.dir.clone() })
+        self.db.as_deref().ok_or_else(|| StoreError::Closed { dir: self.dir.clone() })
     }
 }
 
@@ -122,11 +127,16 @@ fn open_db(dir: &Path, options: &Options) -> Result<DB, StoreError> {
 }
 
 impl Store for RocksStore {
+    fn beside(&self, dir: &Path) -> Result<Self, StoreError> {
+        Self::open(dir, &self.options)
+    }
+
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError> {
+        Ok(Box::new(Scan::begin(&self.dir, self.shared.lend(&self.dir)?, bytes)?))
+    }
+
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        options.set_readahead_size(4 << 20);
-        let mut rows = self.db()?.raw_iterator_opt(options);
+        let mut rows = self.db()?.raw_iterator_opt(once_through());
         rows.seek_to_first();
         while let Some((key, value)) = rows.item() {
             row(key, value);
@@ -135,9 +145,8 @@ impl Store for RocksStore {
         rows.status().map_err(StoreError::rocks("read", &self.dir))
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.db()?.get(key).map_err(StoreError::rocks("read", &self.dir))?;
-        Ok(value.map(Bytes::from))
+    fn reader(&self) -> Box<dyn RowReader> {
+        Box::new(Reader { dir: self.dir.clone(), shared: Arc::clone(&self.shared) })
     }
 
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
@@ -156,23 +165,13 @@ impl Store for RocksStore {
         Ok(())
     }
 
-    fn replace(&mut self, new: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
-        assert!(applied >= self.applied, "the applied index falls from {} to {applied}", self.applied);
-        let db = self.db()?;
+    fn clear(&mut self) -> Result<(), StoreError> {
+        let Some(last) = self.last_key()? else { return Ok(()) };
         let mut rows = rocksdb::WriteBatch::default();
-        let last = self.last_key()?;
-        if let Some(last) = last {
-            // The end of the range does not belong to it.
-            rows.delete_range(&b""[..], &last);
-            rows.delete(&last);
-        }
-        for (key, value) in &new {
-            rows.put(key, value);
-        }
-        rows.put_cf(meta(db), APPLIED, applied.to_le_bytes());
-        db.write_opt(rows, &self.no_log).map_err(StoreError::rocks("write to", &self.dir))?;
-        self.applied = applied;
-        Ok(())
+        // The end of the range does not belong to it.
+        rows.delete_range(&b""[..], &last);
+        rows.delete(&last);
+        self.db()?.write_opt(rows, &self.no_log).map_err(StoreError::rocks("clear", &self.dir))
     }
 
     fn flush(&mut self) -> Result<u64, StoreError> {
@@ -184,7 +183,10 @@ impl Store for RocksStore {
     fn reopen(&mut self) -> Result<(), StoreError> {
         // It holds its lock until it is closed.
         self.db = None;
-        self.db = Some(open_db(&self.dir, &self.options)?);
+        self.shared.close();
+        let db = Arc::new(open_db(&self.dir, &self.options)?);
+        self.shared.open(Arc::clone(&db));
+        self.db = Some(db);
         self.check_version()?;
         self.flushed = self.read_applied()?;
         self.applied = self.flushed;
@@ -212,6 +214,36 @@ impl Store for RocksStore {
         let sizes =
             pairs.map(|(family, name)| db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
         sizes.sum::<Result<u64, _>>().map_err(StoreError::rocks("measure", &self.dir))
+    }
+}
+
+/// How all rows are read: none of them twice.
+pub(crate) fn once_through() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    options.set_readahead_size(4 << 20);
+    options
+}
+
+impl Drop for RocksStore {
+    fn drop(&mut self) {
+        if self.db.is_none() {
+            // Nobody opens it again.
+            self.shared.give_up();
+        }
+    }
+}
+
+/// Shares the database with its store.
+struct Reader {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl RowReader for Reader {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.shared.lend(&self.dir)?.get(key).map_err(StoreError::rocks("read", &self.dir))?;
+        Ok(value.map(Bytes::from))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The form of commands in the log: one batch is the payload of one slot.
 //!
 //! The first byte is the version: 2 if the batch raises the feature level, which versions that know of no levels must
-//! refuse by name, and else 1, which they read. Integers are big-endian, strings and lists have their length before them, as in jute.
+//! refuse by name, and else 1, which they read. Integers are big-endian, strings and lists have their length before them, as
+//! in jute.
 
 use bytes::{BufMut, Bytes};
 use pharos_jute::{
@@ -42,11 +43,11 @@ impl Batch {
 
     /// Reads a payload. Node data share its memory.
     pub fn decode(payload: &Bytes) -> Result<Self> {
-        let mut d = Decoder::new(payload)?;
-        let time_ms = d.r.i64("time")?;
-        let commands = d.list("commands", Decoder::command)?;
-        d.end()?;
-        Ok(Self { time_ms, commands })
+        let mut decoder = BatchDecoder::new(payload.clone())?;
+        let mut steps = usize::MAX;
+        let done = decoder.go_on(&mut steps)?;
+        assert!(done, "nothing is left of a payload without a limit");
+        Ok(decoder.finish())
     }
 
     /// The level that the state has after the batch, if it raises it.
@@ -61,6 +62,64 @@ impl Batch {
             Some(&VERSION) => Ok(None),
             _ => Self::decode(payload).map(|batch| batch.raises_to()),
         }
+    }
+}
+
+/// Reads a payload in slices, for it may be large.
+#[derive(Debug)]
+pub struct BatchDecoder {
+    version: u8,
+    payload: Bytes,
+    /// What is before is read.
+    at: usize,
+    batch: Batch,
+    /// Commands to come.
+    commands: usize,
+    /// Operations to come of the last command, a multi.
+    ops: usize,
+}
+
+impl BatchDecoder {
+    /// Begins with what stands before the commands.
+    pub fn new(payload: Bytes) -> Result<Self> {
+        let mut d = Decoder::new(&payload)?;
+        let time_ms = d.r.i64("time")?;
+        let commands = d.count("commands")?;
+        let (version, at) = (d.version, d.at());
+        let batch = Batch { time_ms, commands: Vec::new() };
+        Ok(Self { version, payload, at, batch, commands, ops: 0 })
+    }
+
+    /// Reads at most so many commands and operations of multis; true when nothing is left.
+    pub fn go_on(&mut self, steps: &mut usize) -> Result<bool> {
+        let r = Reader::new(&self.payload[self.at..]);
+        let mut d = Decoder { version: self.version, payload: &self.payload, r };
+        while (self.ops > 0 || self.commands > 0) && *steps > 0 {
+            *steps -= 1;
+            if self.ops > 0 {
+                let op = d.op_of_multi()?;
+                self.ops -= 1;
+                if let Some(Command { op: Op::Multi(ops), .. }) = self.batch.commands.last_mut() {
+                    ops.push(op);
+                }
+            } else {
+                let (command, ops) = d.command()?;
+                self.batch.commands.push(command);
+                self.commands -= 1;
+                self.ops = ops;
+            }
+        }
+        self.at = d.at();
+        let done = self.ops == 0 && self.commands == 0;
+        if done {
+            d.end()?;
+        }
+        Ok(done)
+    }
+
+    /// What was read.
+    pub fn finish(self) -> Batch {
+        self.batch
     }
 }
 
@@ -217,8 +276,13 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn command(&mut self) -> Result<Command> {
-        Ok(Command {
+    fn at(&self) -> usize {
+        self.payload.len() - self.r.rest().len()
+    }
+
+    /// A command, and how many operations are to come if it is a multi.
+    fn command(&mut self) -> Result<(Command, usize)> {
+        let mut command = Command {
             origin: self.u32("origin")?,
             boot: self.u64("boot")?,
             request: self.u64("request")?,
@@ -227,18 +291,22 @@ impl<'a> Decoder<'a> {
             cxid: self.r.i32("cxid")?,
             auth: self.list("auth", Self::id)?,
             zxid: if self.r.bool("zxid")? { Some(Zxid(self.r.i64("zxid")?)) } else { None },
-            op: self.op()?,
-        })
+            op: Op::Multi(Vec::new()),
+        };
+        match self.r.u8("kind")? {
+            kind::MULTI => Ok((command, self.count("ops")?)),
+            kind => {
+                command.op = self.single_op(kind)?;
+                Ok((command, 0))
+            }
+        }
     }
 
-    fn op(&mut self) -> Result<Op> {
-        Ok(match self.r.u8("kind")? {
-            kind::MULTI => Op::Multi(self.list("ops", |d| match d.r.u8("kind")? {
-                kind::MULTI => Err(BatchError::Nested),
-                kind => d.single_op(kind),
-            })?),
-            kind => self.single_op(kind)?,
-        })
+    fn op_of_multi(&mut self) -> Result<Op> {
+        match self.r.u8("kind")? {
+            kind::MULTI => Err(BatchError::Nested),
+            kind => self.single_op(kind),
+        }
     }
 
     fn single_op(&mut self, kind: u8) -> Result<Op> {
@@ -315,15 +383,20 @@ impl<'a> Decoder<'a> {
         Ok(self.r.i64(field)?.cast_unsigned())
     }
 
+    /// How many elements follow, each of at least a byte.
+    fn count(&mut self, field: &'static str) -> Result<usize> {
+        let len = self.r.i32(field)?;
+        let count = usize::try_from(len).ok().filter(|n| *n <= self.r.rest().len());
+        Ok(count.ok_or(DecodeError::Length { field, len })?)
+    }
+
     /// Memory grows with the elements really read.
     fn list<T>(
         &mut self,
         field: &'static str,
         mut element: impl FnMut(&mut Self) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let len = self.r.i32(field)?;
-        let count = usize::try_from(len).ok().filter(|n| *n <= self.r.rest().len());
-        let count = count.ok_or(DecodeError::Length { field, len })?;
+        let count = self.count(field)?;
         let mut out = Vec::new();
         for _ in 0..count {
             out.push(element(self)?);

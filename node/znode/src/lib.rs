@@ -2,7 +2,8 @@
 //!
 //! Owns what every member computes alike: [`State::apply`] takes a [`Command`] of the log and the log's time, changes
 //! the tree by ZooKeeper 3.9's rules, and says what to answer and which watch events to fire. It also owns the form of
-//! commands in the log ([`Batch`]) and of rows in the store ([`RowBatch`], [`State::from_rows`]). It must not know
+//! commands in the log ([`Batch`]) and of rows in the store ([`RowBatch`], [`State::from_rows`]), and which values stay
+//! in memory ([`State::keep_values`]). It must not know
 //! consensus, sockets, watches, clocks, randomness or a database.
 //!
 //! Invariant: the same commands give the same state, results, events and digest on each member, and a state read back
@@ -12,11 +13,15 @@ mod acl;
 mod acl_table;
 mod applied;
 mod batch;
+mod cold;
 mod command;
+mod cut;
+mod ending;
 mod error;
 mod hash;
 mod level;
 mod load;
+mod multi;
 mod node;
 mod path;
 mod read;
@@ -30,16 +35,18 @@ mod write;
 
 pub use acl::{allowed, digest_auth, is_super, redacted, user_name};
 pub use applied::{Applied, Event, PathSpan, Reply, SessionEvent, TreeEvent};
-pub use batch::Batch;
+pub use batch::{Batch, BatchDecoder};
+pub use cold::ColdValue;
 pub use command::{Command, Op, Settings};
 pub use error::{BatchError, RowError};
 pub use level::{Level, Levels};
+pub use load::StateLoader;
 pub use path::validate_path;
 pub use pharos_jute::{Acl, CreateMode, ErrorCode, EventType, Id, Stat, perms};
-pub use read::{AclView, ChildNames, Children, NodeData};
+pub use read::{AclView, ChildNames, Children, NodeData, Value};
 pub use rows::{RowBatch, RowView};
 pub use session::Session;
-pub use state::State;
+pub use state::{Progress, State};
 
 use std::fmt;
 

@@ -8,6 +8,7 @@ use pharos_jute::{Acl, DecodeError, Id, Reader};
 
 use crate::acl_table::AclId;
 use crate::node::Meta;
+use crate::path::MAX_PATH;
 use crate::rows::{MetaRow, VERSION, WITH_LEVEL, table};
 use crate::tree::Tree;
 use crate::{Level, Levels, RowError, Session, SessionId, Settings, State, Zxid};
@@ -17,9 +18,9 @@ type Result<T> = std::result::Result<T, RowError>;
 impl State {
     /// Reads a state from all its rows, which must come in ascending order of their keys.
     pub fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Self> {
-        let mut loader = Loader { meta: None, state: Self::unborn(), last: Bytes::new() };
+        let mut loader = StateLoader::keeping(u64::MAX);
         for (key, value) in rows {
-            loader.row(key, &value)?;
+            loader.row(&key, &value)?;
         }
         loader.finish()
     }
@@ -34,36 +35,49 @@ impl State {
             level: Level::FIRST,
             session_digest: 0,
             dirty_sessions: BTreeSet::new(),
+            half: None,
         }
     }
 }
 
-struct Loader {
+/// Makes a state of its rows, one by one, in ascending order of their keys.
+#[derive(Debug)]
+pub struct StateLoader {
     meta: Option<MetaRow>,
     state: State,
-    last: Bytes,
+    last: Vec<u8>,
 }
 
-impl Loader {
-    fn row(&mut self, key: Bytes, value: &Bytes) -> Result<()> {
-        if key <= self.last {
-            return Err(RowError::Order(key));
+impl StateLoader {
+    /// A state that keeps so many bytes of values in memory, as [`State::keep_values`] does: it never holds more.
+    #[must_use]
+    pub fn keeping(values: u64) -> Self {
+        let mut state = State::unborn();
+        state.keep_values(values);
+        Self { meta: None, state, last: Vec::new() }
+    }
+
+    /// Takes the next row.
+    pub fn row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        if key <= &self.last[..] {
+            return Err(RowError::Order(owned(key)));
         }
         match key.first() {
-            Some(&table::META) => self.meta_row(&key, value)?,
-            Some(&table::ACL) => self.acl_row(&key, value)?,
-            Some(&table::SESSION) => self.session_row(&key, value)?,
-            Some(&table::NODE) => self.node_row(&key, value)?,
-            Some(&table::DATA) => self.data_row(&key, value)?,
-            _ => return Err(RowError::Table(key)),
+            Some(&table::META) => self.meta_row(key, value)?,
+            Some(&table::ACL) => self.acl_row(key, value)?,
+            Some(&table::SESSION) => self.session_row(key, value)?,
+            Some(&table::NODE) => self.node_row(key, value)?,
+            Some(&table::DATA) => self.data_row(key, value)?,
+            _ => return Err(RowError::Table(owned(key))),
         }
-        self.last = key;
+        self.last.clear();
+        self.last.extend_from_slice(key);
         Ok(())
     }
 
-    fn meta_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    fn meta_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         if key.len() != 1 {
-            return Err(RowError::Key(key.clone(), "meta"));
+            return Err(RowError::Key(owned(key), "meta"));
         }
         let known = if value.first() == Some(&VERSION) { VERSION } else { WITH_LEVEL };
         let row = read(key, "meta", (value, known), |r| {
@@ -82,17 +96,17 @@ impl Loader {
         Ok(())
     }
 
-    fn acl_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    fn acl_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let id = AclId(u32::from_be_bytes(fixed_key(key, "acl")?));
         let list = read(key, "acl", (value, VERSION), |r| Ok(r.vector("acl", acl)?.unwrap_or_default()))?;
         // A place far beyond any number of lists can only be damage, and the table would grow to it.
         if id.0 >= 1 << 24 || !self.state.tree.acls.restore(id, list) {
-            return Err(RowError::Key(key.clone(), "acl"));
+            return Err(RowError::Key(owned(key), "acl"));
         }
         Ok(())
     }
 
-    fn session_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    fn session_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let id = SessionId(i64::from_be_bytes(fixed_key(key, "session")?));
         let session = read(key, "session", (value, VERSION), |r| {
             Ok(Session {
@@ -105,10 +119,10 @@ impl Loader {
         Ok(())
     }
 
-    fn node_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    fn node_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let path = node_path(key, "node")?;
         let meta = read(key, "node", (value, VERSION), meta)?;
-        let missing = |what| RowError::Missing { key: key.clone(), what };
+        let missing = |what| RowError::Missing { key: owned(key), what };
         if !self.state.tree.acls.contains(meta.acl) {
             return Err(missing("its access control list"));
         }
@@ -116,7 +130,7 @@ impl Loader {
             self.state.tree.restore(None, "", meta);
             return Ok(());
         }
-        let (parent, name) = path.rsplit_once('/').ok_or_else(|| RowError::Key(key.clone(), "node"))?;
+        let (parent, name) = path.rsplit_once('/').ok_or_else(|| RowError::Key(owned(key), "node"))?;
         if self.state.tree.nodes.len() == 0 {
             return Err(missing("the root"));
         }
@@ -125,19 +139,20 @@ impl Loader {
         Ok(())
     }
 
-    fn data_row(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    fn data_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let path = node_path(key, "data")?;
-        let missing = || RowError::Missing { key: key.clone(), what: "its node" };
+        let missing = || RowError::Missing { key: owned(key), what: "its node" };
         if self.state.tree.nodes.len() == 0 {
             return Err(missing());
         }
         let id = self.state.tree.find(path).ok_or_else(missing)?;
         let data = versioned(key, "data", value, VERSION)?;
-        self.state.tree.restore_data(id, Some(data));
+        self.state.tree.restore_data(id, data);
         Ok(())
     }
 
-    fn finish(self) -> Result<State> {
+    /// The state, if the rows add up to one.
+    pub fn finish(self) -> Result<State> {
         let Self { meta, mut state, .. } = self;
         let meta = meta.ok_or(RowError::Absent("meta"))?;
         if state.tree.nodes.len() == 0 {
@@ -157,23 +172,27 @@ impl Loader {
     }
 }
 
+fn owned(key: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(key)
+}
+
 /// The value without its version, which must be the one that is known.
-fn versioned<'a>(key: &Bytes, table: &'static str, value: &'a [u8], known: u8) -> Result<&'a [u8]> {
+fn versioned<'a>(key: &[u8], table: &'static str, value: &'a [u8], known: u8) -> Result<&'a [u8]> {
     match value.split_first() {
         Some((&version, rest)) if version == known => Ok(rest),
-        Some((&version, _)) => Err(RowError::Version { key: key.clone(), table, version, known }),
+        Some((&version, _)) => Err(RowError::Version { key: owned(key), table, version, known }),
         None => Err(value_error(key, table, DecodeError::Truncated { field: "version" })),
     }
 }
 
-fn value_error(key: &Bytes, table: &'static str, source: DecodeError) -> RowError {
-    RowError::Value { key: key.clone(), table, source }
+fn value_error(key: &[u8], table: &'static str, source: DecodeError) -> RowError {
+    RowError::Value { key: owned(key), table, source }
 }
 
 fn read<T>(
-    key: &Bytes,
+    key: &[u8],
     table: &'static str,
-    (value, known): (&Bytes, u8),
+    (value, known): (&[u8], u8),
     read: impl FnOnce(&mut Reader<'_>) -> std::result::Result<T, DecodeError>,
 ) -> Result<T> {
     let mut r = Reader::new(versioned(key, table, value, known)?);
@@ -187,13 +206,16 @@ fn read<T>(
     }
 }
 
-fn fixed_key<const N: usize>(key: &Bytes, table: &'static str) -> Result<[u8; N]> {
-    key[1..].try_into().map_err(|_| RowError::Key(key.clone(), table))
+fn fixed_key<const N: usize>(key: &[u8], table: &'static str) -> Result<[u8; N]> {
+    key[1..].try_into().map_err(|_| RowError::Key(owned(key), table))
 }
 
-fn node_path<'a>(key: &'a Bytes, table: &'static str) -> Result<&'a str> {
-    let malformed = || RowError::Key(key.clone(), table);
+fn node_path<'a>(key: &'a [u8], table: &'static str) -> Result<&'a str> {
+    let malformed = || RowError::Key(owned(key), table);
     let path = std::str::from_utf8(key.get(3..).ok_or_else(malformed)?).map_err(|_| malformed())?;
+    if path.len() > MAX_PATH {
+        return Err(malformed());
+    }
     let depth = if path == "/" { 0 } else { path.matches('/').count() };
     if key[1..3] == u16::try_from(depth).map_err(|_| malformed())?.to_be_bytes() {
         Ok(path)

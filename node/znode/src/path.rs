@@ -2,7 +2,7 @@
 //! simply does not exist.
 
 /// Bytes of the longest path: a row's key has two for the depth. In ZooKeeper a request's length is the limit.
-const MAX_PATH: usize = u16::MAX as usize;
+pub(crate) const MAX_PATH: usize = u16::MAX as usize;
 
 /// Whether a node may have this path. The rules speak of UTF-16 units, so any character beyond U+FFFF, whose units are
 /// surrogates, is refused.

@@ -1,22 +1,46 @@
 //! Reads. They take any path: one that breaks the rules simply does not exist. Each checks the node's ACL as ZooKeeper
 //! does, except where noted.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use pharos_jute::{Acl, AclRef, ErrorCode, Id, Stat, perms};
 
 use crate::acl::{redacted, wire};
+use crate::cold::ColdValue;
 use crate::slab::NodeId;
 use crate::tree::Tree;
 use crate::{SessionId, State};
 
 type Result<T> = std::result::Result<T, ErrorCode>;
 
+/// A node's data; null and empty differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// There are none.
+    Null,
+    /// These.
+    Here(&'a [u8]),
+    /// Those in the row [`State::data_row`] of the store: until a cut that is taken later is written to it.
+    Cold(ColdValue),
+}
+
+impl<'a> Value<'a> {
+    /// The data, if there are any and they are in memory.
+    #[must_use]
+    pub const fn here(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Here(data) => Some(data),
+            Self::Null | Self::Cold(_) => None,
+        }
+    }
+}
+
 /// A node's data and Stat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeData<'a> {
-    /// The data; null and empty differ.
-    pub data: Option<&'a [u8]>,
+    /// The data.
+    pub data: Value<'a>,
     /// The Stat.
     pub stat: Stat,
 }
@@ -45,7 +69,7 @@ impl<'a> Iterator for ChildNames<'a> {
         let node = &self.tree.nodes[self.next?];
         self.next = node.next.some();
         self.left -= 1;
-        Some(node.blob.name())
+        Some(node.name())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -83,7 +107,14 @@ impl State {
     /// A node's data.
     pub fn get_data(&self, path: &str, auth: &[Id]) -> Result<NodeData<'_>> {
         let node = &self.tree.nodes[self.readable(path, perms::READ, auth)?];
-        Ok(NodeData { data: node.blob.data(), stat: node.stat() })
+        node.touch();
+        let parts = node.parts();
+        let data = match (parts.data(), parts.cold()) {
+            (Some(data), _) => Value::Here(data),
+            (None, Some(cold)) => Value::Cold(ColdValue::new(node.hash, cold)),
+            (None, None) => Value::Null,
+        };
+        Ok(NodeData { data, stat: node.stat() })
     }
 
     /// A node's children.
@@ -118,7 +149,7 @@ impl State {
     pub fn ephemerals(&self, session: SessionId, prefix: Option<&str>) -> Vec<String> {
         let prefix = prefix.unwrap_or_default();
         let all = matches!(prefix.trim_matches(|c| c <= ' '), "" | "/");
-        let paths = self.tree.ephemerals_of(session.0).map(|id| self.tree.path(id));
+        let paths = self.tree.ephemerals_of(session.0, Bound::Unbounded).map(|id| self.tree.path(id));
         let mut paths: Vec<String> = paths.filter(|path| all || path.starts_with(prefix)).collect();
         paths.sort_unstable();
         paths

@@ -11,8 +11,8 @@ use pharos_jute::{Acl, put_bool};
 
 use crate::acl_table::AclId;
 use crate::batch::encode_acl;
-use crate::node::{Blob, Meta};
-use crate::{Level, Session, SessionId, Settings, State, Zxid};
+use crate::node::{Blob, Kind, Meta};
+use crate::{Level, Session, SessionId, Settings, Zxid};
 
 /// The version of every row this crate writes, but for the meta row of a state above the first level.
 pub(crate) const VERSION: u8 = 1;
@@ -32,8 +32,36 @@ pub(crate) mod table {
 /// that taking a batch is quick and encoding it can be left to another thread.
 #[derive(Debug, Clone)]
 pub struct RowBatch {
-    rows: Vec<Row>,
-    meta: MetaRow,
+    /// They come first: a node deleted since may stand there again.
+    pub(crate) deletions: Rows,
+    pub(crate) rows: Rows,
+    pub(crate) meta: MetaRow,
+}
+
+/// Rows in chunks, so that adding one never moves all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rows {
+    full: Vec<Vec<Row>>,
+    last: Vec<Row>,
+}
+
+const CHUNK: usize = 4096;
+
+impl Rows {
+    pub(crate) fn push(&mut self, row: Row) {
+        if self.last.len() == CHUNK {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        self.last.push(row);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.full.iter().chain([&self.last]).flatten()
+    }
+
+    fn len(&self) -> usize {
+        self.full.len() * CHUNK + self.last.len()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +74,7 @@ pub(crate) struct MetaRow {
 }
 
 #[derive(Debug, Clone)]
-enum Row {
+pub(crate) enum Row {
     Acl(AclId, Option<Arc<[Acl]>>),
     Session(SessionId, Option<Session>),
     Node(NodeKey, Meta),
@@ -55,9 +83,9 @@ enum Row {
 }
 
 #[derive(Debug, Clone)]
-struct NodeKey {
-    depth: u16,
-    path: Arc<str>,
+pub(crate) struct NodeKey {
+    pub(crate) depth: usize,
+    pub(crate) path: Arc<str>,
 }
 
 /// One row's bytes.
@@ -81,19 +109,19 @@ impl RowBatch {
     }
 
     /// How many entries there are, the meta row not counted.
-    pub const fn len(&self) -> usize {
-        self.rows.len()
+    pub fn len(&self) -> usize {
+        self.deletions.len() + self.rows.len()
     }
 
     /// Whether nothing but the meta row changed.
-    pub const fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Gives each row's bytes, the meta row last. All belong into one atomic write.
     pub fn for_each(&self, mut put: impl FnMut(RowView<'_>)) {
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        for row in &self.rows {
+        for row in self.deletions.iter().chain(self.rows.iter()) {
             key.clear();
             value.clear();
             row.encode(&mut key, &mut value, &mut put);
@@ -105,7 +133,7 @@ impl RowBatch {
 
     /// The rows' bytes with memory of their own.
     pub fn to_pairs(&self) -> Vec<(Bytes, Option<Bytes>)> {
-        let mut pairs = Vec::with_capacity(self.rows.len() * 2 + 1);
+        let mut pairs = Vec::with_capacity(self.len() * 2 + 1);
         self.for_each(|row| {
             pairs.push((Bytes::copy_from_slice(row.key), row.value.map(Bytes::copy_from_slice)));
         });
@@ -113,51 +141,22 @@ impl RowBatch {
     }
 }
 
-impl State {
-    /// Takes the rows that changed since the last call, in time proportional to their number. The first call of a new
-    /// state gives all rows.
-    pub fn take_dirty(&mut self) -> RowBatch {
-        let mut rows = Vec::new();
-        for (id, list) in self.tree.acls.take_dirty() {
-            rows.push(Row::Acl(id, list));
-        }
-        for id in std::mem::take(&mut self.dirty_sessions) {
-            rows.push(Row::Session(id, self.sessions.get(&id).copied()));
-        }
-        let mut deleted = Vec::new();
-        self.tree.take_dirty(
-            |tree, id, dirty| {
-                let depth =
-                    u16::try_from(tree.depth(id)).expect("a path of more names is longer than a frame");
-                let key = NodeKey { depth, path: tree.path(id).into() };
-                let node = &tree.nodes[id];
-                if dirty.stat {
-                    rows.push(Row::Node(key.clone(), node.meta));
-                }
-                if dirty.data {
-                    rows.push(Row::Data(key, node.blob.clone()));
-                }
-            },
-            |path| deleted.push(Row::Deleted(NodeKey::of(path))),
-        );
-        rows.append(&mut deleted);
-        let Self { zxid, time_ms, settings, level, .. } = *self;
-        RowBatch { rows, meta: MetaRow { zxid, time_ms, settings, level, digest: self.digest() } }
-    }
+/// The key of the row of a node's data.
+pub(crate) fn data_key(path: &str) -> Bytes {
+    let mut key = Vec::with_capacity(3 + path.len());
+    NodeKey::of(path).encode(table::DATA, &mut key);
+    key.into()
 }
 
 impl NodeKey {
-    fn of(path: &str) -> Self {
+    pub(crate) fn of(path: &str) -> Self {
         let depth = if path == "/" { 0 } else { path.matches('/').count() };
-        Self {
-            depth: u16::try_from(depth).expect("a path of more names is longer than a frame"),
-            path: path.into(),
-        }
+        Self { depth, path: path.into() }
     }
 
     fn encode(&self, table: u8, out: &mut Vec<u8>) {
         out.put_u8(table);
-        out.put_u16(self.depth);
+        out.put_u16(u16::try_from(self.depth).expect("a path of more names is longer than a frame"));
         out.put_slice(self.path.as_bytes());
     }
 }
@@ -189,8 +188,10 @@ impl Row {
             }
             Self::Data(node, blob) => {
                 node.encode(table::DATA, key);
-                value.put_slice(blob.data().unwrap_or_default());
-                blob.data().is_some()
+                let parts = blob.parts();
+                assert_ne!(parts.kind(), Kind::Cold, "what only the store has is not written to it");
+                value.put_slice(parts.data().unwrap_or_default());
+                parts.data().is_some()
             }
             Self::Deleted(node) => {
                 node.encode(table::NODE, key);

@@ -65,6 +65,11 @@ impl Slab {
         self.len
     }
 
+    /// How many places there are, free ones included.
+    pub(crate) fn places(&self) -> usize {
+        self.len + self.free.len()
+    }
+
     fn place(&mut self, id: NodeId) -> &mut Option<Node> {
         &mut self.chunks[id.0 as usize / CHUNK][id.0 as usize % CHUNK]
     }

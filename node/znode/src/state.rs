@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pharos_jute::{Acl, ErrorCode, perms};
 
+use crate::ending::Ending;
 use crate::hash::hash_words;
+use crate::multi::Multi;
 use crate::node::{Dirty, Meta};
 use crate::slab::NodeId;
 use crate::tree::{NewNode, Tree};
@@ -29,6 +31,26 @@ pub struct State {
     pub(crate) level: Level,
     pub(crate) session_digest: u64,
     pub(crate) dirty_sessions: BTreeSet<SessionId>,
+    /// The command that is half-way.
+    pub(crate) half: Option<Half>,
+}
+
+/// How far a command has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It is done.
+    Done,
+    /// Its events so far are to be told, and it has to come again.
+    Half,
+    /// It may still fail: nothing is to be told, and it has to come again.
+    Undecided,
+}
+
+/// A command that is half-way.
+#[derive(Debug, Clone)]
+pub(crate) enum Half {
+    Ending(Ending),
+    Multi(Multi),
 }
 
 impl Default for State {
@@ -41,8 +63,7 @@ impl State {
     /// The state of a new Ensemble: the fixed nodes alone, all numbers 0, as ZooKeeper starts.
     pub fn new() -> Self {
         let unborn = |acl| Meta { czxid: 0, mzxid: 0, pzxid: 0, ..Meta::created(0, 0, 0, acl) };
-        let dirty = Dirty { stat: true, data: true, new: true };
-        let mut tree = Tree::with_root(unborn, vec![Acl::open()], dirty);
+        let mut tree = Tree::with_root(unborn, vec![Acl::open()], Dirty::NEW);
         let zookeeper = fixed_node(&mut tree, NodeId::ROOT, "zookeeper", Acl::open());
         fixed_node(&mut tree, zookeeper, "quota", Acl::open());
         let config = fixed_node(&mut tree, zookeeper, "config", Acl::new(perms::READ, "world", "anyone"));
@@ -58,6 +79,7 @@ impl State {
             level: Level::FIRST,
             session_digest: 0,
             dirty_sessions: BTreeSet::new(),
+            half: None,
         }
     }
 
@@ -74,23 +96,56 @@ impl State {
     /// Executes a command. `time_ms` is its batch's; time never goes back. All that is to be said goes into `out`, whose
     /// previous content is dropped.
     pub fn apply(&mut self, command: &Command, time_ms: i64, out: &mut Applied) {
-        out.clear();
-        self.time_ms = self.time_ms.max(time_ms);
-        out.result = self.take_zxid(command).and_then(|()| self.execute(command, out));
+        let mut steps = usize::MAX;
+        let progress = self.apply_some(command, time_ms, &mut steps, out);
+        assert_eq!(progress, Progress::Done, "nothing is left of a command without a limit");
+    }
+
+    /// Executes a command, or goes on with the one that is half-way, by at most so many steps; what is left of them stays
+    /// in `steps`. One that is not done has to come again, with the same `out`, before any other.
+    pub fn apply_some(
+        &mut self,
+        command: &Command,
+        time_ms: i64,
+        steps: &mut usize,
+        out: &mut Applied,
+    ) -> Progress {
+        if self.half.is_none() {
+            out.clear();
+            self.time_ms = self.time_ms.max(time_ms);
+            let before = self.zxid;
+            out.result = self.take_zxid(command).and_then(|()| self.execute(command, before, out));
+        }
         out.zxid = self.zxid;
+        match self.half.take() {
+            None => Progress::Done,
+            Some(Half::Ending(ending)) => self.go_on_ending(ending, steps, out),
+            Some(Half::Multi(multi)) => self.go_on_multi(multi, command, steps, out),
+        }
     }
 
-    /// For planted bugs alone: executes a command by the rules of another level than that in force.
+    /// For planted bugs alone: executes a command, or goes on with it, by the rules of another level than that in force.
     #[doc(hidden)]
-    pub fn apply_at(&mut self, level: Level, command: &Command, time_ms: i64, out: &mut Applied) {
+    pub fn apply_some_at(
+        &mut self,
+        level: Level,
+        command: &Command,
+        time_ms: i64,
+        steps: &mut usize,
+        out: &mut Applied,
+    ) -> Progress {
         let in_force = std::mem::replace(&mut self.level, level);
-        self.apply(command, time_ms, out);
+        let progress = self.apply_some(command, time_ms, steps, out);
         self.level = in_force.max(if let Op::SetLevel(level) = command.op { level } else { in_force });
+        progress
     }
 
-    /// The zxid of the last command.
+    /// The zxid of the last command that is done.
     pub const fn zxid(&self) -> Zxid {
-        self.zxid
+        match &self.half {
+            None => self.zxid,
+            Some(Half::Ending(Ending { before, .. }) | Half::Multi(Multi { before, .. })) => *before,
+        }
     }
 
     /// The time of the last command.
@@ -106,6 +161,11 @@ impl State {
     /// The feature level in force.
     pub const fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether no command is half-way. While one is, nothing is to be read but what clients are told of numbers.
+    pub const fn is_whole(&self) -> bool {
+        self.half.is_none()
     }
 
     /// All sessions, by id.
@@ -134,7 +194,7 @@ impl State {
     }
 
     /// A digest of everything that members must agree on, maintained as commands are applied. Independent of the order
-    /// in which the state came about.
+    /// in which the state came about. Of a state that is whole: see [`Self::is_whole`].
     pub fn digest(&self) -> u64 {
         self.combine(self.tree.digest(), self.session_digest)
     }
@@ -166,16 +226,20 @@ impl State {
         Ok(())
     }
 
-    fn execute(&mut self, command: &Command, out: &mut Applied) -> Result<Reply, ErrorCode> {
+    /// What is carried out in slices only begins here. `before` is the zxid before the command's.
+    fn execute(&mut self, command: &Command, before: Zxid, out: &mut Applied) -> Result<Reply, ErrorCode> {
         match &command.op {
             Op::CreateSession { timeout_ms } => return self.create_session(command, *timeout_ms, out),
             Op::AttachSession { timeout_ms } => return self.attach_session(command, *timeout_ms, out),
             _ => self.check_session(command)?,
         }
         match &command.op {
-            Op::CloseSession => self.end_session(command.session, false, out),
-            Op::Expire { session, attach } => self.expire(*session, *attach, out),
-            Op::Multi(ops) => Ok(self.multi(ops, command, out)),
+            Op::CloseSession => self.end_session(command.session, false, before),
+            Op::Expire { session, attach } => self.expire(*session, *attach, before),
+            Op::Multi(_) => {
+                self.begin_multi(before);
+                Ok(Reply::Done)
+            }
             op => self.write(op, command, out),
         }
     }
@@ -223,19 +287,17 @@ impl State {
         Ok(Reply::Session { attach, timeout_ms })
     }
 
-    fn expire(&mut self, id: SessionId, attach: u32, out: &mut Applied) -> Result<Reply, ErrorCode> {
+    fn expire(&mut self, id: SessionId, attach: u32, before: Zxid) -> Result<Reply, ErrorCode> {
         match self.sessions.get(&id) {
             None => Err(ErrorCode::SESSION_EXPIRED),
             Some(session) if session.attach != attach => Err(ErrorCode::SESSION_MOVED),
-            Some(_) => self.end_session(id, true, out),
+            Some(_) => self.end_session(id, true, before),
         }
     }
 
-    fn end_session(&mut self, id: SessionId, expired: bool, out: &mut Applied) -> Result<Reply, ErrorCode> {
+    fn end_session(&mut self, id: SessionId, expired: bool, before: Zxid) -> Result<Reply, ErrorCode> {
         let session = *self.sessions.get(&id).ok_or(ErrorCode::SESSION_EXPIRED)?;
-        self.delete_ephemerals(id, out);
-        self.put_session(id, None);
-        out.session_events.push(SessionEvent::Closed { session: id, owner: session.owner, expired });
+        self.half = Some(Half::Ending(Ending::new(id, session, expired, before)));
         Ok(Reply::Done)
     }
 

@@ -4,12 +4,15 @@
 //! It knows no rules of who may do what: `write` checks before it calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use pharos_jute::{Acl, Id};
 
 use crate::acl_table::{AclId, AclTable};
+use crate::cold::Clock;
+use crate::cut::Cut;
 use crate::hash::hash_bytes;
 use crate::node::{Blob, CONTAINER, Dirty, Meta, Node, ttl_of};
 use crate::slab::{NodeId, Slab};
@@ -37,9 +40,14 @@ pub(crate) struct Tree {
     passing: BTreeSet<NodeId>,
     digest: u64,
     data_bytes: u64,
-    dirty: Vec<NodeId>,
-    deleted: BTreeSet<Box<str>>,
+    /// Nodes that have changed since the last cut began.
+    pub(crate) dirty: Vec<NodeId>,
+    /// Paths of nodes that the store has and that were deleted since.
+    pub(crate) deleted: BTreeSet<Box<str>>,
+    pub(crate) generation: Dirty,
+    pub(crate) cut: Option<Box<Cut>>,
     undo: Option<Vec<Undo>>,
+    pub(crate) clock: Clock,
 }
 
 impl Tree {
@@ -63,22 +71,15 @@ impl Tree {
             data_bytes: 0,
             dirty: Vec::new(),
             deleted: BTreeSet::new(),
+            generation: Dirty::default(),
+            cut: None,
             undo: None,
+            clock: Clock::default(),
         }
     }
 
     fn insert_root(&mut self, meta: Meta, dirty: Dirty) {
-        let root = Node {
-            hash: ROOT_HASH,
-            meta,
-            blob: Blob::new("", Some(b"")),
-            parent: NodeId::NONE,
-            first_child: NodeId::NONE,
-            next: NodeId::NONE,
-            prev: NodeId::NONE,
-            children: 0,
-            dirty,
-        };
+        let root = Node::new(ROOT_HASH, meta, Blob::new("", Some(b"")), NodeId::NONE, dirty);
         self.add_digest(&root);
         let id = self.nodes.insert(root);
         assert_eq!(id, NodeId::ROOT, "the root is the first node");
@@ -109,7 +110,7 @@ impl Tree {
         while id != NodeId::ROOT {
             let node = &self.nodes[id];
             match path.rsplit_once('/') {
-                Some((head, name)) if name.as_bytes() == node.blob.name_bytes() => path = head,
+                Some((head, name)) if name.as_bytes() == node.parts().name_bytes() => path = head,
                 _ => return false,
             }
             id = node.parent;
@@ -125,7 +126,7 @@ impl Tree {
         let mut names = Vec::new();
         while id != NodeId::ROOT {
             let node = &self.nodes[id];
-            names.push(node.blob.name());
+            names.push(node.name());
             id = node.parent;
         }
         let mut path = String::with_capacity(names.iter().map(|name| name.len() + 1).sum());
@@ -154,9 +155,10 @@ impl Tree {
         std::iter::successors(self.nodes[id].first_child.some(), |id| self.nodes[*id].next.some())
     }
 
-    /// The ephemeral nodes of a session, in no order.
-    pub(crate) fn ephemerals_of(&self, owner: i64) -> impl Iterator<Item = NodeId> {
-        self.ephemerals.get(&owner).into_iter().flatten().copied()
+    /// The ephemeral nodes of a session, by their places.
+    pub(crate) fn ephemerals_of(&self, owner: i64, after: Bound<NodeId>) -> impl Iterator<Item = NodeId> {
+        let ids = self.ephemerals.get(&owner).into_iter();
+        ids.flat_map(move |ids| ids.range((after, Bound::Unbounded))).copied()
     }
 
     /// How many ephemeral nodes there are.
@@ -176,7 +178,7 @@ impl Tree {
             new.parent,
             Meta::created(zxid, time_ms, new.owner, new.acl),
             Blob::new(new.name, new.data),
-            Dirty { stat: true, data: true, new: true },
+            Dirty::NEW.with(self.generation),
         );
         self.change(new.parent, |parent| {
             parent.children += 1;
@@ -206,8 +208,10 @@ impl Tree {
 
     /// Writes a node's data.
     pub(crate) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>, zxid: i64, time_ms: i64) {
+        // The cut under way takes its rows first: what they were is not to be restored as if they were still due.
+        self.touch(id);
         self.record_write(id);
-        let blob = self.nodes[id].blob.with_data(data);
+        let blob = Blob::new(self.nodes[id].name(), data);
         self.set_blob(id, blob);
         self.change(id, |node| {
             node.meta.version = node.meta.version.wrapping_add(1);
@@ -247,7 +251,7 @@ impl Tree {
         match parent {
             None => {
                 self.insert_root(meta, Dirty::default());
-                self.restore_data(NodeId::ROOT, None);
+                self.set_blob(NodeId::ROOT, Blob::new("", None));
             }
             Some(parent) => {
                 self.insert(parent, meta, Blob::new(name, None), Dirty::default());
@@ -257,39 +261,9 @@ impl Tree {
     }
 
     /// Gives a node the data read from its row.
-    pub(crate) fn restore_data(&mut self, id: NodeId, data: Option<&[u8]>) {
-        let blob = self.nodes[id].blob.with_data(data);
+    pub(crate) fn restore_data(&mut self, id: NodeId, data: &[u8]) {
+        let blob = self.blob_of_row(id, data);
         self.set_blob(id, blob);
-    }
-
-    /// Forgets all dirty marks: what was just read is what the store has.
-    pub(crate) fn clean(&mut self) {
-        self.take_dirty(|_, _, _| {}, |_| {});
-        self.acls.take_dirty();
-    }
-
-    /// Gives each node whose rows changed, with what changed, then the path of each node deleted; all of it since the
-    /// last call.
-    pub(crate) fn take_dirty(
-        &mut self,
-        mut changed: impl FnMut(&Self, NodeId, Dirty),
-        mut deleted: impl FnMut(&str),
-    ) {
-        for id in std::mem::take(&mut self.dirty) {
-            // A place may be listed twice, or have been freed since.
-            let dirty = match self.nodes.get(id) {
-                Some(node) if node.dirty != Dirty::default() => node.dirty,
-                _ => continue,
-            };
-            changed(self, id, dirty);
-            self.nodes[id].dirty = Dirty::default();
-        }
-        for path in std::mem::take(&mut self.deleted) {
-            // A node created anew at this path has told all its rows already.
-            if self.find(&path).is_none() {
-                deleted(&path);
-            }
-        }
     }
 
     /// Starts to note how changes are undone.
@@ -297,40 +271,58 @@ impl Tree {
         self.undo = Some(Vec::new());
     }
 
-    /// Makes the changes since [`Self::begin`] final.
-    pub(crate) fn commit(&mut self) {
-        for undo in self.undo.take().unwrap_or_default() {
+    /// Makes the changes since [`Self::begin`] final; true when all are.
+    pub(crate) fn commit(&mut self, steps: &mut usize) -> bool {
+        while let Some(undo) = self.next_undo(steps) {
             match undo {
                 Undo::Delete(node, _) => self.acls.release(node.meta.acl),
                 Undo::Create(..) | Undo::Write(..) => {}
             }
         }
+        self.undo.take_if(|undo| undo.is_empty()).is_some()
     }
 
-    /// Takes back the changes since [`Self::begin`].
-    pub(crate) fn roll_back(&mut self) {
-        for undo in self.undo.take().unwrap_or_default().into_iter().rev() {
-            match undo {
-                Undo::Create(id, before) => {
-                    let node = self.take_out(id);
-                    self.acls.release(node.meta.acl);
-                    self.change(node.parent, |parent| {
-                        parent.children -= 1;
-                        parent.meta = before;
-                    });
+    /// Takes back the changes since [`Self::begin`]; true when all are.
+    pub(crate) fn roll_back(&mut self, steps: &mut usize) -> bool {
+        while let Some(undo) = self.next_undo(steps) {
+            self.take_back(undo);
+        }
+        self.undo.take_if(|undo| undo.is_empty()).is_some()
+    }
+
+    fn next_undo(&mut self, steps: &mut usize) -> Option<Undo> {
+        *steps = steps.checked_sub(1)?;
+        self.undo.as_mut()?.pop()
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Create(id, before) => {
+                let node = self.take_out(id);
+                self.acls.release(node.meta.acl);
+                self.change(node.parent, |parent| {
+                    parent.children -= 1;
+                    parent.meta = before;
+                });
+            }
+            Undo::Delete(node, before) => {
+                let Node { meta, parent, dirty, .. } = *node;
+                let id = self.insert(parent, meta, node.blob(), dirty);
+                self.nodes[id].set_cut(node.cut());
+                if !dirty.has(Dirty::NEW) {
+                    let path = self.path(id);
+                    self.deleted.remove(path.as_str());
                 }
-                Undo::Delete(node, before) => {
-                    let Node { meta, blob, parent, dirty, .. } = *node;
-                    self.insert(parent, meta, blob, dirty);
-                    self.change(parent, |parent| {
-                        parent.children += 1;
-                        parent.meta = before;
-                    });
-                }
-                Undo::Write(id, meta, blob) => {
-                    self.set_blob(id, blob);
-                    self.change(id, |node| node.meta = meta);
-                }
+                self.change(parent, |parent| {
+                    parent.children += 1;
+                    parent.meta = before;
+                });
+            }
+            Undo::Write(id, meta, blob, dirty) => {
+                self.set_blob(id, blob);
+                // Of a cold value there is nothing to write, and its row is as it was.
+                self.nodes[id].dirty = dirty;
+                self.change(id, |node| node.meta = meta);
             }
         }
     }
@@ -350,20 +342,13 @@ impl Tree {
 
     /// Puts a node into slab, index, links and sets; its parent's numbers are the caller's to change.
     fn insert(&mut self, parent: NodeId, meta: Meta, blob: Blob, dirty: Dirty) -> NodeId {
-        let hash = hash_bytes(self.nodes[parent].hash, blob.name_bytes());
+        let parts = blob.parts();
+        let hash = hash_bytes(self.nodes[parent].hash, parts.name_bytes());
         let next = self.nodes[parent].first_child;
-        self.data_bytes += (blob.name_bytes().len() + blob.data_len()) as u64;
-        let node = Node {
-            hash,
-            meta,
-            blob,
-            parent,
-            first_child: NodeId::NONE,
-            next,
-            prev: NodeId::NONE,
-            children: 0,
-            dirty,
-        };
+        self.data_bytes += (parts.name_bytes().len() + parts.data_len()) as u64;
+        self.clock.add(parts.weight());
+        let mut node = Node::new(hash, meta, blob, parent, dirty);
+        node.next = next;
         self.add_digest(&node);
         let id = self.nodes.insert(node);
         if let Some(next) = next.some() {
@@ -393,13 +378,16 @@ impl Tree {
             self.nodes[next].prev = node.prev;
         }
         self.sub_digest(&node);
-        self.data_bytes -= (node.blob.name_bytes().len() + node.blob.data_len()) as u64;
+        let parts = node.parts();
+        self.data_bytes -= (parts.name_bytes().len() + parts.data_len()) as u64;
+        self.clock.sub(parts.weight());
         self.leave_owner(id, node.meta.owner);
         node
     }
 
     fn note_deletion(&mut self, id: NodeId) {
-        if !self.nodes[id].dirty.new {
+        self.touch(id);
+        if !self.nodes[id].dirty.has(Dirty::NEW) {
             let path = self.path(id).into_boxed_str();
             self.deleted.insert(path);
         }
@@ -429,7 +417,8 @@ impl Tree {
 
     /// Changes a node's numbers.
     fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) {
-        let Self { nodes, acls, digest, dirty, .. } = self;
+        self.touch(id);
+        let Self { nodes, acls, digest, dirty, generation, .. } = self;
         let node = &mut nodes[id];
         *digest = digest.wrapping_sub(node.stat_digest(acls.hash(node.meta.acl)));
         change(node);
@@ -437,20 +426,23 @@ impl Tree {
         if node.dirty == Dirty::default() {
             dirty.push(id);
         }
-        node.dirty.stat = true;
+        node.dirty = node.dirty.with(Dirty::STAT).with(*generation);
     }
 
     fn set_blob(&mut self, id: NodeId, blob: Blob) {
-        let Self { nodes, digest, dirty, data_bytes, .. } = self;
+        self.touch(id);
+        let Self { nodes, digest, dirty, generation, data_bytes, clock, .. } = self;
         let node = &mut nodes[id];
         *digest = digest.wrapping_sub(node.data_digest());
-        *data_bytes = *data_bytes - node.blob.data_len() as u64 + blob.data_len() as u64;
-        node.blob = blob;
+        *data_bytes = *data_bytes - node.parts().data_len() as u64 + blob.parts().data_len() as u64;
+        clock.sub(node.parts().weight());
+        clock.add(blob.parts().weight());
+        node.set_blob(blob);
         *digest = digest.wrapping_add(node.data_digest());
         if node.dirty == Dirty::default() {
             dirty.push(id);
         }
-        node.dirty.data = true;
+        node.dirty = node.dirty.with(Dirty::DATA).with(*generation);
     }
 
     fn add_digest(&mut self, node: &Node) {
@@ -472,7 +464,7 @@ impl Tree {
     fn record_write(&mut self, id: NodeId) {
         if let Some(log) = &mut self.undo {
             let node = &self.nodes[id];
-            log.push(Undo::Write(id, node.meta, node.blob.clone()));
+            log.push(Undo::Write(id, node.meta, node.blob(), node.dirty));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How to take back the changes of a multi that failed half-way.
 
-use crate::node::{Blob, Meta, Node};
+use crate::node::{Blob, Dirty, Meta, Node};
 use crate::slab::NodeId;
 
 /// The inverse of one change. Undone in reverse order, since later changes build on earlier ones.
@@ -10,6 +10,6 @@ pub(crate) enum Undo {
     Create(NodeId, Meta),
     /// A node was deleted: put it back. Holds the parent's numbers.
     Delete(Box<Node>, Meta),
-    /// Numbers or data of a node were written: write the old ones. Holds a count of the old list.
-    Write(NodeId, Meta, Blob),
+    /// Numbers or data of a node were written: write the old ones. Holds what of it the store lacked before.
+    Write(NodeId, Meta, Blob, Dirty),
 }

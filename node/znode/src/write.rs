@@ -61,39 +61,6 @@ impl State {
         }
     }
 
-    /// Executes all or none. Operations see the changes of those before them.
-    pub(crate) fn multi(&mut self, ops: &[Op], command: &Command, out: &mut Applied) -> Reply {
-        let mut results = Vec::with_capacity(ops.len());
-        self.tree.begin();
-        for op in ops {
-            let result = if op.allowed_in_multi() {
-                self.write(op, command, out)
-            } else {
-                Err(ErrorCode::UNIMPLEMENTED)
-            };
-            match result {
-                Ok(reply) => results.push(Ok(reply)),
-                Err(code) => {
-                    self.tree.roll_back();
-                    out.clear();
-                    return Reply::Multi(failed_results(results.len(), code, ops.len()));
-                }
-            }
-        }
-        self.tree.commit();
-        Reply::Multi(results)
-    }
-
-    /// Deletes the ephemeral nodes of a session, in the order of their paths.
-    pub(crate) fn delete_ephemerals(&mut self, session: SessionId, out: &mut Applied) {
-        let mut nodes: Vec<(String, NodeId)> =
-            self.tree.ephemerals_of(session.0).map(|id| (self.tree.path(id), id)).collect();
-        nodes.sort_unstable();
-        for (path, id) in nodes {
-            self.remove(&path, id, out);
-        }
-    }
-
     fn create(&mut self, op: &Create<'_>, command: &Command, out: &mut Applied) -> Result<Reply> {
         check_ttl(op.mode, op.ttl, self.level)?;
         let (parent_path, name) = split(op.path).ok_or(ErrorCode::BAD_ARGUMENTS)?;
@@ -219,7 +186,7 @@ impl State {
     }
 
     /// Deletes a node that may be deleted, and says so.
-    fn remove(&mut self, path: &str, id: NodeId, out: &mut Applied) {
+    pub(crate) fn remove(&mut self, path: &str, id: NodeId, out: &mut Applied) {
         self.announce(EventType::NodeDeleted, path, id, out);
         self.tree.delete(id, self.zxid.0);
     }
@@ -262,15 +229,4 @@ fn owner(op: &Create<'_>, session: SessionId) -> i64 {
         mode if mode.is_ephemeral() => session.0,
         _ => 0,
     }
-}
-
-/// The results of a multi of `len` operations whose operation `at` failed.
-fn failed_results(at: usize, code: ErrorCode, len: usize) -> Vec<Result<Reply>> {
-    (0..len)
-        .map(|index| match index.cmp(&at) {
-            std::cmp::Ordering::Less => Err(ErrorCode::OK),
-            std::cmp::Ordering::Equal => Err(code),
-            std::cmp::Ordering::Greater => Err(ErrorCode::RUNTIME_INCONSISTENCY),
-        })
-        .collect()
 }

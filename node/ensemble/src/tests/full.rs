@@ -4,17 +4,16 @@ use super::{QUICK, SOON, create, ensemble_with, frame, leader_of, new_session, p
 use crate::config::{ServerConfig, ServerError};
 use crate::server::{ServerHandle, start_with};
 use crate::state_store::OnStore;
-use bytes::Bytes;
-use pharos_store::{MemStore, Store, StoreError, WriteBatch};
+use pharos_store::{MemStore, RowReader, RowScan, Store, StoreError, WriteBatch};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// A store that finds no room as long as there is a file of this name beside it.
-struct Narrow {
-    store: MemStore,
-    sign: PathBuf,
+pub(crate) struct Narrow {
+    pub(crate) store: MemStore,
+    pub(crate) sign: PathBuf,
 }
 
 const SIGN: &str = "full";
@@ -24,16 +23,24 @@ impl Store for Narrow {
         self.store.load(row)
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.store.get(key)
+    fn beside(&self, dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { store: self.store.beside(dir)?, sign: self.sign.clone() })
+    }
+
+    fn scan(&self, bytes: usize) -> Result<Box<dyn RowScan>, StoreError> {
+        self.store.scan(bytes)
+    }
+
+    fn reader(&self) -> Box<dyn RowReader> {
+        self.store.reader()
     }
 
     fn write(&mut self, batch: WriteBatch, applied: u64) -> Result<(), StoreError> {
         self.store.write(batch, applied)
     }
 
-    fn replace(&mut self, rows: Vec<(Bytes, Bytes)>, applied: u64) -> Result<(), StoreError> {
-        self.store.replace(rows, applied)
+    fn clear(&mut self) -> Result<(), StoreError> {
+        self.store.clear()
     }
 
     fn flush(&mut self) -> Result<u64, StoreError> {

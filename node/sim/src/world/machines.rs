@@ -4,7 +4,7 @@
 //! for an earlier life of a machine is never heard by a later one.
 
 use super::{Event, Result, World};
-use crate::member::{Started, Step};
+use crate::member::{Started, Step, StoreDone, StoreJob};
 use crate::violation::Violation;
 use pharos_replica::{Level, Output, Replica};
 
@@ -26,15 +26,27 @@ impl World {
             return Ok(());
         }
         let Some(process) = &mut self.members[member].process else { return Ok(()) };
+        let half_way = |r: &Replica| (!r.is_between_slots(), r.gathers(), r.fenced());
+        let transfers = process.replica.transfers();
+        let before = half_way(&process.replica);
         process.replica.tick(now);
         input(&mut process.replica);
         let more = process.replica.pump();
+        let (ends, gathers, fenced) = half_way(&process.replica);
+        self.coverage.endings_in_slices += u64::from(ends && !before.0);
+        self.coverage.cuts_in_slices += u64::from(gathers && !before.1);
+        let now = process.replica.transfers();
+        self.coverage.transfers_resumed += now.resumed - transfers.resumed;
+        self.coverage.transfers_held_back += now.held_back - transfers.held_back;
+        self.coverage.reads_fenced += fenced.saturating_sub(before.2) as u64;
         self.after_turn(member)?;
         let roomy = self.members[member].process.as_ref().is_some_and(|p| p.replica.has_work());
         self.coverage.reads_held_back += u64::from(roomy);
         let more = more || roomy;
         if more {
-            self.at(20, Event::Turn { member, life });
+            // What is half-way is seen by whoever comes between two turns.
+            let delay = if ends { self.rng.between(20, 2_000) } else { 20 };
+            self.at(delay, Event::Turn { member, life });
         }
         Ok(())
     }
@@ -83,9 +95,20 @@ impl World {
                 let delay = self.rng.between(500, 40_000);
                 self.at(delay, Event::Flush { member, life });
             }
-            Output::Snapshot => {
-                let delay = self.rng.between(500, 40_000);
-                self.at(delay, Event::Snapshot { member, life });
+            Output::Snapshot { transfer, step } => {
+                self.ask_store(member, StoreJob::Snapshot { transfer, step });
+            }
+            Output::Store { arrival, first, last, rows } => {
+                self.coverage.states_cut += u64::from(first && !last);
+                self.ask_store(member, StoreJob::Store { arrival, first, last, rows });
+            }
+            Output::Abandon => self.ask_store(member, StoreJob::Abandon),
+            Output::Discard { .. } => {}
+            Output::ReadValue { read, key } => {
+                self.coverage.cold_reads += 1;
+                let written = self.reference.times_written(&key);
+                let delay = self.pace.disk_delay(&mut self.rng);
+                self.at(delay, Event::ReadValue { member, life, read, key, written });
             }
             Output::CloseClient { conn, last_words, .. } => {
                 self.say(member, conn, &last_words);
@@ -169,13 +192,48 @@ impl World {
         }
     }
 
-    pub(super) fn snapshot(&mut self, member: usize, life: u64) -> Result<()> {
+    fn ask_store(&mut self, member: usize, job: StoreJob) {
+        let life = self.members[member].life;
+        if let Some(process) = &mut self.members[member].process {
+            process.jobs.push_back(job);
+        }
+        let delay = self.rng.between(100, 10_000);
+        self.at(delay, Event::Store { member, life });
+    }
+
+    pub(super) fn store(&mut self, member: usize, life: u64) -> Result<()> {
         if self.members[member].life != life {
             return Ok(());
         }
-        let (upto, snapshot) = self.members[member].snapshot(self.pace);
-        self.coverage.states_cut += u64::from(snapshot.is_cut());
-        self.resume(member, life, move |r| r.snapshot_read(upto, snapshot))
+        let done = self.members[member].store_step(self.pace);
+        match done.map_err(|why| Violation::new(format!("a state is refused: {why}")))? {
+            StoreDone::Opened { transfer, upto } => {
+                self.resume(member, life, move |r| r.snapshot_opened(transfer, upto))
+            }
+            StoreDone::Part { transfer, rows } => {
+                self.resume(member, life, move |r| r.snapshot_part(transfer, rows))
+            }
+            StoreDone::Stored { arrival, arrived } => {
+                self.resume(member, life, move |r| r.part_stored(arrival, arrived))
+            }
+            StoreDone::Nothing => Ok(()),
+        }
+    }
+
+    pub(super) fn read_value(
+        &mut self,
+        member: usize,
+        life: u64,
+        read: u64,
+        key: &[u8],
+        written: usize,
+    ) -> Result<()> {
+        if self.members[member].life != life {
+            return Ok(());
+        }
+        self.coverage.cold_reads_overtaken += u64::from(self.reference.times_written(key) > written);
+        let row = self.members[member].row(key, &mut self.rng);
+        self.resume(member, life, move |r| r.value_read(read, row.as_deref()))
     }
 
     pub(super) fn start(&mut self, member: usize) -> Result<()> {
@@ -199,9 +257,10 @@ impl World {
             return Ok(());
         }
         self.coverage.restarts += u64::from(life > 0);
-        if let Started::FromStore { ahead } = started {
+        if let Started::FromStore { ahead, cold } = started {
             self.coverage.restarts_from_store += 1;
             self.coverage.restarts_ahead_of_log += u64::from(ahead);
+            self.coverage.restarts_with_cold_values += u64::from(cold);
         }
         self.at(0, Event::Tick { member, life });
         for other in 0..self.members.len() {

@@ -89,18 +89,66 @@ fn a_key_that_is_deleted_and_put_in_one_batch_is_there<S: Kind>(dir: &Path) {
     assert_eq!(text(&store), "a=2");
 }
 
-fn rows_that_replace_all_others_do_so_together<S: Kind>(dir: &Path) {
+fn a_store_that_is_cleared_holds_what_is_written_afterwards<S: Kind>(dir: &Path) {
     let mut store = S::at(dir);
     store.write(batch(&[("a", "1"), ("b", "1"), ("z", "1")], &[]), 1).unwrap();
     store.flush().unwrap();
     store.write(batch(&[("c", "2")], &[]), 2).unwrap();
-    store.replace(batch(&[("b", "3"), ("y", "3")], &[]).puts, 3).unwrap();
+    store.clear().unwrap();
+    store.write(batch(&[("b", "3")], &[]), 3).unwrap();
+    store.write(batch(&[("y", "3")], &[]), 3).unwrap();
     assert_eq!((text(&store).as_str(), store.applied()), ("b=3 y=3", 3));
     let mut store = store.crashed(dir);
     assert_eq!((text(&store).as_str(), store.applied()), ("a=1 b=1 z=1", 1));
-    store.replace(batch(&[("b", "3")], &[]).puts, 3).unwrap();
+    store.clear().unwrap();
+    store.write(batch(&[("b", "3")], &[]), 3).unwrap();
     assert_eq!(store.flush().unwrap(), 3);
-    assert_eq!(text(&store.crashed(dir)), "b=3");
+    let mut store = store.crashed(dir);
+    assert_eq!(text(&store), "b=3");
+    store.clear().unwrap();
+    store.clear().unwrap();
+    assert_eq!(text(&store), "");
+}
+
+fn a_scan_reads_in_parts_what_was_there_when_it_began<S: Kind>(dir: &Path) {
+    let mut store = S::at(dir);
+    store.write(batch(&[("a", "1"), ("b", "1")], &[]), 1).unwrap();
+    store.flush().unwrap();
+    store.write(batch(&[("c", "2")], &[]), 2).unwrap();
+    let mut scan = store.scan(3).unwrap();
+    let abandoned = store.scan(1).unwrap();
+    store.write(batch(&[("a", "3"), ("d", "3")], &["b", "c"]), 3).unwrap();
+    store.flush().unwrap();
+    let keys = |rows: Vec<(Bytes, Bytes)>| rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(scan.next_rows().unwrap().map(keys), Some(vec![bytes("a"), bytes("b")]));
+    assert_eq!(scan.next_rows().unwrap(), Some(vec![(bytes("c"), bytes("2"))]));
+    assert_eq!(scan.next_rows().unwrap(), None);
+    drop((scan, abandoned));
+    assert_eq!(text(&store.crashed(dir)), "a=3 d=3");
+}
+
+fn readers_go_on_while_the_store_is_opened_again<S: Kind>(dir: &Path) {
+    const READS: usize = 2_000;
+    let mut store = S::at(dir);
+    store.write(batch(&[("a", "1")], &[]), 1).unwrap();
+    store.flush().unwrap();
+    let reader = store.reader();
+    std::thread::scope(|scope| {
+        let reads = move || (0..READS).for_each(|_| assert_eq!(reader.get(b"a").unwrap(), Some(bytes("1"))));
+        let reading = scope.spawn(reads);
+        while !reading.is_finished() {
+            store.write(batch(&[("b", "2")], &[]), 2).unwrap();
+            store.reopen().unwrap();
+            assert_eq!((text(&store).as_str(), store.applied()), ("a=1", 1));
+        }
+    });
+}
+
+fn a_store_beside_another_has_rows_of_its_own<S: Kind>(dir: &Path) {
+    let store = S::at(dir);
+    let mut other = store.beside(&dir.join("other")).unwrap();
+    other.write(batch(&[("a", "1")], &[]), 4).unwrap();
+    assert_eq!((text(&store).as_str(), text(&other).as_str()), ("", "a=1"));
 }
 
 fn a_crash_leaves_the_flushed_rows_and_their_applied_index<S: Kind>(dir: &Path) {
@@ -161,7 +209,10 @@ suite!(
     a_new_store_is_empty,
     rows_are_read_in_the_order_of_their_keys_whether_flushed_or_not,
     a_key_that_is_deleted_and_put_in_one_batch_is_there,
-    rows_that_replace_all_others_do_so_together,
+    a_scan_reads_in_parts_what_was_there_when_it_began,
+    readers_go_on_while_the_store_is_opened_again,
+    a_store_beside_another_has_rows_of_its_own,
+    a_store_that_is_cleared_holds_what_is_written_afterwards,
     a_crash_leaves_the_flushed_rows_and_their_applied_index,
     the_applied_index_rises_without_rows,
     a_checkpoint_opens_as_a_store_and_does_not_change_with_its_origin,

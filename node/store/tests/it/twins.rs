@@ -45,8 +45,9 @@ proptest! {
                 }
                 Step::Replace(all) => {
                     applied += 1;
-                    mem.replace(all.clone(), applied).unwrap();
-                    rocks.replace(all, applied).unwrap();
+                    let all = WriteBatch { puts: all, deletes: Vec::new() };
+                    mem.clear().and_then(|()| mem.write(all.clone(), applied)).unwrap();
+                    rocks.clear().and_then(|()| rocks.write(all, applied)).unwrap();
                 }
                 Step::Flush => prop_assert_eq!(mem.flush().unwrap(), rocks.flush().unwrap()),
                 Step::Crash => {

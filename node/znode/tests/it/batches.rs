@@ -1,7 +1,7 @@
 //! The log's form of commands.
 
 use bytes::{BufMut, Bytes};
-use pharos_znode::{Batch, BatchError, Command, Level, Op, Zxid};
+use pharos_znode::{Batch, BatchDecoder, BatchError, Command, Level, Op, Zxid};
 use proptest::prelude::*;
 
 use crate::random::command;
@@ -30,6 +30,9 @@ proptest! {
         }
         batch.commands.iter().for_each(|command| command.encode(&mut pieces));
         prop_assert_eq!(&encoded(&batch)[..], &pieces[..]);
+        let mut decoder = BatchDecoder::new(encoded(&batch)).unwrap();
+        while !decoder.go_on(&mut 1).unwrap() {}
+        prop_assert_eq!(&decoder.finish(), &batch);
         prop_assert_eq!(Batch::decode(&encoded(&batch)), Ok(batch));
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pharos_jute::{Create, OpCode, PathVersion, Request, SetAcl, SetData};
-use pharos_znode::{Acl, CreateMode, ErrorCode, Level, Op, State, perms, validate_path};
+use pharos_znode::{Acl, CreateMode, ErrorCode, Level, Op, State, Value, perms, validate_path};
 
 use crate::world::{
     World, all_but, check, create, create_acl, create_mode, delete, open, set, set_acl, super_user, world_may,
@@ -245,7 +245,7 @@ fn the_membership_is_written_by_its_own_command() {
         Op::SetConfig { data: Bytes::from_static(b"server.1=a") },
     );
     world.apply(&command).unwrap();
-    assert_eq!(world.state.get_data("/zookeeper/config", &[]).unwrap().data, Some(&b"server.1=a"[..]));
+    assert_eq!(world.state.get_data("/zookeeper/config", &[]).unwrap().data, Value::Here(b"server.1=a"));
     assert_eq!(world.stat("/zookeeper/config").version, -1);
     assert_eq!(world.events(), [(pharos_znode::EventType::NodeDataChanged, "/zookeeper/config".into())]);
 }

@@ -4,6 +4,7 @@
 
 mod acls;
 mod batches;
+mod cold;
 mod containers;
 mod errors;
 mod events;
@@ -12,5 +13,6 @@ mod multis;
 mod random;
 mod rows;
 mod sessions;
+mod slices;
 mod stats;
 mod world;

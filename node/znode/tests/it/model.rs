@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pharos_znode::EventType::{self, NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 use pharos_znode::{
     Acl, Applied, Command, CreateMode, ErrorCode, Id, Level, Op, Reply, SessionId, Settings, Stat, State,
-    allowed, perms, validate_path,
+    Value, allowed, perms, validate_path,
 };
 use proptest::prelude::*;
 
@@ -355,7 +355,8 @@ fn assert_equal(state: &State, model: &Model) {
     assert_eq!(state.node_count(), model.nodes.len());
     for (path, node) in &model.nodes {
         assert_eq!(state.stat(path), Some(model.stat(path)), "{path}");
-        assert_eq!(state.get_data(path, &auth).unwrap().data, node.data.as_deref(), "{path}");
+        let data = node.data.as_deref().map_or(Value::Null, Value::Here);
+        assert_eq!(state.get_data(path, &auth).unwrap().data, data, "{path}");
         assert_eq!(state.acl(path).unwrap()[..], node.acl, "{path}");
         let mut names: Vec<String> = state.children(path, &auth).unwrap().names.map(str::to_owned).collect();
         names.sort();

@@ -32,7 +32,9 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn data() -> impl Strategy<Value = Option<Bytes>> {
-    prop::option::of(prop::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from))
+    let lengths = prop_oneof![2 => 0..9_usize, 1 => 10..30_usize];
+    let bytes = lengths.prop_flat_map(|len| prop::collection::vec(any::<u8>(), len));
+    prop::option::of(bytes.prop_map(Bytes::from))
 }
 
 fn acl() -> impl Strategy<Value = Vec<Acl>> {

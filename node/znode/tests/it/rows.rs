@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pharos_znode::{
-    Acl, Applied, CreateMode, Level, Op, RowBatch, RowError, SessionId, Settings, State, perms,
+    Acl, Applied, Command, CreateMode, Level, Op, Progress, RowBatch, RowError, SessionId, Settings, State,
+    Value, perms,
 };
 use proptest::prelude::*;
 
@@ -32,6 +33,11 @@ impl Store {
     }
 }
 
+fn shown(value: Value<'_>) -> Option<Vec<u8>> {
+    assert!(!matches!(value, Value::Cold(_)), "nobody has said that values may be cold");
+    value.here().map(<[u8]>::to_vec)
+}
+
 /// All that can be read of a state.
 fn picture(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
     let auth = super_user();
@@ -43,11 +49,55 @@ fn picture(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
         paths.extend(children.names.map(|name| format!("{prefix}/{name}")));
         let data = state.get_data(&path, &auth).unwrap();
         let acl = state.get_acl(&path, &auth).unwrap();
-        nodes.insert(path, (data.stat, data.data.map(<[u8]>::to_vec), acl.acl));
+        nodes.insert(path, (data.stat, shown(data.data), acl.acl));
     }
     let sessions: Vec<_> = state.sessions().map(|(id, s)| (id, *s, state.ephemerals(id, None))).collect();
     let numbers = (state.zxid(), state.time_ms(), state.settings(), state.level(), state.digest());
     (nodes, sessions, numbers, state.expendable(state.time_ms() + 20))
+}
+
+/// Carries out commands in slices of so many steps, and after each goes on with a cut by so many nodes.
+fn cut_meanwhile(commands: &[(Command, i64)], nodes: usize, every: usize, steps: usize) {
+    let (mut state, mut out, mut store) = (State::new(), Applied::new(), Store::default());
+    let mut wanted = None;
+    for (i, (command, time)) in commands.iter().enumerate() {
+        if wanted.is_none() && i % every == 0 {
+            state.begin_cut();
+            wanted = Some(picture(&state));
+        }
+        loop {
+            let mut left = steps;
+            let progress = state.apply_some(command, *time, &mut left, &mut out);
+            if let Some(batch) = wanted.as_ref().and_then(|_| state.cut_some(nodes)) {
+                store.write(&batch);
+                assert_eq!(Some(picture(&store.read().unwrap())), wanted.take());
+            }
+            if progress == Progress::Done {
+                break;
+            }
+        }
+    }
+    if let Some(wanted) = wanted {
+        store.write(&state.cut_some(usize::MAX).unwrap());
+        assert_eq!(picture(&store.read().unwrap()), wanted);
+    }
+    store.write(&state.take_dirty());
+    assert_eq!(picture(&store.read().unwrap()), picture(&state));
+}
+
+#[test]
+fn a_write_that_is_taken_back_during_a_cut_leaves_no_node_behind_that_the_store_has_never_heard_of() {
+    let (mut world, mut store) = (World::new(), Store::default());
+    world.make(&["/new"]);
+    world.state.begin_cut();
+    let fails = world.command(ALICE, 1, Op::Multi(vec![set("/new", b"other", -1), delete("/none")]));
+    while world.state.apply_some(&fails, world.now, &mut 1, &mut world.out) != Progress::Done {}
+    assert!(world.out.error().is_some());
+    store.write(&world.state.cut_some(usize::MAX).unwrap());
+    assert!(store.read().unwrap().stat("/new").is_some());
+    world.run(delete("/new")).unwrap();
+    store.write(&world.state.take_dirty());
+    assert_eq!(picture(&store.read().unwrap()), picture(&world.state));
 }
 
 proptest! {
@@ -81,6 +131,25 @@ proptest! {
         prop_assert_eq!(picture(&read), picture(&state));
         store_of_read.write(&read.take_dirty());
         prop_assert_eq!(picture(&store_of_read.read().unwrap()), picture(&state));
+    }
+
+    #[test]
+    fn a_cut_in_slices_has_the_values_of_its_beginning(
+        commands in commands(80),
+        nodes in 0..4_usize,
+        every in 1..9_usize,
+    ) {
+        cut_meanwhile(&commands, nodes, every, usize::MAX);
+    }
+
+    #[test]
+    fn so_it_has_whatever_is_half_way_and_taken_back_meanwhile(
+        commands in commands(80),
+        nodes in 0..3_usize,
+        every in 1..5_usize,
+        steps in 1..3_usize,
+    ) {
+        cut_meanwhile(&commands, nodes, every, steps);
     }
 
     #[test]
@@ -195,7 +264,7 @@ fn a_batch_keeps_the_values_it_was_taken_with() {
     let mut store = Store::default();
     store.write(&batch);
     let read = store.read().unwrap();
-    assert_eq!(read.get_data("/n", &[]).unwrap().data, Some(&b"old"[..]));
+    assert_eq!(read.get_data("/n", &[]).unwrap().data, Value::Here(b"old"));
 }
 
 #[test]
@@ -215,7 +284,7 @@ fn the_roots_data_may_be_null() {
     world.run(Op::SetData { path: "/".into(), data: None, version: -1 }).unwrap();
     let mut store = Store::default();
     store.write(&world.state.take_dirty());
-    assert_eq!(store.read().unwrap().get_data("/", &[]).unwrap().data, None);
+    assert_eq!(store.read().unwrap().get_data("/", &[]).unwrap().data, Value::Null);
 }
 
 fn store() -> Store {

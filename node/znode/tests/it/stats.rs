@@ -1,6 +1,6 @@
 //! Stat, sequence numbers, time and the nodes a new Ensemble has.
 
-use pharos_znode::{CreateMode, Reply, Stat, State, Zxid};
+use pharos_znode::{CreateMode, Reply, Stat, State, Value, Zxid};
 
 use crate::world::{
     ALICE, T0, World, create, create_data, create_mode, delete, open, set, set_acl, world_may,
@@ -15,7 +15,7 @@ fn a_new_ensemble_looks_like_a_new_zookeeper() {
     assert_eq!(state.stat("/zookeeper"), Some(fixed(-2, 0, 2)));
     assert_eq!(state.stat("/zookeeper/quota"), Some(fixed(0, 0, 0)));
     assert_eq!(state.stat("/zookeeper/config"), Some(fixed(0, -1, 0)));
-    assert_eq!(state.get_data("/", &[]).unwrap().data, Some(&b""[..]));
+    assert_eq!(state.get_data("/", &[]).unwrap().data, Value::Here(b""));
     assert_eq!(state.get_acl("/zookeeper/config", &[]).unwrap().acl, world_may(1));
     assert_eq!(state.all_children_number("/", &[]), Ok(3));
     assert_eq!(state.zxid(), Zxid(0));
@@ -96,8 +96,8 @@ fn null_data_and_empty_data_are_kept_apart() {
     world.run(create_data("/null", None)).unwrap();
     world.run(create_data("/empty", Some(b""))).unwrap();
     let read = |path| world.state.get_data(path, &[]).unwrap();
-    assert_eq!((read("/null").data, read("/null").stat.data_length), (None, 0));
-    assert_eq!((read("/empty").data, read("/empty").stat.data_length), (Some(&b""[..]), 0));
+    assert_eq!((read("/null").data, read("/null").stat.data_length), (Value::Null, 0));
+    assert_eq!((read("/empty").data, read("/empty").stat.data_length), (Value::Here(b""), 0));
 }
 
 #[test]

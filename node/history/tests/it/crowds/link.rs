@@ -119,7 +119,7 @@ fn look(view: View, path: &str, state: &State) -> Result<Body, ErrorCode> {
         View::Stat => Body::Stat(state.exists(path, &[])?),
         View::Data => {
             let node = state.get_data(path, &[])?;
-            Body::Data(node.data.unwrap_or_default().to_vec(), node.stat)
+            Body::Data(node.data.here().unwrap_or_default().to_vec(), node.stat)
         }
         View::Children => {
             let children = state.children(path, &[])?;
