@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
 
@@ -21,7 +22,10 @@ impl RunDir {
     pub(crate) fn create(layout: &Layout) -> anyhow::Result<Self> {
         let runs = layout.cache("runs");
         sweep(&runs);
-        let path = runs.join(std::process::id().to_string());
+        // A step of a run may be a run too: each has a directory of its own.
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let path = runs.join(format!("{}.{number}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
@@ -41,7 +45,9 @@ impl Drop for RunDir {
 /// Removes the directories of runs that were killed.
 fn sweep(runs: &Path) {
     for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
-        if !Path::new("/proc").join(entry.file_name()).exists() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.split('.').next()).unwrap_or_default();
+        if !Path::new("/proc").join(process).exists() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

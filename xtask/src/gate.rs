@@ -43,6 +43,7 @@ pub(crate) fn run_gate(layout: &Layout) -> anyhow::Result<()> {
     step("planted bugs, by the log's tests", || planted_bugs(layout, "pharos-log"))?;
     setup::java()?;
     setup::networks()?;
+    setup::clocks()?;
     let tools = Tools::set_up(layout)?;
     step("conformance with ZooKeeper's clients and server", || {
         let mut command = executable(&copies, end_to_end);

@@ -42,9 +42,11 @@ fn a_leader_that_hears_nobody_or_whose_disk_hangs_is_replaced_and_serves_again()
         ensemble.wait_serving(deaf)?;
 
         let hung = volumes[next].hang()?;
-        // A disk is not missed until something is to be written.
-        let mut wire = Wire::open(ensemble.address(deaf)?)?;
-        create(&mut wire, 0)?;
+        // A disk is not missed until something is to be written. What the old leader took with it the client asks again.
+        wait_until("a write", PATIENCE, || {
+            let written = Wire::open(ensemble.address(deaf)?).and_then(|mut wire| create(&mut wire, 0));
+            Ok(written.ok())
+        })?;
         replaced(&ensemble, next)?;
         drop(hung);
         ensemble.wait_serving(next)

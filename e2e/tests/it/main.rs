@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod chaos;
+mod clocks;
 mod damage;
 mod differential;
 mod hosts;

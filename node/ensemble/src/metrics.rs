@@ -83,6 +83,10 @@ impl Page {
         self.gauge("pharos_serving", "1 while clients are answered.", &u8::from(status.serving));
         let full = "1 while the disk has no room, and no writes are acknowledged.";
         self.gauge("pharos_disk_full", full, &u8::from(status.disk_full));
+        if let Some(ahead) = status.leader_clock_ahead_ms {
+            let help = "By how much the leader's clock is ahead of the member's.";
+            self.gauge("pharos_leader_clock_ahead_seconds", help, &(ahead as f64 / 1_000.0));
+        }
         self.family("pharos_role", "gauge", "1 for what the member does.");
         for role in ROLES {
             self.sample("pharos_role", &[("role", &role.as_str())], &u8::from(role == status.role));

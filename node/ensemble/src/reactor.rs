@@ -32,6 +32,8 @@ const PUBLISH_EVERY_MS: u64 = 50;
 const SLOW_TURN_US: u64 = 50_000;
 /// How long the end waits for another leader.
 const HAND_OVER_MS: u64 = 1_000;
+/// Milliseconds between two clocks from which people hear of it.
+const CLOCK_OFF_MS: i64 = 10_000;
 /// Between two tries to get the reserve of a full disk back.
 const RESERVE_RETRY_MS: u64 = 1_000;
 
@@ -101,6 +103,8 @@ struct Loop {
     take_reserve_ms: Option<u64>,
     /// As it was said last.
     full: bool,
+    /// The same.
+    clock_off: bool,
     /// Copies of the store that wait for a flush, with the slot they wait for.
     copies: Vec<(Slot, PathBuf, Copied)>,
     end: Option<End>,
@@ -121,6 +125,7 @@ impl Reactor {
             handing_over: false,
             take_reserve_ms: Some(0),
             full: false,
+            clock_off: false,
             copies: Vec::new(),
             end: None,
         };
@@ -211,6 +216,7 @@ impl Reactor {
             self.persister.submit(StoreJob::TakeReserve);
         }
         self.say_if_full(state);
+        self.say_if_clocks_differ(state);
     }
 
     /// Why nothing is acknowledged, or that it is again.
@@ -226,6 +232,19 @@ impl Reactor {
             );
         } else {
             tracing::info!("the disk has room again: this member goes on");
+        }
+    }
+
+    /// Of a wrong clock nothing breaks here, but the times of znodes are wrong, and times to live end at a wrong time.
+    fn say_if_clocks_differ(&self, state: &mut Loop) {
+        let ahead_ms = self.replica.leader_clock_ahead_ms().unwrap_or(0);
+        let off = ahead_ms.abs() >= CLOCK_OFF_MS;
+        if std::mem::replace(&mut state.clock_off, off) != off && off {
+            let (seconds, way) = (ahead_ms.abs() / 1_000, if ahead_ms > 0 { "ahead of" } else { "behind" });
+            tracing::warn!(
+                "the leader's clock is {seconds} s {way} this member's: set the clocks of both hosts right (NTP); the times \
+                 of znodes, and when times to live end, follow the leader's"
+            );
         }
     }
 

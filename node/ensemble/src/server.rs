@@ -333,7 +333,11 @@ impl Living {
                 match Permit::parse(&text) {
                     Ok(permit) if permit.member_of(self.volume.id()).is_some() => return Some(permit),
                     Ok(_) => {
-                        tracing::warn!(volume = %self.volume.id(), file = %file.display(), "the permit does not name this volume and is ignored");
+                        tracing::warn!(
+                            volume = %self.volume.id(), file = %file.display(),
+                            "the permit does not name this volume and is ignored: no empty volume votes in place of another \
+                             that may have voted; `pharos-node members add` makes this one a new member"
+                        );
                     }
                     Err(error) => tracing::warn!(%error, file = %file.display(), "the permit is ignored"),
                 }

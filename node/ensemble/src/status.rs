@@ -227,6 +227,9 @@ pub struct Status {
     pub serving: bool,
     /// Whether its disk has no room, so that it acknowledges no writes.
     pub disk_full: bool,
+    /// By how many milliseconds the leader's clock is ahead of this member's, once it knows; negative, behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_clock_ahead_ms: Option<i64>,
     /// The build.
     pub version: &'static str,
     /// The feature level in force, as of the last slot applied: by its rules commands are carried out.

@@ -125,6 +125,21 @@ fn new_session(address: SocketAddr) -> TcpStream {
     client
 }
 
+/// A session that may take some tries, as those of clients do: what was under way when leadership moved is cut off.
+fn new_session_soon(address: SocketAddr) -> TcpStream {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let mut client = connect(address);
+        let mut head = [0; 4];
+        if client.write_all(&hello_server()).is_ok() && client.read_exact(&mut head).is_ok() {
+            let mut rest = vec![0; u32::from_be_bytes(head) as usize];
+            client.read_exact(&mut rest).unwrap();
+            return client;
+        }
+        assert!(Instant::now() < deadline, "{address} takes no session");
+    }
+}
+
 fn ping(client: &mut TcpStream) {
     client.write_all(&frame(&[255, 255, 255, 254, 0, 0, 0, 11])).unwrap();
     assert_eq!(read_frame(client)[..4], (-2_i32).to_be_bytes());

@@ -106,6 +106,7 @@ impl View {
             sessions: status.sessions as u64,
             serving: status.serving,
             disk_full: status.full,
+            leader_clock_ahead_ms: status.leader_clock_ahead_ms,
             version: VERSION,
             feature_level: status.level.0,
             feature_levels: status.levels.into(),

@@ -188,6 +188,7 @@ impl Replica {
                     if !self.can_apply(slot, &batch) {
                         return false;
                     }
+                    self.compare_clocks(slot, batch.time_ms);
                     work = Work::Apply { batch, next: 0 };
                 }
                 Ok(false) => {

@@ -26,6 +26,11 @@ impl KnownLevels {
         self.told.insert(member, levels);
     }
 
+    /// Whether the member said that it can carry out this level, and so understands what came with it.
+    pub(crate) fn knows(&self, member: MemberId, level: Level) -> bool {
+        self.told.get(&member).is_some_and(|levels| levels.max >= level)
+    }
+
     pub(crate) fn told(&self) -> &BTreeMap<MemberId, Levels> {
         &self.told
     }

@@ -9,6 +9,7 @@ mod apply;
 mod arrival;
 mod batch;
 mod clients;
+mod clocks;
 mod cold;
 mod config_node;
 mod contact;

@@ -7,6 +7,7 @@
 use crate::apply::Applier;
 use crate::batch::Queue;
 use crate::clients::Clients;
+use crate::clocks::Clocks;
 use crate::cold::ColdReads;
 use crate::contact::Contact;
 use crate::digests::Digests;
@@ -167,6 +168,7 @@ pub struct Replica {
     pub(crate) sending: Sending,
     pub(crate) digests: Digests,
     pub(crate) room: Room,
+    pub(crate) clocks: Clocks,
     pub(crate) levels: KnownLevels,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
@@ -242,6 +244,7 @@ impl Replica {
             sending: Sending::default(),
             digests: Digests::default(),
             room: Room::default(),
+            clocks: Clocks::default(),
             levels: KnownLevels::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),

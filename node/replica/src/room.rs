@@ -8,6 +8,7 @@
 use crate::peer_msg::PeerMsg;
 use crate::replica::{Leadership, Replica};
 use pharos_paxos::{Entry, EntryKind, MemberId, Message, Millis};
+use pharos_znode::Level;
 use std::collections::BTreeMap;
 
 /// A peer that has not said for this long that its disk is full has room: it says so with every report.
@@ -67,10 +68,12 @@ impl Replica {
         self.room.full_peers.insert(peer, self.now.mono);
     }
 
-    /// Told with each report to the leader, who then does not hand over to this member.
+    /// Told with each report to the leader, who then does not hand over to this member. One of a version that knows no
+    /// such message would break the link.
     pub(crate) fn report_full(&mut self) {
         if let Leadership::Follows { leader, .. } = self.leadership
             && self.is_full()
+            && self.levels.knows(leader, Level::TTL)
         {
             self.send(leader, &PeerMsg::Full);
         }

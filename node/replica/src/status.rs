@@ -75,6 +75,8 @@ pub struct ReplicaStatus {
     pub peer_levels: BTreeMap<MemberId, Levels>,
     /// May it answer clients?
     pub serving: bool,
+    /// By how many milliseconds the leader's clock is ahead, once this member knows.
+    pub leader_clock_ahead_ms: Option<i64>,
     /// Has its disk no room? Then it acknowledges no writes.
     pub full: bool,
     /// States that were taken over from a leader, because the log did not reach far enough.
@@ -136,6 +138,7 @@ impl Replica {
             levels: self.levels(),
             peer_levels: self.levels.told().clone(),
             serving: self.serves(self.min_timeout_ms()),
+            leader_clock_ahead_ms: self.leader_clock_ahead_ms(),
             full: self.is_full(),
             sessions: self.state.sessions().len(),
             connections: self.clients.len(),

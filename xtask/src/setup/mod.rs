@@ -64,6 +64,11 @@ pub(crate) fn networks() -> anyhow::Result<()> {
     packages::ensure(packages::NETWORKS)
 }
 
+/// What the test of a member with a wrong clock takes.
+pub(crate) fn clocks() -> anyhow::Result<()> {
+    packages::ensure(packages::CLOCKS)
+}
+
 /// What the differential test against ZooKeeper takes.
 pub(crate) fn java() -> anyhow::Result<()> {
     packages::ensure(packages::JAVA)

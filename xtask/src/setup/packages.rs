@@ -45,6 +45,8 @@ pub(crate) const NETWORKS: &[Package] = &[
     ("e2fsprogs", "mkfs.ext4"),
 ];
 
+pub(crate) const CLOCKS: &[Package] = &[("libfaketime", "/usr/lib/*/faketime/libfaketime.so.1")];
+
 pub(crate) const PYTHON_INTERPRETER: &[Package] = &[("python3", "python3")];
 
 // ensurepip comes with Debian's python3-venv alone; other Pythons have it built in.

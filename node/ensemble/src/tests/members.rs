@@ -1,6 +1,8 @@
 //! An ensemble whose members come and go.
 
-use super::{QUICK, SOON, TOKEN, config, ensemble, exchange, leader_of, new_session, ping, start};
+use super::{
+    QUICK, SOON, TOKEN, config, ensemble, exchange, leader_of, new_session, new_session_soon, ping, start,
+};
 use crate::HexId;
 use crate::config::{Admission, ServerConfig};
 use crate::permit::{Permit, PermitFounder};
@@ -109,7 +111,7 @@ fn an_ensemble_grows_from_one_member_to_three_and_shrinks_to_another_one() {
     founder.join().unwrap();
     for server in &members {
         assert!(server.wait_until_serving(SOON), "{:?}", server.snapshot());
-        ping(&mut new_session(server.addresses().client));
+        ping(&mut new_session_soon(server.addresses().client));
     }
     let again = ServerConfig { admission: Admission::MemberOnly, peer_addr, ..config(&dir.path().join("1")) };
     members.insert(0, start(again).unwrap());
@@ -119,7 +121,7 @@ fn an_ensemble_grows_from_one_member_to_three_and_shrinks_to_another_one() {
     let stays = if leads == 3 { 2 } else { 3 };
     switch(&members, &[stays]);
     let last = members.iter().find(|server| server.snapshot().status.member_id == stays).unwrap();
-    ping(&mut new_session(last.addresses().client));
+    ping(&mut new_session_soon(last.addresses().client));
     assert!(last.wait_until(SOON, |now| now.status.role == RoleName::Leader));
 }
 
