@@ -28,9 +28,15 @@ pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> anyhow::Result<T>) -> a
 pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(layout: &Layout, args: I) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(&layout.root).args(args);
-    // What `cargo run` set for xtask is not meant for what xtask runs.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        command.env_remove(name);
+    // What `cargo run` set for xtask is not meant for what xtask runs: a build script that looks at it would run anew, and
+    // all that depends on it with it, whenever `cargo` and `./x` take turns.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(&name);
+        }
     }
     command
 }
