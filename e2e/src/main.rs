@@ -109,15 +109,6 @@ enum Bench {
         #[arg(long, default_value_t = 15)]
         seconds: u64,
     },
-    /// One member with many small znodes: memory, disk and restart.
-    Znodes {
-        /// How many.
-        #[arg(long, default_value_t = 1_000_000)]
-        count: u64,
-        /// Bytes of each value. The paths have 115 bytes in any case.
-        #[arg(long, default_value_t = 46)]
-        value: usize,
-    },
     /// The example's Pipeline beside DuckDB.
     Pipeline {
         /// Flights read.
@@ -177,7 +168,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Bench { bench: Bench::Values { gib, memory_mib, seconds } } => {
             bench::values(bench::Values { gib, memory_mib, load: Duration::from_secs(seconds) })?;
         }
-        Command::Bench { bench: Bench::Znodes { count, value } } => bench::znodes(count, value)?,
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;
         }

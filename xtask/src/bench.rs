@@ -22,12 +22,6 @@ pub(crate) enum Bench {
         #[arg(last = true)]
         rest: Vec<String>,
     },
-    /// One member with a million small znodes: memory, disk and restart.
-    Znodes {
-        /// What else the benchmark takes.
-        #[arg(last = true)]
-        rest: Vec<String>,
-    },
     /// The example's Pipeline over 3 million flights beside DuckDB.
     Pipeline {
         /// What else the benchmark takes.
@@ -51,10 +45,6 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
         }
         Bench::Values { rest } => {
             args.push("values".into());
-            args.extend(rest.iter().map(Into::into));
-        }
-        Bench::Znodes { rest } => {
-            args.push("znodes".into());
             args.extend(rest.iter().map(Into::into));
         }
         Bench::Pipeline { rest } => {

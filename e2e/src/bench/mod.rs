@@ -23,7 +23,7 @@ use table::Table;
 
 pub use flights::pipeline;
 pub use servers::Side;
-pub use values::{Values, values, znodes};
+pub use values::{Values, values};
 
 const MEMBERS: usize = 3;
 

@@ -1,4 +1,4 @@
-//! One member of ours alone, with more values than there is memory for, or with many small znodes.
+//! One member of ours alone, with more values than there is memory for.
 //!
 //! Owns what is stored, how it is read, and what of the process is shown. The memory is limited by a control group, as a
 //! container's is; the pages of files that the kernel caches count against it, and give way.
@@ -43,7 +43,7 @@ pub fn values(options: Values) -> anyhow::Result<()> {
     let Values { gib, memory_mib, load } = options;
     let group = Group::create(memory_mib << 20)?;
     let mut member = LocalEnsemble::found_one_under(group.starter())?;
-    let shape = Shape { count: (gib << 30) / VALUE as u64, value: VALUE, paths: 0 };
+    let shape = Shape { count: (gib << 30) / VALUE as u64 };
     println!(
         "one member, {} values of {VALUE} bytes, {gib} GiB, in {memory_mib} MiB of memory\n",
         shape.count
@@ -58,63 +58,40 @@ pub fn values(options: Values) -> anyhow::Result<()> {
         took.as_secs_f64(),
         shape.count as f64 / took.as_secs_f64()
     );
-    show_memory(&member, Some(&group))?;
+    show_memory(&member, &group)?;
     show_reads(address, shape, load)?;
     show_disk(&member)?;
     restart(&mut member)?;
-    show_memory(&member, Some(&group))?;
+    show_memory(&member, &group)?;
     show_reads(address, shape, load)?;
-    show_memory(&member, Some(&group))
-}
-
-/// Fills a member with small znodes, restarts it.
-///
-/// # Errors
-/// If the member does not do its work.
-pub fn znodes(count: u64, value: usize) -> anyhow::Result<()> {
-    let mut member = LocalEnsemble::found(1)?;
-    let shape = Shape { count, value, paths: 115 };
-    println!("one member, {count} znodes of {value} bytes at paths of {} bytes\n", shape.paths);
-    show_memory(&member, None)?;
-    let begun = Instant::now();
-    fill(member.address(0)?, shape)?;
-    println!("{:<28}{:>10.1} s", "filled", begun.elapsed().as_secs_f64());
-    show_memory(&member, None)?;
-    show_disk(&member)?;
-    restart(&mut member)?;
-    show_memory(&member, None)
+    show_memory(&member, &group)
 }
 
 /// What is stored.
 #[derive(Clone, Copy)]
 struct Shape {
     count: u64,
-    value: usize,
-    /// Bytes of a path, or 0 for as many as it takes.
-    paths: usize,
 }
 
 impl Shape {
     /// Three levels of names above each znode, the same for every `DIRECTORIES`th.
-    fn directory(self, index: u64) -> String {
-        let name = format!("/of/the/directory-{:03}", index % DIRECTORIES);
-        // The znode's own name has 24 bytes and a slash.
-        format!("{name}{}", "-".repeat(self.paths.saturating_sub(name.len() + 25)))
+    fn directory(index: u64) -> String {
+        format!("/of/the/directory-{:03}", index % DIRECTORIES)
     }
 
-    fn path(self, index: u64) -> String {
-        format!("{}/znode-{index:018}", self.directory(index))
+    fn path(index: u64) -> String {
+        format!("{}/znode-{index:018}", Self::directory(index))
     }
 
     /// Bytes by chance, the same for an index at any time.
-    fn value(self, index: u64) -> Vec<u8> {
+    fn value(index: u64) -> Vec<u8> {
         let mut word = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut bytes = Vec::with_capacity(self.value + 8);
-        while bytes.len() < self.value {
+        let mut bytes = Vec::with_capacity(VALUE + 8);
+        while bytes.len() < VALUE {
             word = next(word);
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        bytes.truncate(self.value);
+        bytes.truncate(VALUE);
         bytes
     }
 }
@@ -134,7 +111,7 @@ fn fill(address: SocketAddr, shape: Shape) -> anyhow::Result<()> {
     let mut wire = Wire::open(address)?;
     let mut made = 0;
     for path in
-        ["/of", "/of/the"].map(str::to_owned).into_iter().chain((0..DIRECTORIES).map(|i| shape.directory(i)))
+        ["/of", "/of/the"].map(str::to_owned).into_iter().chain((0..DIRECTORIES).map(Shape::directory))
     {
         made += 1;
         create(&mut wire, made, &path, b"");
@@ -142,7 +119,7 @@ fn fill(address: SocketAddr, shape: Shape) -> anyhow::Result<()> {
     }
     let mut answered = 0;
     for index in 0..shape.count {
-        create(&mut wire, number(index), &shape.path(index), &shape.value(index));
+        create(&mut wire, number(index), &Shape::path(index), &Shape::value(index));
         if index - answered >= WINDOW {
             wire.flush()?;
             // Half of the window at once, so that both sides have work.
@@ -169,7 +146,7 @@ const LOADS: [(&str, u64, u64); 3] = [
 
 fn show_reads(address: SocketAddr, shape: Shape, length: Duration) -> anyhow::Result<()> {
     for (name, connections, share) in LOADS {
-        let among = Shape { count: (shape.count / share).max(1), ..shape };
+        let among = Shape { count: (shape.count / share).max(1) };
         let mut latencies = std::thread::scope(|scope| {
             let readers: Vec<_> = (0..connections)
                 .map(|seed| scope.spawn(move || read(address, among, seed + 1, length)))
@@ -199,14 +176,14 @@ fn read(address: SocketAddr, shape: Shape, seed: u64, length: Duration) -> anyho
     while Instant::now() < end {
         word = next(word);
         let index = word % shape.count;
-        let (path, begun) = (shape.path(index), Instant::now());
+        let (path, begun) = (Shape::path(index), Instant::now());
         let xid = number(latencies.len() as u64);
         wire.ask(xid, &Request::GetData(PathWatch { path: Some(&path), watch: false }));
         let body = wire.answered(xid)?;
         latencies.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
         let response = Response::decode(OpCode::GetData, body).context("cannot read an answer")?;
         let Response::Data { data, .. } = response else { anyhow::bail!("{path}: {response:?}") };
-        ensure!(data.unwrap_or_default() == shape.value(index), "{path} holds another value");
+        ensure!(data.unwrap_or_default() == Shape::value(index), "{path} holds another value");
     }
     Ok(latencies)
 }
@@ -220,7 +197,7 @@ fn restart(member: &mut LocalEnsemble) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show_memory(member: &LocalEnsemble, group: Option<&Group>) -> anyhow::Result<()> {
+fn show_memory(member: &LocalEnsemble, group: &Group) -> anyhow::Result<()> {
     let pid = member.pid(0).context("the member runs")?;
     let status =
         fs::read_to_string(format!("/proc/{pid}/status")).context("cannot read a process's status")?;
@@ -229,7 +206,7 @@ fn show_memory(member: &LocalEnsemble, group: Option<&Group>) -> anyhow::Result<
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or_default() / 1024
     };
     print!("{:<28}{:>10} MiB now, {} MiB at most", "resident", mib("VmRSS:"), mib("VmHWM:"));
-    match group.and_then(Group::peak) {
+    match group.peak() {
         Some(peak) => println!(", {} MiB with cached files", peak >> 20),
         None => println!(),
     }

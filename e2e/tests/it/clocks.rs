@@ -39,7 +39,7 @@ fn ahead_ms(ensemble: &LocalEnsemble, member: usize) -> anyhow::Result<Option<i6
     Ok(status["leaderClockAheadMs"].as_i64())
 }
 
-/// Asks until the connection answers; its session stays alive by it.
+/// Asks once; the session stays alive by it.
 fn ask(wire: &mut Wire, request: &Request<'_>) -> anyhow::Result<ErrorCode> {
     wire.ask(1, request);
     wire.flush()?;

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// See the module.
+/// A database, open or not for the moment.
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,

@@ -4,5 +4,6 @@
 mod determinism;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod regressions;
 #[cfg(feature = "planted-bugs")]
 mod table;
