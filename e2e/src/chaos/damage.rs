@@ -49,6 +49,7 @@ fn files(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let counts = name.ends_with(".wal")
             || name.ends_with(".sst")
+            || name.ends_with(".blob")
             || name.starts_with("MANIFEST")
             || name == "CURRENT";
         if counts && written(&File::open(&path).context("cannot open a file")?)? > 0 {

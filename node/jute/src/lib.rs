@@ -27,7 +27,7 @@ pub use codec::{
 pub use connect::{ConnectRequest, ConnectResponse, PASSWORD_LEN, PROTOCOL_VERSION};
 pub use error::{DecodeError, ErrorCode};
 pub use header::{ReplyHeader, RequestHeader, WatcherEvent, xid};
-pub use multi::{MultiOp, MultiResult, decode_multi, encode_multi};
+pub use multi::{MultiOp, MultiResult, decode_multi, decode_multi_op, encode_multi};
 pub use request::{
     Auth, Create, CreateTtl, PathVersion, PathWatch, Reconfig, Request, SetAcl, SetData, SetWatches,
 };

@@ -54,18 +54,27 @@ impl MultiOp<'_> {
 
 /// Reads the operations. All must be reads or all writes, whichever the request's type.
 pub fn decode_multi<'a>(r: &mut Reader<'a>) -> Result<Vec<MultiOp<'a>>, DecodeError> {
-    let mut ops: Vec<MultiOp<'a>> = Vec::new();
-    loop {
-        let header = MultiHeader::decode(r)?;
-        if header.done {
-            return Ok(ops);
-        }
-        let op = decode_op(header.op, r)?;
-        if ops.first().is_some_and(|first| first.is_read() != op.is_read()) {
-            return Err(DecodeError::MixedMulti);
-        }
+    let (mut ops, mut reads) = (Vec::new(), None);
+    while let Some(op) = decode_multi_op(r, &mut reads)? {
         ops.push(op);
     }
+    Ok(ops)
+}
+
+/// Reads the next operation; none at the end marker. Whether they are reads is kept between the calls, none at first.
+pub fn decode_multi_op<'a>(
+    r: &mut Reader<'a>,
+    reads: &mut Option<bool>,
+) -> Result<Option<MultiOp<'a>>, DecodeError> {
+    let header = MultiHeader::decode(r)?;
+    if header.done {
+        return Ok(None);
+    }
+    let op = decode_op(header.op, r)?;
+    if *reads.get_or_insert(op.is_read()) != op.is_read() {
+        return Err(DecodeError::MixedMulti);
+    }
+    Ok(Some(op))
 }
 
 fn decode_op<'a>(op: i32, r: &mut Reader<'a>) -> Result<MultiOp<'a>, DecodeError> {
@@ -147,8 +156,9 @@ impl<'a> MultiResult<'a> {
         }
     }
 
-    pub(crate) fn encode_list(results: &[Self], out: &mut impl BufMut) {
-        results.iter().for_each(|result| result.encode(out));
+    /// Appends the results and the end marker: the body of the response.
+    pub fn encode_list<'r>(results: impl IntoIterator<Item = MultiResult<'r>>, out: &mut impl BufMut) {
+        results.into_iter().for_each(|result| result.encode(out));
         MultiHeader::END.encode(out);
     }
 

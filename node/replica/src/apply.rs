@@ -5,7 +5,7 @@
 //! applied in order, once; an event reaches a client before any answer that shows the new state; while a
 //! command is half-way no client is answered from the state, and nothing of it goes to the store.
 
-use crate::answers::put_answer;
+use crate::answers::put_result;
 use crate::clients::{Pending, Phase};
 use crate::generation::NewGeneration;
 use crate::io::{CloseReason, ConnId, Output};
@@ -327,8 +327,7 @@ impl Replica {
             unreachable!("commands of a connection are answered in their order");
         };
         assert_eq!(first, serial, "commands of a connection are answered in their order");
-        let response = out.response();
-        put_answer(own.out.tail(), xid, out.zxid.0, response.as_ref().map_err(|code| *code));
+        put_result(own.out.tail(), xid, out);
         self.clients.mark_dirty(conn);
         self.clients.answered(conn);
         self.drive(conn);

@@ -7,7 +7,7 @@
 use crate::io::ConnId;
 use crate::wire::{WireError, put_bytes};
 use bytes::Bytes;
-use pharos_znode::{Batch, Command};
+use pharos_znode::{Batch, Command, EncodedOp};
 use std::collections::VecDeque;
 
 /// The connection a command came from; none for a peer's or the member's own.
@@ -28,6 +28,12 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn push(&mut self, command: &Command, owner: Owner) {
         command.encode(&mut self.bytes);
+        self.ends.push_back((self.end(), owner));
+    }
+
+    /// A command with this operation in the place of its own.
+    pub(crate) fn push_with(&mut self, command: &Command, op: &EncodedOp, owner: Owner) {
+        command.encode_with(op, &mut self.bytes);
         self.ends.push_back((self.end(), owner));
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use pharos_jute::{ErrorCode, Id, RequestHeader};
 use pharos_paxos::{MemberId, Slot};
-use pharos_znode::SessionId;
+use pharos_znode::{MultiTranscoder, SessionId};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -53,6 +53,8 @@ pub(crate) enum Pending {
     Sync { xid: i32, path: Option<Box<str>>, ctx: u64, slot: Option<Slot> },
     /// A request that is carried out when its turn comes, and about how long its answer will be, in bytes.
     Frame { frame: Box<[u8]>, owed: usize },
+    /// A large multi that is made ready for the log, by and by.
+    Multi { header: RequestHeader, multi: Box<MultiTranscoder> },
     /// An answer that waits for its turn.
     Answer(Verdict),
     /// The end of the session, which waits until nothing is missing in earlier answers.

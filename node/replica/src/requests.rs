@@ -4,18 +4,20 @@
 //! Must not know how a read or a command is carried out. Invariant: answers of one connection leave in
 //! the order of its requests; a read sees every earlier write of its connection.
 
-use crate::clients::{Conn, Pending, Phase, Verdict};
+use crate::clients::{Conn, Live, Pending, Phase, Verdict};
 use crate::io::{CloseReason, ConnId};
 use crate::replica::Replica;
 use bytes::BytesMut;
 use pharos_jute::{
     DecodeError, ErrorCode, OpCode, Reader, ReplyHeader, Request, RequestHeader, Response, xid,
 };
-use pharos_znode::{Command, Op, SessionId};
+use pharos_znode::{Command, MultiTranscoder, Op, SessionId};
 use std::net::IpAddr;
 
 /// Bytes of one connection's identities.
 const MAX_AUTH_BYTES: usize = 4 << 10;
+/// What an operation that is made ready for the log counts against [`crate::ReplicaConfig::apply_bytes`].
+const READY_BYTES: usize = 128;
 
 /// Where a request stands among those of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,9 @@ impl Replica {
             return self.close(conn, CloseReason::Malformed);
         };
         let xid = header.xid;
+        if header.op == OpCode::Multi.as_i32() && frame.len() > self.cfg.apply_bytes {
+            return self.make_ready(conn, header, frame, frame.len() - reader.rest().len(), place);
+        }
         match Request::decode(header.op, reader.rest()) {
             Err(DecodeError::UnknownOp(_)) => self.refuse(conn, xid, place),
             Err(_) => match OpCode::from_i32(header.op).and_then(Op::from_undecodable) {
@@ -130,6 +135,12 @@ impl Replica {
                 {
                     return;
                 }
+                Some(Pending::Multi { .. }) => {
+                    if !self.go_on_ready(conn) {
+                        return self.clients.postpone(conn);
+                    }
+                    continue;
+                }
                 Some(Pending::Frame { .. } | Pending::Answer(_) | Pending::End { .. }) => {}
                 Some(_) => return,
                 None => {
@@ -147,30 +158,62 @@ impl Replica {
                 }
                 Pending::Answer(verdict) => self.give(conn, verdict),
                 Pending::End { header } => self.write(conn, header, Op::CloseSession, Place::Front),
-                Pending::Write { .. } => unreachable!("a write at the head ends the loop above"),
+                Pending::Write { .. } | Pending::Multi { .. } => {
+                    unreachable!("neither gets past the look at the head")
+                }
             }
         }
     }
 
+    /// A multi that is too large for one turn: it begins once all before it is answered, and all that comes later waits.
+    fn make_ready(&mut self, conn: ConnId, header: RequestHeader, frame: &[u8], body: usize, place: Place) {
+        let multi = Box::new(MultiTranscoder::new(frame.into(), body, self.level()));
+        self.wait(conn, Pending::Multi { header, multi }, place);
+        let Some(own) = self.clients.get_mut(conn) else { return };
+        own.deferring = true;
+        if place == Place::Back && own.pending.len() == 1 {
+            self.clients.postpone(conn);
+        }
+    }
+
+    /// Goes on with the multi at the head; true when it is on its way.
+    fn go_on_ready(&mut self, conn: ConnId) -> bool {
+        let mut steps = (self.cfg.apply_bytes / READY_BYTES).max(1);
+        let Some(own) = self.clients.get_mut(conn) else { return true };
+        let Some(Pending::Multi { header, multi }) = own.pending.front_mut() else { return true };
+        let (xid, Some(op)) = (header.xid, multi.go_on(&mut steps)) else { return false };
+        own.pending.pop_front();
+        let Phase::Live(Live { session, attach, .. }) = own.phase else { return true };
+        let command = self.next_command(conn, session, attach, xid, Op::Multi(Vec::new()));
+        let (_, serial) = split_key(command.request);
+        self.unsent.push_with(&command, &op, Some(conn));
+        self.clients.unsent(conn);
+        self.wait(conn, Pending::Write { serial, xid }, Place::Front);
+        true
+    }
+
     /// Gives a command of the connection to the log; returns its serial number.
     pub(crate) fn submit(&mut self, conn: ConnId, session: SessionId, attach: u32, cxid: i32, op: Op) -> u32 {
+        let command = self.next_command(conn, session, attach, cxid, op);
+        self.unsent.push(&command, Some(conn));
+        self.clients.unsent(conn);
+        split_key(command.request).1
+    }
+
+    fn next_command(&mut self, conn: ConnId, session: SessionId, attach: u32, cxid: i32, op: Op) -> Command {
         let own = self.clients.get_mut(conn).expect("the caller holds the connection");
         own.serial = (own.serial + 1) & 0x00ff_ffff;
-        let serial = own.serial;
-        let command = Command {
+        Command {
             origin: self.cfg.me.0,
             boot: self.cfg.boot,
-            request: request_key(conn, serial),
+            request: request_key(conn, own.serial),
             session,
             attach,
             cxid,
             auth: own.auth.clone(),
             zxid: None,
             op,
-        };
-        self.unsent.push(&command, Some(conn));
-        self.clients.unsent(conn);
-        serial
+        }
     }
 
     fn write(&mut self, conn: ConnId, header: RequestHeader, op: Op, place: Place) {

@@ -80,7 +80,8 @@ impl StoreError {
         match self {
             Self::Rocks { source, .. } => {
                 let message = source.as_ref();
-                let lost_file = message.contains("No such file") && message.contains(".sst");
+                let file = [".sst", ".blob"].iter().any(|kind| message.contains(kind));
+                let lost_file = message.contains("No such file") && file;
                 source.kind() == rocksdb::ErrorKind::Corruption || lost_file
             }
             Self::InUse { .. }

@@ -38,7 +38,7 @@ pub trait RowScan: Send {
     fn next_rows(&mut self) -> Result<Option<Rows>, StoreError>;
 }
 
-/// Rows with their keys.
+/// Rows with their keys. They may share memory: who keeps one for long copies it.
 pub type Rows = Vec<(Bytes, Bytes)>;
 
 /// Reads rows of a store that somebody else writes to. The store stays open while this is kept.

@@ -4,6 +4,11 @@
 //! in a second one, and both are flushed atomically, so that the applied index on disk always fits the rows.
 //! RocksDB may flush by itself when its buffer is full: then more is durable than [`Store::flushed`] says.
 //!
+//! Long values go to files of their own (RocksDB's blob files), which compaction passes by: rows come in any order of
+//! their keys, and to sort 4 KiB values again and again is what a disk cannot do beside the log. While its collection of
+//! dead values is on, RocksDB writes the oldest files anew, dead or not (with 10 GiB of live values that is nine times what
+//! comes): it is on only while much is dead.
+//!
 //! After a full disk RocksDB goes on to say "no space", whatever room there is (its `Resume` has no binding): it is
 //! closed and opened again.
 
@@ -16,6 +21,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
     IteratorMode, LogLevel, ReadOptions, WriteOptions, checkpoint::Checkpoint, properties,
 };
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +29,26 @@ const ROWS: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 const META: &str = "meta";
 const VERSION: &[u8] = b"version";
 const APPLIED: &[u8] = b"applied";
+
+/// Values from this length on, in bytes, are kept beside the sorted rows.
+const LONG_VALUE: u64 = 1 << 10;
+/// Bytes of such values in one file, at most.
+const LONG_VALUES_FILE: u64 = 64 << 20;
+/// The oldest share of the files that is written anew while dead values are collected.
+const OLDEST_FILES: f64 = 0.5;
+/// The share of dead bytes in the oldest files from which compaction does not wait for other reasons.
+const DEAD_VALUES: f64 = 0.5;
+/// Dead values are collected from the moment when they are a half of the bytes until they are a quarter.
+const COLLECT: (u64, u64) = (2, 4);
+/// Of a file of values that are written anew, as much is read at a time.
+const LONG_VALUES_READ: u64 = 1 << 20;
+/// Bytes of rows that are read at a time when all are.
+const READ_AHEAD: usize = 256 << 10;
+/// The bytes of all of them, of those that the newest version of the store has, and of the dead among these. The binding
+/// has no names for them.
+const LONG_VALUES_BYTES: &CStr = c"rocksdb.total-blob-file-size";
+const HELD_BYTES: &CStr = c"rocksdb.live-blob-file-size";
+const DEAD_BYTES: &CStr = c"rocksdb.live-blob-file-garbage-size";
 
 /// How much memory RocksDB may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +70,8 @@ pub struct RocksStore {
     no_log: WriteOptions,
     applied: u64,
     flushed: u64,
+    /// Dead values are being collected.
+    collects: bool,
 }
 
 impl RocksStore {
@@ -52,7 +80,8 @@ impl RocksStore {
         let mut no_log = WriteOptions::default();
         no_log.disable_wal(true);
         let (dir, options, shared) = (dir.to_owned(), *options, Arc::default());
-        let mut store = Self { dir, options, db: None, shared, no_log, applied: 0, flushed: 0 };
+        let mut store =
+            Self { dir, options, db: None, shared, no_log, applied: 0, flushed: 0, collects: false };
         store.reopen()?;
         Ok(store)
     }
@@ -93,6 +122,22 @@ impl RocksStore {
         let db = self.db()?;
         let flushed = db.flush_cfs_opt(&[rows(db), meta(db)], &FlushOptions::default());
         flushed.map_err(StoreError::rocks("flush", &self.dir))
+    }
+
+    fn collect_if_worth_it(&mut self) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let bytes = |name| Ok(db.property_int_value_cf(rows(db), name)?.unwrap_or_default());
+        let measured = bytes(HELD_BYTES).and_then(|held| Ok((held, bytes(DEAD_BYTES)?)));
+        let (held, dead) = measured.map_err(StoreError::rocks("measure", &self.dir))?;
+        let share = if self.collects { COLLECT.1 } else { COLLECT.0 };
+        let collects = dead > 0 && dead >= held / share;
+        if collects != self.collects {
+            let on = if collects { "true" } else { "false" };
+            db.set_options_cf(rows(db), &[("enable_blob_garbage_collection", on)])
+                .map_err(StoreError::rocks("collect dead values of", &self.dir))?;
+            self.collects = collects;
+        }
+        Ok(())
     }
 
     fn last_key(&self) -> Result<Option<Vec<u8>>, StoreError> {
@@ -136,13 +181,12 @@ impl Store for RocksStore {
     }
 
     fn load(&self, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let mut rows = self.db()?.raw_iterator_opt(once_through());
-        rows.seek_to_first();
-        while let Some((key, value)) = rows.item() {
-            row(key, value);
-            rows.next();
+        // Another thread reads ahead: to decode blocks takes as long as to make something of the rows.
+        let mut scan = self.scan(READ_AHEAD)?;
+        while let Some(rows) = scan.next_rows()? {
+            rows.iter().for_each(|(key, value)| row(key, value));
         }
-        rows.status().map_err(StoreError::rocks("read", &self.dir))
+        Ok(())
     }
 
     fn reader(&self) -> Box<dyn RowReader> {
@@ -177,6 +221,7 @@ impl Store for RocksStore {
     fn flush(&mut self) -> Result<u64, StoreError> {
         self.flush_families()?;
         self.flushed = self.applied;
+        self.collect_if_worth_it()?;
         Ok(self.flushed)
     }
 
@@ -187,6 +232,7 @@ impl Store for RocksStore {
         let db = Arc::new(open_db(&self.dir, &self.options)?);
         self.shared.open(Arc::clone(&db));
         self.db = Some(db);
+        self.collects = false;
         self.check_version()?;
         self.flushed = self.read_applied()?;
         self.applied = self.flushed;
@@ -209,7 +255,7 @@ impl Store for RocksStore {
     fn approximate_bytes(&self) -> Result<u64, StoreError> {
         let db = self.db()?;
         let families = [rows(db), meta(db)];
-        let names = [properties::LIVE_SST_FILES_SIZE, properties::CUR_SIZE_ALL_MEM_TABLES];
+        let names = [properties::LIVE_SST_FILES_SIZE, properties::CUR_SIZE_ALL_MEM_TABLES, LONG_VALUES_BYTES];
         let pairs = families.into_iter().flat_map(|family| names.map(|name| (family, name)));
         let sizes =
             pairs.map(|(family, name)| db.property_int_value_cf(family, name).map(Option::unwrap_or_default));
@@ -295,6 +341,8 @@ fn base_options(dir: &Path) -> Result<rocksdb::Options, StoreError> {
     options.set_atomic_flush(true);
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
+    // A start reads everything in order, and the kernel sees by itself who reads by chance.
+    options.set_advise_random_on_open(false);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);
     Ok(options)
@@ -308,5 +356,13 @@ fn family_options(options: &Options) -> rocksdb::Options {
     blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
     blocks.set_bloom_filter(10.0, false);
     family.set_block_based_table_factory(&blocks);
+    family.set_enable_blob_files(true);
+    family.set_min_blob_size(LONG_VALUE);
+    family.set_blob_file_size(LONG_VALUES_FILE);
+    family.set_blob_compression_type(DBCompressionType::Lz4);
+    family.set_enable_blob_gc(false);
+    family.set_blob_gc_age_cutoff(OLDEST_FILES);
+    family.set_blob_gc_force_threshold(DEAD_VALUES);
+    family.set_blob_compaction_readahead_size(LONG_VALUES_READ);
     family
 }

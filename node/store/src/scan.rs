@@ -61,18 +61,31 @@ fn read(dir: &Path, db: &DB, bytes: usize, say: &SyncSender<Said>) {
     }
     iterator.seek_to_first();
     loop {
-        let (mut rows, mut size) = (Rows::new(), 0);
-        while size < bytes
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        while text.len() < bytes
             && let Some((key, value)) = iterator.item()
         {
-            size += key.len() + value.len();
-            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            text.extend_from_slice(key);
+            let end = text.len();
+            text.extend_from_slice(value);
+            ends.push((end, text.len()));
             iterator.next();
         }
-        let read = iterator.status().map(|()| rows).map_err(StoreError::rocks("read", dir));
+        let read = iterator.status().map(|()| rows(text, &ends)).map_err(StoreError::rocks("read", dir));
         let failed = read.is_err();
         if read.as_ref().is_ok_and(Vec::is_empty) || say.send(read).is_err() || failed {
             return;
         }
     }
+}
+
+/// Rows that lie end to end, of each where its key and its value end. They share the memory.
+fn rows(text: Vec<u8>, ends: &[(usize, usize)]) -> Rows {
+    let (text, mut start) = (Bytes::from(text), 0);
+    let row = |&(key, value): &(usize, usize)| {
+        let row = (text.slice(start..key), text.slice(key..value));
+        start = value;
+        row
+    };
+    ends.iter().map(row).collect()
 }

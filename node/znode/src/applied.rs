@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::BufMut;
 use pharos_jute::{Acl, ErrorCode, EventType, MultiResult, Response, Stat};
 
 use crate::{SessionId, Zxid};
@@ -162,6 +163,14 @@ impl Applied {
             Reply::Stat(stat) => Response::Stat(*stat),
             Reply::Multi(results) => Response::Multi(results.iter().map(|r| self.multi_result(r)).collect()),
         })
+    }
+
+    /// Appends the body of [`Applied::response`] of a multi with results, without one in between that is as long; false if
+    /// it is no such.
+    pub fn encode_multi(&self, out: &mut impl BufMut) -> bool {
+        let Ok(Reply::Multi(results)) = &self.result else { return false };
+        MultiResult::encode_list(results.iter().map(|result| self.multi_result(result)), out);
+        true
     }
 
     fn multi_result(&self, result: &Result<Reply, ErrorCode>) -> MultiResult<'_> {

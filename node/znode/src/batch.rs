@@ -9,7 +9,7 @@ use pharos_jute::{
     Acl, CreateMode, DecodeError, ErrorCode, Id, Reader, put_bool, put_buffer, put_string, put_vector_len,
 };
 
-use crate::{BatchError, Command, Level, Op, SessionId, Settings, Zxid};
+use crate::{BatchError, Command, EncodedOp, Level, Op, SessionId, Settings, Zxid};
 
 /// The version of batches that do not raise the level.
 const VERSION: u8 = 1;
@@ -134,16 +134,22 @@ impl Command {
     pub fn encode(&self, out: &mut impl BufMut) {
         encode_command(self, out);
     }
+
+    /// The same with another operation in the place of its own.
+    pub fn encode_with(&self, op: &EncodedOp, out: &mut impl BufMut) {
+        encode_head(self, out);
+        out.put_slice(op.bytes());
+    }
 }
 
-mod kind {
+pub(crate) mod kind {
     pub(super) const CREATE: u8 = 1;
     pub(super) const DELETE: u8 = 2;
     pub(super) const DELETE_CONTAINER: u8 = 3;
     pub(super) const SET_DATA: u8 = 4;
     pub(super) const SET_ACL: u8 = 5;
     pub(super) const CHECK: u8 = 6;
-    pub(super) const MULTI: u8 = 7;
+    pub(crate) const MULTI: u8 = 7;
     pub(super) const CREATE_SESSION: u8 = 8;
     pub(super) const ATTACH_SESSION: u8 = 9;
     pub(super) const CLOSE_SESSION: u8 = 10;
@@ -155,7 +161,13 @@ mod kind {
 }
 
 fn encode_command(command: &Command, out: &mut impl BufMut) {
-    let Command { origin, boot, request, session, attach, cxid, auth, zxid, op } = command;
+    encode_head(command, out);
+    encode_op(&command.op, out);
+}
+
+/// What stands before the operation.
+fn encode_head(command: &Command, out: &mut impl BufMut) {
+    let Command { origin, boot, request, session, attach, cxid, auth, zxid, op: _ } = command;
     out.put_u32(*origin);
     out.put_u64(*boot);
     out.put_u64(*request);
@@ -170,10 +182,9 @@ fn encode_command(command: &Command, out: &mut impl BufMut) {
     if let Some(zxid) = zxid {
         out.put_i64(zxid.0);
     }
-    encode_op(op, out);
 }
 
-fn encode_op(op: &Op, out: &mut impl BufMut) {
+pub(crate) fn encode_op(op: &Op, out: &mut impl BufMut) {
     match op {
         Op::Create { path, data, acl, mode, ttl, with_stat } => {
             put_path(kind::CREATE, path, out);

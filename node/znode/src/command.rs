@@ -261,7 +261,7 @@ impl Op {
         }
     }
 
-    fn from_multi_op(op: &MultiOp<'_>, level: Level) -> Option<Self> {
+    pub(crate) fn from_multi_op(op: &MultiOp<'_>, level: Level) -> Option<Self> {
         let op = match op {
             MultiOp::Create(create) => Self::from_multi_create(create, false, level)?,
             MultiOp::Create2(create) => Self::from_multi_create(create, true, level)?,

@@ -29,6 +29,7 @@ mod rows;
 mod session;
 mod slab;
 mod state;
+mod transcode;
 mod tree;
 mod undo;
 mod write;
@@ -47,6 +48,7 @@ pub use read::{AclView, ChildNames, Children, NodeData, Value};
 pub use rows::{RowBatch, RowView};
 pub use session::Session;
 pub use state::{Progress, State};
+pub use transcode::{EncodedOp, MultiTranscoder};
 
 use std::fmt;
 

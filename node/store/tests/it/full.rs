@@ -30,23 +30,28 @@ fn put(store: &mut RocksStore, number: u64) -> Result<u64, StoreError> {
     store.flush()
 }
 
+/// Puts rows from that number on, until it fails. The number is then the first that was not put.
+fn fill_up(store: &mut RocksStore, number: &mut u64) -> StoreError {
+    loop {
+        match put(store, *number) {
+            Ok(flushed) => assert_eq!(flushed, *number),
+            Err(error) => return error,
+        }
+        *number += 1;
+        assert!(*number < (DISK_BYTES / ROW_BYTES) as u64, "the disk never filled up");
+    }
+}
+
 /// What the test's own process does on the disk.
 fn fill(disk: &Path) {
     let ballast = disk.join("ballast");
     std::fs::write(&ballast, vec![1; BALLAST_BYTES]).unwrap();
     let mut store = RocksStore::open(&disk.join("store"), &OPTIONS).unwrap();
     let mut number = 1;
-    let error = loop {
-        match put(&mut store, number) {
-            Ok(flushed) => assert_eq!(flushed, number),
-            Err(error) => break error,
-        }
-        number += 1;
-        assert!(number < (DISK_BYTES / ROW_BYTES) as u64, "the disk never filled up");
-    };
+    let error = fill_up(&mut store, &mut number);
     assert!(error.is_disk_full(), "{error:?}");
-    // Without room it goes on as often as it is tried.
-    let again = store.reopen().and_then(|()| put(&mut store, number)).unwrap_err();
+    // Without room it is full again, as often as it is tried; to open it may free what nobody needs.
+    let again = store.reopen().map_or_else(|error| error, |()| fill_up(&mut store, &mut number));
     assert!(again.is_disk_full(), "{again:?}");
     std::fs::remove_file(&ballast).unwrap();
     store.reopen().unwrap();

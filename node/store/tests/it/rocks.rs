@@ -1,8 +1,10 @@
 //! What is RocksDB's alone: refusals by name, and its own flushes.
 
 use crate::suite::{Kind, OPTIONS, batch, bytes};
+use bytes::Bytes;
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Changes a store behind its back.
 fn with_raw(dir: &Path, families: &[&str], change: impl FnOnce(&rocksdb::DB)) {
@@ -91,4 +93,94 @@ fn a_falling_applied_index_is_a_broken_invariant() {
     let mut store = RocksStore::at(dir.path());
     store.write(batch(&[], &[]), 5).unwrap();
     let _ = store.write(batch(&[], &[]), 4);
+}
+
+/// Bytes that no compression makes shorter, different for each number.
+fn long_value(number: u64) -> Bytes {
+    let mut word = number + 1;
+    let mut next = || {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        word.to_le_bytes()
+    };
+    Bytes::from((0..512).flat_map(|_| next()).collect::<Vec<u8>>())
+}
+
+fn value_files(dir: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|kind| kind == "blob")).collect()
+}
+
+#[test]
+fn damage_to_the_file_of_a_long_value_is_found_by_a_reading_of_all() {
+    let damages: [fn(&Path, &[u8]); 3] = [
+        |file, bytes| {
+            let mut bytes = bytes.to_vec();
+            bytes[2000] ^= 1;
+            std::fs::write(file, bytes).unwrap();
+        },
+        |file, bytes| std::fs::write(file, &bytes[..2000]).unwrap(),
+        |file, _| std::fs::remove_file(file).unwrap(),
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = RocksStore::open(dir.path(), &OPTIONS).unwrap();
+        store
+            .write(WriteBatch { puts: vec![(Bytes::from("a"), long_value(1))], deletes: Vec::new() }, 1)
+            .unwrap();
+        store.flush().unwrap();
+        drop(store);
+        let files = value_files(dir.path());
+        let [file] = &files[..] else { panic!("{files:?}") };
+        damage(file, &std::fs::read(file).unwrap());
+        let read = RocksStore::open(dir.path(), &OPTIONS).and_then(|store| store.load(&mut |_, _| {}));
+        let error = read.unwrap_err();
+        assert!(error.is_damage(), "{error:?}");
+    }
+}
+
+#[test]
+fn long_values_that_were_overwritten_give_their_room_back() {
+    const KEYS: u64 = 63;
+    const ROUNDS: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = RocksStore::open(dir.path(), &OPTIONS).unwrap();
+    let mut round = 0;
+    // In each file one value stays alive.
+    let mut write = |round: u64| {
+        let key = |key| if key == 0 { format!("kept {round:09}") } else { format!("{key:03}") };
+        let value = |number| (Bytes::from(key(number)), long_value(round * (KEYS + 1) + number));
+        let batch = WriteBatch { puts: (0..=KEYS).map(value).collect(), deletes: Vec::new() };
+        store.write(batch, round).unwrap();
+        store.flush().unwrap();
+    };
+    let held = || -> u64 {
+        let sizes =
+            value_files(dir.path()).into_iter().map(|file| file.metadata().map_or(0, |data| data.len()));
+        sizes.sum()
+    };
+    while round < ROUNDS {
+        round += 1;
+        write(round);
+    }
+    // Compaction comes by itself, and only while something is written.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let alive = |round: u64| (KEYS + round) * 4096;
+    while held() > 3 * alive(round) && Instant::now() < deadline {
+        round += 1;
+        write(round);
+    }
+    assert!(held() <= 3 * alive(round), "{} bytes of files for {} of values", held(), alive(round));
+    let mut kept = 0;
+    store
+        .load(&mut |key, value| {
+            let text = std::str::from_utf8(key).unwrap();
+            if let Some(of) = text.strip_prefix("kept ") {
+                kept += 1;
+                assert!(value == &long_value(of.parse::<u64>().unwrap() * (KEYS + 1))[..], "{text}");
+            }
+        })
+        .unwrap();
+    assert_eq!(kept, round);
 }

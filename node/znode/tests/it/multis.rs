@@ -1,7 +1,9 @@
 //! Multi: all or none, one zxid and time for all.
 
-use pharos_jute::{Create, CreateTtl, MultiOp, MultiResult, PathVersion, PathWatch, Request, Response};
-use pharos_znode::{CreateMode, ErrorCode, Level, Op, Reply, Stat};
+use pharos_jute::{
+    Create, CreateTtl, MultiOp, MultiResult, OpCode, PathVersion, PathWatch, Request, Response,
+};
+use pharos_znode::{Command, CreateMode, ErrorCode, Level, MultiTranscoder, Op, Reply, SessionId, Stat};
 
 use crate::world::{
     T0, World, check, create, create_acl, create_data, create_mode, delete, open, set, set_acl,
@@ -137,4 +139,57 @@ fn a_create_with_the_container_flag_answers_with_its_stat_in_a_multi_only() {
     };
     assert!(!with_stat(Op::from_request(&Request::Create(create.clone()), Level::NEWEST)));
     assert!(with_stat(Op::from_request(&Request::Multi(vec![MultiOp::Create(create)]), Level::NEWEST)));
+}
+
+/// The command as it is encoded when the request is decoded at once, and in slices of so many operations.
+fn both_ways(body: &[u8], slice: usize) -> (Vec<u8>, Vec<u8>) {
+    let op = match Request::decode(OpCode::Multi.as_i32(), body) {
+        Ok(request) => Op::from_request(&request, Level::FIRST).unwrap(),
+        Err(_) => Op::from_undecodable(OpCode::Multi).unwrap(),
+    };
+    let (mut whole, mut sliced) = (Vec::new(), Vec::new());
+    let command = Command { session: SessionId(7), cxid: 3, ..Command::of_ensemble(op) };
+    command.encode(&mut whole);
+    let mut multi = MultiTranscoder::new([b"header", body].concat().into(), 6, Level::FIRST);
+    let op = loop {
+        if let Some(op) = multi.go_on(&mut slice.clone()) {
+            break op;
+        }
+    };
+    command.encode_with(&op, &mut sliced);
+    (whole, sliced)
+}
+
+#[test]
+fn one_that_is_made_ready_in_slices_is_the_same_command() {
+    let create = |path, flags| Create { path, data: Some(b"data"), acl: Some(Vec::new()), flags };
+    let node = PathVersion { path: Some("/a"), version: -1 };
+    let writes = vec![
+        MultiOp::Create(create(Some("/a"), 0)),
+        MultiOp::Create2(create(Some("/b"), 2)),
+        MultiOp::CreateContainer(create(Some("/c"), 4)),
+        MultiOp::CreateTtl(CreateTtl { create: create(Some("/t"), 5), ttl_ms: 9 }),
+        MultiOp::Check(node),
+        MultiOp::Delete(node),
+    ];
+    let reads = vec![MultiOp::GetData(PathWatch { path: Some("/a"), watch: false })];
+    let null =
+        vec![MultiOp::Delete(node), MultiOp::Create(create(None, 0)), MultiOp::Create(create(None, 99))];
+    let mixed = [writes.clone(), reads.clone()].concat();
+    for ops in [Vec::new(), writes, reads, null, mixed] {
+        let mut body = Vec::new();
+        Request::Multi(ops).encode(&mut body);
+        for slice in [1, 2, 100] {
+            let check = |body: &[u8]| {
+                let (whole, sliced) = both_ways(body, slice);
+                assert_eq!(whole, sliced, "{body:?} in slices of {slice}");
+            };
+            (0..=body.len()).for_each(|len| check(&body[..len]));
+            for at in 0..body.len() {
+                let mut broken = body.clone();
+                broken[at] ^= 0x41;
+                check(&broken);
+            }
+        }
+    }
 }
