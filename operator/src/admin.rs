@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-pub use member::{DiskState, Identity, Membership, NodeStatus, PeerStatus, Registered, Role};
+pub use member::{DiskState, FeatureLevels, Identity, Membership, NodeStatus, PeerStatus, Registered, Role};
 
 /// What a worker says about its pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -88,6 +88,9 @@ pub struct Joiner<'a> {
     pub peer_port: u16,
     /// Its port for clients.
     pub client_port: u16,
+    /// What it can carry out, for a leader that knows of levels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_levels: Option<FeatureLevels>,
 }
 
 /// Why a call failed.
@@ -317,14 +320,18 @@ mod tests {
                 axum::http::StatusCode::ACCEPTED
             }
         };
-        let join = r#"POST {"volume":"aa","host":"h","peerPort":2888,"clientPort":2181}"#;
+        let join = concat!(
+            r#"POST {"volume":"aa","host":"h","peerPort":2888,"clientPort":2181,"#,
+            r#""featureLevels":{"min":1,"max":2}}"#
+        );
         let behind = (axum::http::StatusCode::CONFLICT, "{\"error\":\"member 4 is behind\"}\n");
         let router = Router::new()
             .route("/v1/members", post(asked("members", join)))
             .route("/v1/members/4", axum::routing::delete(asked("members/4", "DELETE ")))
             .route("/v1/voters", post(async move || behind));
         let client = serve(router).await;
-        let joiner = Joiner { volume: "aa", host: "h", peer_port: 2888, client_port: 2181 };
+        let (peer_port, client_port, feature_levels) = (2888, 2181, Some(FeatureLevels { min: 1, max: 2 }));
+        let joiner = Joiner { volume: "aa", host: "h", peer_port, client_port, feature_levels };
         client.register("127.0.0.1", &joiner, "t").await.expect("it is registered");
         client.deregister("127.0.0.1", 4, "t").await.expect("it is struck off");
         let refused = client.switch("127.0.0.1", 1, &[1, 4], "t").await.expect_err("not yet");

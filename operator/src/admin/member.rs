@@ -2,7 +2,7 @@
 //!
 //! Invariant: a field that an older member does not send is told from one that it denies.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What a member says about its disk.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -21,6 +21,18 @@ pub struct Identity {
     /// Generation of the cluster.
     #[serde(default)]
     pub generation: Option<u64>,
+    /// Feature levels that it can carry out; none if its version knows of none.
+    #[serde(default)]
+    pub feature_levels: Option<FeatureLevels>,
+}
+
+/// Feature levels, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureLevels {
+    /// The lowest.
+    pub min: u16,
+    /// The highest.
+    pub max: u16,
 }
 
 /// State of a member's disk.

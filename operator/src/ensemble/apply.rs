@@ -221,9 +221,11 @@ fn wait(predicate: Predicate, detail: String) -> Step {
 
 /// Address of the leader, and the token for it.
 fn leader_of<'a>(hands: &Hands<'a>, leader: &str) -> Result<(String, &'a str), StepError> {
-    let pod = hands.pods.iter().find(|pod| pod.name_any() == leader);
-    let ip = pod.and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
-    Ok((ip.unwrap_or_default(), hands.token.ok_or(StepError::NoToken)?))
+    Ok((ip_of(hands, leader).unwrap_or_default(), hands.token.ok_or(StepError::NoToken)?))
+}
+
+fn ip_of(hands: &Hands<'_>, pod: &str) -> Option<String> {
+    hands.pods.iter().find(|seen| seen.name_any() == pod)?.status.as_ref()?.pod_ip.clone()
 }
 
 /// What the leader said if it cannot do as asked now.
@@ -243,11 +245,17 @@ async fn register(
     joiners: &[(usize, String)],
 ) -> Result<Option<String>, StepError> {
     let (ip, token) = leader_of(hands, leader)?;
+    // One whose version knows of no levels takes no field of that name.
+    let knows_levels = hands.nodes.status(&ip).await?.feature_level.is_some();
     for (ordinal, volume) in joiners {
         let ordinal = u32::try_from(*ordinal).expect("a StatefulSet has few pods");
         let host = names::ensemble::host(&hands.ensemble.name, &hands.ensemble.namespace, ordinal);
         let (peer_port, client_port) = (names::PORT_PEER, names::PORT_CLIENT);
-        let joiner = Joiner { volume, host: &host, peer_port, client_port };
+        let feature_levels = match ip_of(hands, &names::ensemble::pod(&hands.ensemble.name, ordinal)) {
+            Some(ip) if knows_levels => hands.nodes.identity(&ip).await?.feature_levels,
+            _ => None,
+        };
+        let joiner = Joiner { volume, host: &host, peer_port, client_port, feature_levels };
         if let Some(refused) = unless_refused(hands.nodes.register(&ip, &joiner, token).await)? {
             return Ok(Some(refused));
         }

@@ -47,6 +47,11 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
             (StatusCode::NOT_FOUND, status)
         }
         "/v1/voters" => (server.voters, json!({"error": "member 4 is behind"})),
+        "/v1/status" => (StatusCode::OK, json!({"role": "leader", "featureLevel": 2})),
+        "/v1/identity" => {
+            let levels = json!({"min": 1, "max": 2});
+            (StatusCode::OK, json!({"state": "blank", "volume": "aa", "featureLevels": levels}))
+        }
         _ => (StatusCode::OK, object),
     };
     (code, [("content-type", "application/json")], body.to_string()).into_response()
@@ -65,7 +70,12 @@ async fn done(voters: StatusCode, permit: Option<PermitFound>, step: Step) -> (S
                     metadata: {name: main, namespace: ns, uid: u1}, spec: {}}";
     let ensemble: Ensemble = serde_yaml::from_str(manifest).expect("a manifest");
     let image = Image { reference: "node:1".into(), pull_policy: "Never".into() };
-    let leader = json!({"metadata": {"name": "main-ensemble-0"}, "status": {"podIP": "127.0.0.1"}});
+    // The third has no address yet.
+    let pod = |ordinal: u32, status: Value| {
+        let pod = json!({"metadata": {"name": format!("main-ensemble-{ordinal}")}, "status": status});
+        serde_json::from_value(pod).expect("a pod")
+    };
+    let here = json!({"podIP": "127.0.0.1"});
     let leadership = Leadership::default();
     leadership.assume();
     let hands = Hands {
@@ -74,7 +84,7 @@ async fn done(voters: StatusCode, permit: Option<PermitFound>, step: Step) -> (S
         applier: &Applier::new(client.clone(), "ns", owner_reference::<Ensemble>("main", "u1")),
         leadership: &leadership,
         ensemble: &validate(&ensemble, None, &image).expect("it is valid"),
-        pods: &[serde_json::from_value(leader).expect("a pod")],
+        pods: &[pod(0, here.clone()), pod(1, here), pod(2, json!({}))],
         token: Some("t"),
         permit: permit.as_ref(),
     };
@@ -168,17 +178,17 @@ async fn a_permit_is_amended_only_as_it_was_read() {
 }
 
 #[tokio::test]
-async fn those_who_join_are_registered_by_their_stable_names() {
+async fn those_who_join_are_registered_by_their_stable_names_with_what_they_can_carry_out() {
     let joiners = vec![(1, "aa".to_owned()), (2, "bb".to_owned())];
     let (_, asked) =
         done(StatusCode::OK, None, Step::Register { leader: "main-ensemble-0".into(), joiners }).await;
-    let call = |ordinal: u32, volume: &str| {
+    let call = |ordinal: u32, volume: &str, levels: &str| {
         let host = format!("main-ensemble-{ordinal}.main-ensemble-peers.ns.svc");
         format!(
-            r#"POST /v1/members {{"volume":"{volume}","host":"{host}","peerPort":2888,"clientPort":2181}}"#
+            r#"POST /v1/members {{"volume":"{volume}","host":"{host}","peerPort":2888,"clientPort":2181{levels}}}"#
         )
     };
-    assert_eq!(asked, [call(1, "aa"), call(2, "bb")]);
+    assert_eq!(asked, [call(1, "aa", r#","featureLevels":{"min":1,"max":2}"#), call(2, "bb", "")]);
 }
 
 fn restore_order() -> RestoreOrder {

@@ -17,7 +17,8 @@ const CLUSTER: &str = "c1";
 
 fn disk(state: DiskState, volume: &str, cluster: Option<&str>) -> Identity {
     let cluster_id = cluster.map(Into::into);
-    Identity { state, volume: volume.into(), member_id: None, cluster_id, generation: cluster.map(|_| 1) }
+    let (volume, generation) = (volume.into(), cluster.map(|_| 1));
+    Identity { state, volume, member_id: None, cluster_id, generation, feature_levels: None }
 }
 
 fn node(id: i64, role: Role, applied: u64) -> NodeStatus {
