@@ -1,5 +1,7 @@
 //! The bodies of `multi` and `multiRead`: operations, and results, each after a header, until an end marker.
 
+use std::borrow::Borrow;
+
 use bytes::BufMut;
 
 use crate::{
@@ -157,8 +159,8 @@ impl<'a> MultiResult<'a> {
     }
 
     /// Appends the results and the end marker: the body of the response.
-    pub fn encode_list<'r>(results: impl IntoIterator<Item = MultiResult<'r>>, out: &mut impl BufMut) {
-        results.into_iter().for_each(|result| result.encode(out));
+    pub fn encode_list<'r>(results: impl IntoIterator<Item: Borrow<MultiResult<'r>>>, out: &mut impl BufMut) {
+        results.into_iter().for_each(|result| result.borrow().encode(out));
         MultiHeader::END.encode(out);
     }
 

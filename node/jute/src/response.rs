@@ -133,7 +133,7 @@ impl<'a> Response<'a> {
                 AclRef::encode_list(Some(acl), out);
                 stat.encode(out);
             }
-            Self::Multi(results) => MultiResult::encode_list(results.iter().cloned(), out),
+            Self::Multi(results) => MultiResult::encode_list(results, out),
             Self::Number(number) => out.put_i32(*number),
             Self::Watch(code) => out.put_i32(code.0),
             Self::WhoAmI(infos) => encode_client_infos(infos, out),

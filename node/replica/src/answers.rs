@@ -6,7 +6,6 @@ use crate::io::ConnId;
 use crate::replica::Replica;
 use bytes::{BufMut, BytesMut};
 use pharos_jute::{ErrorCode, ReplyHeader, Response};
-use pharos_znode::{Applied, Reply};
 
 /// Appends a frame: its length, then what `body` writes.
 pub(crate) fn framed(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
@@ -23,18 +22,6 @@ pub(crate) fn put_answer(out: &mut BytesMut, xid: i32, zxid: i64, result: Result
         Ok(response) => response.encode_message(xid, zxid, out),
         Err(err) => ReplyHeader { xid, zxid, err }.encode(out),
     });
-}
-
-/// Appends the answer to a command.
-pub(crate) fn put_result(out: &mut BytesMut, xid: i32, applied: &Applied) {
-    let zxid = applied.zxid.0;
-    if let Ok(Reply::Multi(_)) = &applied.result {
-        return framed(out, |out| {
-            ReplyHeader { xid, zxid, err: ErrorCode::OK }.encode(out);
-            applied.encode_multi(out);
-        });
-    }
-    put_answer(out, xid, zxid, applied.response().as_ref().map_err(|code| *code));
 }
 
 impl Replica {

@@ -5,7 +5,7 @@
 //! applied in order, once; an event reaches a client before any answer that shows the new state; while a
 //! command is half-way no client is answered from the state, and nothing of it goes to the store.
 
-use crate::answers::put_result;
+use crate::answers::framed;
 use crate::clients::{Pending, Phase};
 use crate::generation::NewGeneration;
 use crate::io::{CloseReason, ConnId, Output};
@@ -300,7 +300,7 @@ impl Replica {
     fn tell(&mut self, conn: ConnId, zxid: i64, event: &WatcherEvent<'_>, acl: &[pharos_znode::Acl]) {
         let Some(own) = self.clients.get_mut(conn) else { return };
         if allowed(acl, perms::READ, &own.auth) {
-            crate::answers::framed(own.out.tail(), |out| event.encode_message(zxid, out));
+            framed(own.out.tail(), |out| event.encode_message(zxid, out));
             self.clients.mark_dirty(conn);
         }
     }
@@ -327,7 +327,7 @@ impl Replica {
             unreachable!("commands of a connection are answered in their order");
         };
         assert_eq!(first, serial, "commands of a connection are answered in their order");
-        put_result(own.out.tail(), xid, out);
+        framed(own.out.tail(), |tail| out.encode_answer(xid, tail));
         self.clients.mark_dirty(conn);
         self.clients.answered(conn);
         self.drive(conn);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::BufMut;
-use pharos_jute::{Acl, ErrorCode, EventType, MultiResult, Response, Stat};
+use pharos_jute::{Acl, ErrorCode, EventType, MultiResult, ReplyHeader, Response, Stat};
 
 use crate::{SessionId, Zxid};
 
@@ -165,12 +165,18 @@ impl Applied {
         })
     }
 
-    /// Appends the body of [`Applied::response`] of a multi with results, without one in between that is as long; false if
-    /// it is no such.
-    pub fn encode_multi(&self, out: &mut impl BufMut) -> bool {
-        let Ok(Reply::Multi(results)) = &self.result else { return false };
-        MultiResult::encode_list(results.iter().map(|result| self.multi_result(result)), out);
-        true
+    /// Appends header and body of the answer. Of a multi, which may have very many results, [`Applied::response`] is not
+    /// made.
+    pub fn encode_answer(&self, xid: i32, out: &mut impl BufMut) {
+        let header = |err| ReplyHeader { xid, zxid: self.zxid.0, err };
+        if let Ok(Reply::Multi(results)) = &self.result {
+            header(ErrorCode::OK).encode(out);
+            return MultiResult::encode_list(results.iter().map(|result| self.multi_result(result)), out);
+        }
+        match self.response() {
+            Ok(response) => response.encode_message(xid, self.zxid.0, out),
+            Err(err) => header(err).encode(out),
+        }
     }
 
     fn multi_result(&self, result: &Result<Reply, ErrorCode>) -> MultiResult<'_> {

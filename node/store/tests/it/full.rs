@@ -1,6 +1,6 @@
 //! A small disk that fills up, and what the store does once there is room again.
 
-use crate::suite::{OPTIONS, rows};
+use crate::suite::{OPTIONS, noise, rows};
 use bytes::Bytes;
 use pharos_store::{RocksStore, Store, StoreError, WriteBatch};
 use std::path::Path;
@@ -12,17 +12,9 @@ const DISK_BYTES: usize = 24 << 20;
 const BALLAST_BYTES: usize = 12 << 20;
 const ROW_BYTES: usize = 64 << 10;
 
-/// Rows that no compression makes smaller.
 fn batch(number: u64) -> WriteBatch {
-    let mut state = number + 1;
-    let mut noise = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    let value = Bytes::from((0..ROW_BYTES).map(|_| noise()).collect::<Vec<u8>>());
-    WriteBatch { puts: vec![(Bytes::from(format!("row {number:08}")), value)], deletes: Vec::new() }
+    let row = (Bytes::from(format!("row {number:08}")), noise(number, ROW_BYTES));
+    WriteBatch { puts: vec![row], deletes: Vec::new() }
 }
 
 fn put(store: &mut RocksStore, number: u64) -> Result<u64, StoreError> {

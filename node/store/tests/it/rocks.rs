@@ -1,6 +1,6 @@
 //! What is RocksDB's alone: refusals by name, and its own flushes.
 
-use crate::suite::{Kind, OPTIONS, batch, bytes};
+use crate::suite::{Kind, OPTIONS, batch, bytes, noise};
 use bytes::Bytes;
 use pharos_store::{Options, RocksStore, Store, StoreError, WriteBatch};
 use std::path::{Path, PathBuf};
@@ -95,16 +95,8 @@ fn a_falling_applied_index_is_a_broken_invariant() {
     let _ = store.write(batch(&[], &[]), 4);
 }
 
-/// Bytes that no compression makes shorter, different for each number.
 fn long_value(number: u64) -> Bytes {
-    let mut word = number + 1;
-    let mut next = || {
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        word.to_le_bytes()
-    };
-    Bytes::from((0..512).flat_map(|_| next()).collect::<Vec<u8>>())
+    noise(number, 4096)
 }
 
 fn value_files(dir: &Path) -> Vec<PathBuf> {

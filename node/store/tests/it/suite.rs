@@ -47,6 +47,18 @@ pub(crate) fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
+/// So many bytes that no compression makes fewer, others for each number.
+pub(crate) fn noise(number: u64, len: usize) -> Bytes {
+    let mut word = number + 1;
+    let mut next = || {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        word.to_le_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
+}
+
 pub(crate) fn batch(puts: &[(&str, &str)], deletes: &[&str]) -> WriteBatch {
     WriteBatch {
         puts: puts.iter().map(|(key, value)| (bytes(key), bytes(value))).collect(),
