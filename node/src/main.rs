@@ -16,6 +16,7 @@ mod failure;
 mod local;
 mod local_manifests;
 mod pipeline;
+mod pipeline_progress;
 mod pipeline_status;
 mod pipeline_worker;
 

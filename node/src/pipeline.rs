@@ -8,6 +8,7 @@
 use crate::failure::Failure;
 use crate::local::PipelineJob;
 use crate::local_manifests::LocalPipeline;
+use crate::pipeline_progress::Progress;
 use anyhow::anyhow;
 use pharos_beam::plan::NodeKind;
 use pharos_beam::{Plan, SourceName};
@@ -97,11 +98,12 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
     let interval = interval
         .and_then(|checkpoint| checkpoint.interval_seconds())
         .map_or(CHECKPOINT_INTERVAL, Duration::from_secs);
-    let screen = Screen::new(&pipeline.name);
+    let screen = Arc::new(Screen::new(&pipeline.name));
+    let shown = Arc::clone(&screen);
     let options = RunOptions {
         threads: threads(),
         run,
-        listener: Arc::new(move |event: &Event| screen.show(event)),
+        listener: Arc::new(move |event: &Event| shown.show(event)),
         durability: Some(Durability {
             coordination: Arc::new(Mutex::new(coordination)),
             checkpoints: Some(CheckpointOptions { interval, blobs }),
@@ -109,7 +111,9 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
         stop,
     };
     let connectors: Arc<dyn Connectors> = Arc::new(files);
-    match pharos_stream::run(&plan, &connectors, &options) {
+    let ended = pharos_stream::run(&plan, &connectors, &options);
+    screen.progress.end();
+    match ended {
         Ok(report) => {
             summary(&pipeline.name, &report);
             Ok(())
@@ -151,22 +155,24 @@ fn short_hash(plan: &Plan) -> String {
 struct Screen {
     name: String,
     late: Mutex<BTreeMap<String, u64>>,
+    progress: Progress,
 }
 
 impl Screen {
     fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), late: Mutex::default() }
+        Self { name: name.to_owned(), late: Mutex::default(), progress: Progress::on_terminal(name) }
     }
 
     fn show(&self, event: &Event) {
         let name = &self.name;
+        self.progress.hear(event);
         match event {
             Event::WindowClosed { transform, window, results, closed } => {
                 let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
                 let late = late.get(transform).copied().unwrap_or_default();
-                println!(
+                self.progress.say(&format!(
                     "{name}: window {closed:>4} {window} closed with {results} results; {late} late rows so far"
-                );
+                ));
             }
             Event::LateDropped { transform, total, .. } => {
                 self.late.lock().unwrap_or_else(PoisonError::into_inner).insert(transform.clone(), *total);
@@ -176,9 +182,15 @@ impl Screen {
                 pharos_beam::plan::LogLevel::Info => tracing::info!("{text}"),
                 pharos_beam::plan::LogLevel::Debug => tracing::debug!("{text}"),
             },
-            Event::Restored { epoch } => println!("{name}: goes on from checkpoint {epoch}"),
-            Event::Checkpoint { epoch } => tracing::info!("{name}: checkpoint {epoch}"),
-            Event::Written { files, .. } => files.iter().for_each(|file| println!("{name}: wrote {file}")),
+            Event::Restored { epoch } => {
+                self.progress.say(&format!("{name}: goes on from checkpoint {epoch}"));
+            }
+            Event::Checkpoint { epoch, took, bytes } => {
+                tracing::info!("{name}: checkpoint {epoch}, {bytes} bytes in {} ms", took.as_millis());
+            }
+            Event::Written { files, .. } => {
+                files.iter().for_each(|file| self.progress.say(&format!("{name}: wrote {file}")));
+            }
             Event::Watermark { transform, watermark } => {
                 tracing::debug!("{name}: watermark of {transform} at {watermark}");
             }

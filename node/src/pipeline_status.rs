@@ -5,6 +5,7 @@
 //! Invariant: an answer never waits for the run; it is a copy of counters.
 
 use crate::failure::Failure;
+use crate::pipeline_progress::{Input, Progress};
 use anyhow::Context;
 use pharos_stream::{Event, Watermark};
 use serde::Serialize;
@@ -56,12 +57,20 @@ struct Known {
     windows: BTreeMap<String, u64>,
     watermarks: BTreeMap<String, Watermark>,
     dead_letters: BTreeMap<String, u64>,
+    checkpoint: Option<Checkpoint>,
+}
+
+/// The last checkpoint of this process.
+#[derive(Clone, Copy, Debug)]
+struct Checkpoint {
+    seconds: f64,
+    bytes: u64,
 }
 
 /// What a worker says.
-#[derive(Debug)]
 pub(crate) struct Status {
     known: Mutex<Known>,
+    progress: Progress,
 }
 
 impl Status {
@@ -83,8 +92,9 @@ impl Status {
             windows: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
+            checkpoint: None,
         };
-        Self { known: Mutex::new(known) }
+        Self { known: Mutex::new(known), progress: Progress::in_log() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -100,6 +110,7 @@ impl Status {
 
     /// Takes news of the run.
     pub(crate) fn hear(&self, event: &Event) {
+        self.progress.hear(event);
         let mut known = self.known();
         match event {
             Event::WindowClosed { transform, closed, .. } => {
@@ -117,9 +128,10 @@ impl Status {
             Event::DeadLetters { transform, rows } => {
                 *known.dead_letters.entry(transform.clone()).or_default() += rows;
             }
-            Event::Checkpoint { epoch } => {
+            Event::Checkpoint { epoch, took, bytes } => {
                 known.answer.epoch = Some(*epoch);
-                tracing::info!(epoch, "checkpoint");
+                known.checkpoint = Some(Checkpoint { seconds: took.as_secs_f64(), bytes: *bytes });
+                tracing::info!(epoch, bytes, ms = took.as_secs_f64() * 1e3, "checkpoint");
             }
             Event::Restored { epoch } => {
                 known.answer.epoch = Some(*epoch);
@@ -144,6 +156,7 @@ impl Status {
     }
 
     fn metrics(&self) -> String {
+        let pace = self.progress.pace();
         let known = self.known();
         let mut out = String::new();
         let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
@@ -170,6 +183,34 @@ impl Status {
             .map(|(transform, at)| (transform.clone(), at.timestamp().micros() as f64 / 1e6))
             .collect();
         family("pharos_watermark_seconds", "gauge", "Event time up to which results are complete.", &seconds);
+        let read = |of: &dyn Fn(&Input) -> Option<u64>| -> Vec<(String, f64)> {
+            let inputs = pace.inputs().iter();
+            inputs.filter_map(|(transform, input)| Some((transform.clone(), of(input)? as f64))).collect()
+        };
+        let mut reads = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Input) -> Option<u64>| {
+            family(name, kind, help, &read(of));
+        };
+        reads("pharos_records_read_total", "counter", "Records read.", &|input| Some(input.records));
+        reads("pharos_bytes_read_total", "counter", "Bytes read.", &|input| Some(input.read));
+        reads("pharos_input_splits", "gauge", "Files or objects to read.", &|input| Some(input.splits));
+        reads("pharos_input_bytes", "gauge", "Bytes to read in all, where they are known.", &|input| {
+            input.bytes
+        });
+        reads("pharos_input_done_bytes", "gauge", "Bytes read, also by earlier processes.", &|input| {
+            Some(input.done)
+        });
+        if let Some(Checkpoint { seconds, bytes }) = known.checkpoint {
+            writeln!(
+                out,
+                "# HELP pharos_checkpoint_duration_seconds How long the last checkpoint took.\n\
+                 # TYPE pharos_checkpoint_duration_seconds gauge\n\
+                 pharos_checkpoint_duration_seconds {seconds}\n\
+                 # HELP pharos_checkpoint_size_bytes What the last checkpoint wrote.\n\
+                 # TYPE pharos_checkpoint_size_bytes gauge\n\
+                 pharos_checkpoint_size_bytes {bytes}"
+            )
+            .expect("a string takes everything");
+        }
         if let Some(epoch) = known.answer.epoch {
             writeln!(
                 out,
@@ -262,13 +303,28 @@ mod tests {
         let status = Status::new("abc", 3);
         assert_eq!(status.answer("/readyz").0, 503);
         status.set(WorkerState::Running, None);
-        status.hear(&Event::Checkpoint { epoch: 7 });
+        status.hear(&Event::Checkpoint { epoch: 7, took: Duration::from_millis(1500), bytes: 99 });
+        let transform = || "r".to_owned();
+        status.hear(&Event::Input { transform: transform(), splits: 2, bytes: Some(500), done: 100 });
+        status.hear(&Event::Read { transform: transform(), records: 3, bytes: 40 });
         status.hear(&Event::LateDropped { transform: "t".to_owned(), rows: 2, total: 5 });
         assert_eq!(status.answer("/readyz").0, 200);
         assert_eq!(
             status.answer("/v1/pipeline").2,
             r#"{"state":"running","epoch":7,"watermark":null,"lateDropped":5,"windowsClosed":0,"message":null,"documentHash":"abc","runId":3}"#
         );
-        assert!(status.answer("/metrics").2.contains("pharos_late_rows_total{transform=\"t\"} 5"));
+        let metrics = status.answer("/metrics").2;
+        for line in [
+            "pharos_late_rows_total{transform=\"t\"} 5",
+            "pharos_records_read_total{transform=\"r\"} 3",
+            "pharos_bytes_read_total{transform=\"r\"} 40",
+            "pharos_input_splits{transform=\"r\"} 2",
+            "pharos_input_bytes{transform=\"r\"} 500",
+            "pharos_input_done_bytes{transform=\"r\"} 140",
+            "pharos_checkpoint_duration_seconds 1.5",
+            "pharos_checkpoint_size_bytes 99",
+        ] {
+            assert!(metrics.lines().any(|said| said == line), "{line} is not in {metrics}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use pharos_beam::plan::{Node, NodeId, NodeKind};
 use pharos_window::{Timestamp, Watermark};
 
 use crate::error::StreamError;
+use crate::event::{Event, Events};
 use crate::exec::channel::{Channel, Inbox, Round};
 use crate::exec::task::{
     AssertTask, CreateTask, Done, GroupTask, OpenSplit, Outlet, ReadTask, Route, SinkTask, SplitProgress,
@@ -53,6 +54,8 @@ pub(crate) struct Assembly<'a> {
     pub run: &'a str,
     /// Where to go on.
     pub restored: Restored,
+    /// Who hears what there is to read.
+    pub events: &'a Events,
 }
 
 /// The channels by origin, its thread, target and its thread.
@@ -132,10 +135,16 @@ impl Assembly<'_> {
             let gone = format!("`{}` was being read and is gone", missing.name);
             return Err(failed(ConnectError::user(gone)));
         }
+        let (mut bytes, mut done, count) = (Some(0), 0, splits.len() as u64);
         for (index, split) in splits.into_iter().enumerate() {
             let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
-            by_thread[index % self.threads].push(open.map_err(failed)?);
+            let open = open.map_err(failed)?;
+            bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
+            done += open.split.offset().byte;
+            by_thread[index % self.threads].push(open);
         }
+        let transform = node.name.clone();
+        self.events.send(Event::Input { transform, splits: count, bytes, done });
         Ok(by_thread)
     }
 

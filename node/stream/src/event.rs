@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pharos_beam::plan::LogLevel;
 use pharos_window::{Timestamp, Watermark, Window};
@@ -59,10 +60,34 @@ pub enum Event {
         /// The prefix and the row as JSON.
         text: String,
     },
+    /// A read knows what there is to read.
+    Input {
+        /// The read.
+        transform: String,
+        /// How many splits it has.
+        splits: u64,
+        /// The bytes of all of them; none if those of one are not known.
+        bytes: Option<u64>,
+        /// How many of them an earlier process has read.
+        done: u64,
+    },
+    /// Records were read.
+    Read {
+        /// The read.
+        transform: String,
+        /// How many now.
+        records: u64,
+        /// How many bytes they were.
+        bytes: u64,
+    },
     /// A checkpoint was committed.
     Checkpoint {
         /// Its number.
         epoch: u64,
+        /// How long it took from the moment it was asked for.
+        took: Duration,
+        /// The bytes that were written for it: what had not changed since the one before was not.
+        bytes: u64,
     },
     /// The run goes on from a checkpoint.
     Restored {
@@ -150,7 +175,7 @@ impl Events {
             Event::DeadLetters { transform, rows } => self.with(|state| {
                 *state.report.dead_letters.entry(transform.clone()).or_default() += rows;
             }),
-            Event::Checkpoint { epoch } => self.with(|state| state.report.checkpoint = Some(*epoch)),
+            Event::Checkpoint { epoch, .. } => self.with(|state| state.report.checkpoint = Some(*epoch)),
             Event::Written { transform, files } => self.with(|state| {
                 state.report.files.insert(transform.clone(), files.clone());
             }),
@@ -159,9 +184,10 @@ impl Events {
         (self.listener)(&event);
     }
 
-    /// Counts records read.
-    pub(crate) fn read(&self, transform: &str, records: u64) {
+    /// Counts records read, and tells.
+    pub(crate) fn read(&self, transform: &str, records: u64, bytes: u64) {
         self.with(|state| *state.report.records_read.entry(transform.to_owned()).or_default() += records);
+        (self.listener)(&Event::Read { transform: transform.to_owned(), records, bytes });
     }
 
     /// Counts rows written.

@@ -92,6 +92,9 @@ pub trait Split: Send {
     /// Where the next read starts.
     fn offset(&self) -> Offset;
 
+    /// How many bytes there were when it was opened, if that can be known: what [`Split::offset`] will come to.
+    fn bytes(&self) -> Option<u64>;
+
     /// Goes to where an earlier read would have started.
     ///
     /// # Errors

@@ -89,6 +89,7 @@ pub fn run(
         threads: options.threads.max(1),
         run: &options.run,
         restored: start.restored,
+        events: &events,
     };
     let tasks = assembly.tasks()?;
     let encoders = encoders(&graph, &**connectors)?;
@@ -102,6 +103,8 @@ pub fn run(
         stop: &options.stop,
         coordinator: Coordinator::new(ids, start.next),
         due: Instant::now(),
+        begun: Instant::now(),
+        written: 0,
         keeping: start.keeping,
         coordination: options.durability.as_ref().map(|durability| Arc::clone(&durability.coordination)),
         sinks: BTreeMap::new(),
@@ -251,6 +254,9 @@ struct Control<'a> {
     coordinator: Coordinator<TaskState>,
     /// When the next checkpoint is, if any are taken.
     due: Instant,
+    /// When the checkpoint under way was asked for, and the bytes that were written for it.
+    begun: Instant,
+    written: u64,
     keeping: Option<Keeping>,
     coordination: Option<Arc<Mutex<dyn Coordination>>>,
     /// What the sinks prepared last.
@@ -331,12 +337,16 @@ impl Control<'_> {
         let keeping = self.keeping.as_mut();
         Ok(match (command, keeping) {
             (Command::Inject(epoch), _) => {
+                self.begun = Instant::now();
                 self.shared.barriers.request(epoch);
                 None
             }
             (Command::Write { epoch, round, parts }, keeping) => {
                 if let Some(keeping) = keeping {
-                    keeping.keeper.write(epoch, round, parts)?;
+                    if round.is_none() {
+                        self.begun = Instant::now();
+                    }
+                    self.written = keeping.keeper.write(epoch, round, parts)?;
                 }
                 Some(Input::Written(epoch))
             }
@@ -346,7 +356,8 @@ impl Control<'_> {
                     let coordination =
                         self.coordination.as_ref().expect("who keeps checkpoints coordinates them");
                     with(coordination, |ensemble| ensemble.publish(&pointer))?;
-                    self.events.send(Event::Checkpoint { epoch });
+                    let (took, bytes) = (self.begun.elapsed(), self.written);
+                    self.events.send(Event::Checkpoint { epoch, took, bytes });
                 }
                 Some(Input::Published(epoch))
             }

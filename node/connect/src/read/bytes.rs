@@ -4,7 +4,7 @@
 //! Must not know: lines.
 //! Invariant: the position is that of the next byte given.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 
 use bytes::{Buf, Bytes};
@@ -32,6 +32,8 @@ pub(crate) struct ByteSource {
     name: String,
     position: u64,
     ahead: usize,
+    /// Of a regular file or an object, when it was opened.
+    size: Option<u64>,
     inner: Inner,
 }
 
@@ -55,13 +57,23 @@ impl ByteSource {
                 Inner::Object { bucket: bucket.clone(), key: key.clone(), size, block: Bytes::new() }
             }
         };
-        Ok(Self { name, position: 0, ahead, inner })
+        let size = match &inner {
+            Inner::Local(file) => file.metadata().ok().filter(Metadata::is_file).map(|data| data.len()),
+            Inner::Object { size, .. } => Some(*size),
+        };
+        Ok(Self { name, position: 0, ahead, size, inner })
     }
 
     /// How many bytes are worth asking for at once.
     #[must_use]
     pub(crate) fn ahead(&self) -> usize {
         self.ahead
+    }
+
+    /// How many bytes there were when it was opened; of a pipe nobody knows.
+    #[must_use]
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.size
     }
 
     /// The file's name.

@@ -19,6 +19,7 @@ use super::bytes::ByteSource;
 /// A CSV file.
 pub(crate) struct CsvSplit {
     name: String,
+    bytes: Option<u64>,
     reader: Reader<ByteSource>,
     delimiter: char,
     schema: Schema,
@@ -51,7 +52,7 @@ impl CsvSplit {
         filename_column: Option<&str>,
         schema: &Schema,
     ) -> Result<Self, ConnectError> {
-        let name = source.name().to_owned();
+        let (name, bytes) = (source.name().to_owned(), source.size());
         let mut reader = reader(source, delimiter, comment);
         let mut header = StringRecord::new();
         let read = reader.read_record(&mut header);
@@ -75,6 +76,7 @@ impl CsvSplit {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             name,
+            bytes,
             reader,
             delimiter,
             schema: schema.clone(),
@@ -132,6 +134,10 @@ impl Split for CsvSplit {
     fn offset(&self) -> Offset {
         let position = self.reader.position();
         Offset { byte: position.byte(), line: position.line() - 1 }
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.bytes
     }
 
     fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {

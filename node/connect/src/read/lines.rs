@@ -25,6 +25,7 @@ enum Decoder {
 /// A file of lines.
 pub(crate) struct LineSplit {
     name: String,
+    bytes: Option<u64>,
     reader: BufReader<ByteSource>,
     offset: Offset,
     decoder: Decoder,
@@ -64,6 +65,7 @@ impl LineSplit {
     fn new(source: ByteSource, decoder: Decoder) -> Self {
         Self {
             name: source.name().to_owned(),
+            bytes: source.size(),
             reader: BufReader::with_capacity(BUFFER.min(source.ahead()), source),
             offset: Offset::default(),
             decoder,
@@ -101,6 +103,10 @@ impl Split for LineSplit {
 
     fn offset(&self) -> Offset {
         self.offset
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.bytes
     }
 
     fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {

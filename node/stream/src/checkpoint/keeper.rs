@@ -70,7 +70,7 @@ impl Keeper {
         self.last.as_ref().map(|(_, manifest)| manifest)
     }
 
-    /// Writes a checkpoint.
+    /// Writes a checkpoint, and says how many bytes that were.
     ///
     /// # Errors
     /// If the store refuses.
@@ -79,7 +79,7 @@ impl Keeper {
         epoch: Epoch,
         round: Option<Round>,
         parts: BTreeMap<TaskId, TaskState>,
-    ) -> Result<(), StreamError> {
+    ) -> Result<u64, StreamError> {
         let mut manifest = Manifest::new(&self.plan, epoch, round);
         manifest.previous = self.last.as_ref().map(|(name, _)| name.clone());
         let mut file = HEADER.to_vec();
@@ -106,14 +106,16 @@ impl Keeper {
                 }
             }
         }
+        let mut written = 0;
         if file.len() > HEADER.len() {
             self.blobs.put(&blob, &file).map_err(failed)?;
+            written += file.len() as u64;
         }
         let (bytes, crc) = manifest.write();
         let name = manifest_name(self.generation, epoch);
         self.blobs.put(&name, &bytes).map_err(failed)?;
         self.next = Some((name, manifest, crc));
-        Ok(())
+        Ok(written + bytes.len() as u64)
     }
 
     /// Deletes what processes before this one left when they died: a checkpoint that was written but

@@ -258,10 +258,12 @@ impl ReadTask {
     fn read(&mut self, position: usize, steps: &Steps, outbox: &mut Outbox) -> Result<States, StreamError> {
         let open = &mut self.splits[position];
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
+        let from = open.split.offset().byte;
         let records = open.split.read(ROUND_RECORDS).map_err(failed)?;
+        let bytes = open.split.offset().byte.saturating_sub(from);
         open.ended = records.end;
         let label = Label::new(self.node.id, 0, open.index);
-        steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64);
+        steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64, bytes);
         let mut bad = records.bad.clone();
         let last = records.positions.last().map_or(0, |last| *last as usize / STEP_RECORDS);
         let batch = timed(&self.spec, open, records, &mut bad);
@@ -393,7 +395,7 @@ impl CreateTask {
         let barrier = (context.barrier)(self.round);
         let batch = untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
         let label = Label::new(self.node.id, 0, 0);
-        context.steps.events.read(&self.node.name, batch.rows as u64);
+        context.steps.events.read(&self.node.name, batch.rows as u64, 0);
         context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, &mut outbox)?;
         self.outlet.send(outbox, self.round, [SplitState::Finished; ROUND_STEPS], true, barrier);
         self.ended = true;

@@ -77,6 +77,9 @@ impl Split for MortalSplit {
     fn offset(&self) -> Offset {
         self.0.offset()
     }
+    fn bytes(&self) -> Option<u64> {
+        self.0.bytes()
+    }
     fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
         self.0.seek(offset)
     }
