@@ -61,6 +61,8 @@ pub const PORT_PEER: u16 = 2888;
 pub const PORT_ADMIN: u16 = 8080;
 /// Prometheus port of every pod.
 pub const PORT_METRICS: u16 = 7000;
+/// Port on which the workers of a Pipeline send rows to each other.
+pub const PORT_EXCHANGE: u16 = 7100;
 
 /// Root of all znodes of ours.
 pub const ZNODE_ROOT: &str = "/pharos";
@@ -91,6 +93,8 @@ pub const PIPELINE_FILE: &str = "/etc/pharos/pipeline/pipeline.yaml";
 pub const CHECKPOINT_DIR: &str = "/var/lib/pharos/checkpoints";
 /// Environment variable with the pod's own name.
 pub const ENV_POD_NAME: &str = "POD_NAME";
+/// Environment variable with the pod's own address.
+pub const ENV_POD_IP: &str = "POD_IP";
 /// Environment variable with `Stateless` or `LastState`.
 pub const ENV_UPGRADE_MODE: &str = "PHAROS_UPGRADE_MODE";
 /// Prefix of the environment variable that carries a pipeline variable into the worker.
@@ -180,6 +184,11 @@ pub mod pipeline {
     #[must_use]
     pub fn pod(name: &str, ordinal: u32) -> String {
         format!("{name}-pipeline-{ordinal}")
+    }
+    /// Ordinal of a pod, from its name.
+    #[must_use]
+    pub fn ordinal(pod: &str) -> Option<u32> {
+        pod.rsplit_once('-')?.1.parse().ok()
     }
 }
 
@@ -272,9 +281,9 @@ pub mod reason {
     pub const ENSEMBLE_NOT_READY: &str = "EnsembleNotReady";
     /// The ConfigMap or key named by `pipelineFrom` does not exist.
     pub const DOCUMENT_NOT_FOUND: &str = "DocumentNotFound";
-    /// The worker starts.
+    /// Workers start.
     pub const WORKER_STARTING: &str = "WorkerStarting";
-    /// The worker moves to a new document, image or run.
+    /// Workers leave, or move to a new document, image or run.
     pub const RESTARTING: &str = "Restarting";
     /// The pipeline runs.
     pub const RUNNING: &str = "Running";
@@ -286,9 +295,9 @@ pub mod reason {
     pub const SUSPENDED: &str = "Suspended";
     /// Workers leave after `spec.suspend` was set.
     pub const SUSPENDING: &str = "Suspending";
-    /// The worker says that the pipeline failed.
+    /// A worker says that the pipeline failed.
     pub const PIPELINE_FAILED: &str = "PipelineFailed";
-    /// The worker restarts again and again.
+    /// A worker does not run, or restarts again and again.
     pub const WORKER_CRASHING: &str = "WorkerCrashing";
     /// The step before this one has not been reached.
     pub const NOT_REACHED: &str = "NotReached";

@@ -21,6 +21,11 @@ use crate::common::{ImageSpec, PodSettings};
     category = "pharos",
     namespaced,
     status = "PipelineStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     derive = "PartialEq",
     doc = "A Beam YAML pipeline that runs over streams or files.",
     crates(kube_core = "::kube_core"),
@@ -56,6 +61,13 @@ use crate::common::{ImageSpec, PodSettings};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
+        name = "Workers",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        priority = 1,
+        description = "Workers that are ready."
+    ),
+    printcolumn(
         name = "Epoch",
         type_ = "integer",
         json_path = ".status.epoch",
@@ -74,7 +86,8 @@ use crate::common::{ImageSpec, PodSettings};
 pub struct PipelineSpec {
     /// The Ensemble it coordinates through, in the same namespace. Immutable.
     pub ensemble_ref: EnsembleRef,
-    /// Number of workers. Default: 1, which is also the only number supported yet.
+    /// Number of workers, from 1 to 256. It may be changed at any time, by `kubectl scale` too: workers come and go while
+    /// the others go on. Default: 1.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 256))]
     pub replicas: i32,
@@ -164,7 +177,8 @@ pub struct CheckpointSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub location: Option<String>,
-    /// A PersistentVolumeClaim that the workers mount. Exactly one of `location` and `volumeClaim`.
+    /// A PersistentVolumeClaim that the workers mount, `ReadWriteMany` where they are on several nodes. Exactly one of
+    /// `location` and `volumeClaim`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim: Option<VolumeClaimRef>,
 }
@@ -240,7 +254,7 @@ pub struct PipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// What the worker says it does: `starting`, `running`, `completed`, `failed` or `suspended`.
+    /// What the workers say they do: `starting`, `running` if any of them does, `completed`, `failed` or `suspended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// SHA-256 of the document the workers run, in hexadecimal digits.
@@ -261,9 +275,15 @@ pub struct PipelineStatus {
     /// Windows closed, in this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows_closed: Option<i64>,
+    /// Workers whose pods exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
     /// Workers that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
+    /// Label selector of the workers' pods, for whoever scales by what they use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Image that the workers ran when they were last seen to run: what they keep while `spec.image` is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

@@ -260,10 +260,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_pipeline_could_scale_and_neither_has_a_scale_subresource_yet() {
-        for crd in [ensemble(), pipeline()] {
-            let subresources = crd.spec.versions[0].subresources.clone().expect("a status subresource");
-            assert!(subresources.status.is_some() && subresources.scale.is_none());
+    fn kubectl_scales_a_pipeline_by_fields_that_exist_and_no_ensemble() {
+        let subresources = |crd: &CustomResourceDefinition| {
+            let found = crd.spec.versions[0].subresources.clone().expect("a status subresource");
+            assert!(found.status.is_some());
+            found.scale
+        };
+        // Of an Ensemble, only odd numbers of members make sense.
+        assert_eq!(subresources(&ensemble()), None);
+        let scale = subresources(&pipeline()).expect("a scale subresource");
+        let selector = scale.label_selector_path.expect("who scales by use asks for the pods");
+        let crd = serde_json::to_value(pipeline()).expect("a CRD is plain data");
+        let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let paths = [(scale.spec_replicas_path, "integer"), (scale.status_replicas_path, "integer")];
+        for (path, kind) in paths.into_iter().chain([(selector, "string")]) {
+            let field = path.split('.').skip(1).fold(root, |schema, step| &schema["properties"][step]);
+            assert_eq!(field["type"], kind, "{path}");
         }
     }
 

@@ -44,6 +44,20 @@ pub struct WorkerStatus {
     /// The run.
     #[serde(default)]
     pub run_id: Option<i64>,
+    /// Whether it coordinates the run. Workers of one process a run do not say it.
+    #[serde(default)]
+    pub leads: bool,
+    /// How many workers take part in the run now.
+    #[serde(default)]
+    pub workers: Option<i64>,
+}
+
+impl WorkerStatus {
+    /// Whether it speaks of this run of this document.
+    #[must_use]
+    pub fn is_of(&self, hash: &str, run_id: i64) -> bool {
+        self.document_hash.as_deref() == Some(hash) && self.run_id == Some(run_id)
+    }
 }
 
 /// What a worker does.

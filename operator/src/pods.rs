@@ -80,6 +80,13 @@ pub fn selector(instance: &str, component: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The same as the API takes it in a query.
+#[must_use]
+pub fn selector_text(instance: &str, component: &str) -> String {
+    let labels = selector(instance, component);
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
 /// The labels of every object of a resource.
 #[must_use]
 pub fn labels(instance: &str, component: &str) -> BTreeMap<String, String> {
@@ -186,14 +193,7 @@ fn container(workload: &Workload<'_>) -> Container {
     mounts.extend(workload.settings.volume_mounts.clone());
     let mut env = vec![EnvVar {
         name: names::ENV_POD_NAME.into(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: "metadata.name".into(),
-                // Stated, since the API server would default it and a later apply would see a difference.
-                api_version: Some("v1".into()),
-            }),
-            ..EnvVarSource::default()
-        }),
+        value_from: Some(own_field("metadata.name")),
         ..EnvVar::default()
     }];
     env.extend(workload.env.clone());
@@ -214,6 +214,19 @@ fn container(workload: &Workload<'_>) -> Container {
         liveness_probe: Some(probe("/livez", 10, 6)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         ..Container::default()
+    }
+}
+
+/// A field of the pod itself, as the source of a variable.
+#[must_use]
+pub fn own_field(path: &str) -> EnvVarSource {
+    EnvVarSource {
+        field_ref: Some(ObjectFieldSelector {
+            field_path: path.into(),
+            // Stated, since the API server would default it and a later apply would see a difference.
+            api_version: Some("v1".into()),
+        }),
+        ..EnvVarSource::default()
     }
 }
 

@@ -53,18 +53,6 @@ pub const RULES: &[Rule<Pipeline>] = &[
         ),
     },
     Rule {
-        name: "pipeline-one-worker",
-        path: "spec",
-        cel: "self.replicas == 1",
-        message: "replicas must be 1: this version runs a pipeline on one worker, with as many threads as it has cores",
-        holds: |new, _| new.spec.replicas == 1,
-        accepts: Example::create(PLAIN),
-        refuses: Example::create(
-            "{apiVersion: pharos.dev/v1alpha1, kind: Pipeline, metadata: {name: clicks}, \
-             spec: {ensembleRef: {name: main}, replicas: 2, upgradeMode: Stateless, pipeline: 'pipeline: {}'}}",
-        ),
-    },
-    Rule {
         // On the parent, as for every field that must not be taken away either.
         name: "pipeline-ensemble-fixed",
         path: "spec",

@@ -80,8 +80,7 @@ pub async fn dereference(client: &Client, ensemble: &Ensemble) -> Result<Existin
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let selector = pods::selector(&name, names::COMPONENT_ENSEMBLE);
-    let selector = selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    let selector = pods::selector_text(&name, names::COMPONENT_ENSEMBLE);
     let set_name = names::ensemble::object(&name);
     let stateful_set = sets.get_opt(&set_name).await.map_err(read("StatefulSet", &set_name))?;
     let permit_name = names::ensemble::permit(&name);

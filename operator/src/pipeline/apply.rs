@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use pharos_crds::names::{self, COMPONENT_PIPELINE};
 
 use super::build::Desired;
+use super::plan::Outdated;
 use super::validate::Validated;
 use crate::apply::{Applier, ApplyError, is_controlled_by};
 use crate::election::Leadership;
@@ -43,20 +44,20 @@ pub async fn replace(
     client: &Client,
     leadership: &Leadership,
     namespace: &str,
-    pod: &str,
-    uid: &str,
+    outdated: &Outdated,
 ) -> Result<(), StepError> {
+    let Outdated { pod, uid } = outdated;
     if !leadership.holds() {
         return Err(StepError::NotLeading);
     }
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match api.delete(pod, &params).await {
         Ok(_) => Ok(()),
         // Gone, or another pod has its name already: either is what was wanted.
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        Err(source) => Err(StepError::Pod { pod: pod.to_owned(), source: Box::new(source) }),
+        Err(source) => Err(StepError::Pod { pod: pod.clone(), source: Box::new(source) }),
     }
 }
 
@@ -66,8 +67,7 @@ pub async fn replace(
 /// What the API server says.
 pub async fn sweep_documents(client: &Client, pipeline: &Validated) -> Result<(), ApplyError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &pipeline.namespace);
-    let selector = pods::selector(&pipeline.name, COMPONENT_PIPELINE);
-    let selector = selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    let selector = pods::selector_text(&pipeline.name, COMPONENT_PIPELINE);
     let failed = |name: String| {
         move |source| ApplyError::Api { kind: "ConfigMap".into(), name, source: Box::new(source) }
     };

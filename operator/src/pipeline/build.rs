@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     SecretKeySelector, Service, ServiceAccount, ServicePort, ServiceSpec, Volume, VolumeMount,
 };
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec,
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -21,7 +21,8 @@ use super::validate::Validated;
 use crate::apply::owner_reference;
 use crate::pods::{self, Access, Workload, mount};
 
-const PORTS: [(&str, u16); 2] = [("admin", names::PORT_ADMIN), ("metrics", names::PORT_METRICS)];
+const PORTS: [(&str, u16); 3] =
+    [("admin", names::PORT_ADMIN), ("metrics", names::PORT_METRICS), ("exchange", names::PORT_EXCHANGE)];
 
 /// Everything a Pipeline is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,10 +106,20 @@ fn network_policy(pipeline: &Validated) -> NetworkPolicy {
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(label_selector(pipeline)),
             policy_types: Some(vec!["Ingress".into()]),
-            ingress: Some(vec![NetworkPolicyIngressRule {
-                from: None,
-                ports: Some(vec![port(names::PORT_ADMIN), port(names::PORT_METRICS)]),
-            }]),
+            ingress: Some(vec![
+                NetworkPolicyIngressRule {
+                    from: None,
+                    ports: Some(vec![port(names::PORT_ADMIN), port(names::PORT_METRICS)]),
+                },
+                // Rows are for the other workers alone.
+                NetworkPolicyIngressRule {
+                    from: Some(vec![NetworkPolicyPeer {
+                        pod_selector: Some(label_selector(pipeline)),
+                        ..NetworkPolicyPeer::default()
+                    }]),
+                    ports: Some(vec![port(names::PORT_EXCHANGE)]),
+                },
+            ]),
             ..NetworkPolicySpec::default()
         }),
     }
@@ -117,13 +128,13 @@ fn network_policy(pipeline: &Validated) -> NetworkPolicy {
 fn stateful_set(pipeline: &Validated, workers: u32) -> StatefulSet {
     let mut template = pods::template(workload(pipeline));
     if let Some(container) = template.spec.as_mut().and_then(|pod| pod.containers.first_mut()) {
-        // What a worker says last reaches the status.
+        // What a worker says last reaches the conditions.
         container.termination_message_policy = Some("FallbackToLogsOnError".into());
     }
     StatefulSet {
         metadata: metadata(pipeline, named::object(&pipeline.name)),
         spec: Some(StatefulSetSpec {
-            replicas: Some(i32::try_from(workers).expect("none or one")),
+            replicas: Some(i32::try_from(workers).expect("the API has at most 256")),
             service_name: Some(named::object(&pipeline.name)),
             selector: label_selector(pipeline),
             pod_management_policy: Some("Parallel".into()),
@@ -188,6 +199,9 @@ fn checkpoint_volume(pipeline: &Validated) -> Option<(Volume, VolumeMount)> {
 fn command(pipeline: &Validated) -> Vec<String> {
     let endpoint = names::ensemble::endpoint(&pipeline.spec.ensemble_ref.name, &pipeline.namespace);
     let run_id = pipeline.spec.run_id.to_string();
+    let exchange = format!("0.0.0.0:{}", names::PORT_EXCHANGE);
+    // The kubelet puts the pod's own in their places.
+    let [own_name, own_ip] = [names::ENV_POD_NAME, names::ENV_POD_IP].map(|name| format!("$({name})"));
     let mut words: Vec<String> = [
         "pharos-node",
         "worker",
@@ -205,6 +219,12 @@ fn command(pipeline: &Validated) -> Vec<String> {
         &run_id,
         "--ensemble",
         &endpoint,
+        "--worker-name",
+        &own_name,
+        "--exchange-addr",
+        &exchange,
+        "--advertise",
+        &own_ip,
     ]
     .map(str::to_owned)
     .to_vec();
@@ -221,7 +241,12 @@ fn env(pipeline: &Validated) -> Vec<EnvVar> {
         UpgradeMode::LastState => "LastState",
     };
     let mode = EnvVar { name: names::ENV_UPGRADE_MODE.into(), value: Some(mode.into()), value_from: None };
-    std::iter::once(mode).chain(pipeline.spec.variables.iter().map(variable)).collect()
+    let ip = EnvVar {
+        name: names::ENV_POD_IP.into(),
+        value_from: Some(pods::own_field("status.podIP")),
+        ..EnvVar::default()
+    };
+    [ip, mode].into_iter().chain(pipeline.spec.variables.iter().map(variable)).collect()
 }
 
 fn variable(variable: &Variable) -> EnvVar {

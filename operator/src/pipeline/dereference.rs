@@ -1,13 +1,15 @@
-//! Owns the reading: what exists of a Pipeline and of what it refers to, and what its worker says. Must not know what
+//! Owns the reading: what exists of a Pipeline and of what it refers to, and what its workers say. Must not know what
 //! any of it means for the next step.
 //!
-//! Invariant: nothing is written here; a Secret is never read.
+//! Invariant: nothing is written here; a Secret is never read; a worker that does not answer delays a visit by one timeout
+//! at most.
 
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
+use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
-use pharos_crds::names::{self, condition};
+use pharos_crds::names::{self, COMPONENT_PIPELINE, condition};
 use pharos_crds::{Ensemble, Pipeline};
 
 use super::plan::{EnsembleState, Observed, Worker};
@@ -15,6 +17,7 @@ use crate::admin::AdminClient;
 use crate::apply::is_controlled_by;
 use crate::conditions::is_true;
 use crate::ensemble::dereference::{DereferenceError, crash, is_ready};
+use crate::pods;
 
 /// What exists.
 #[derive(Clone, Debug)]
@@ -25,8 +28,8 @@ pub struct Existing {
     pub document: Option<String>,
     /// Its StatefulSet, if it is ours.
     pub stateful_set: Option<StatefulSet>,
-    /// Its worker's pod.
-    pub pod: Option<Pod>,
+    /// Its workers' pods.
+    pub pods: Vec<Pod>,
 }
 
 /// Reads what exists of a Pipeline.
@@ -37,20 +40,20 @@ pub async fn dereference(client: &Client, pipeline: &Pipeline) -> Result<Existin
     let (name, namespace) = (pipeline.name_any(), pipeline.namespace().unwrap_or_default());
     let ensembles: Api<Ensemble> = Api::namespaced(client.clone(), &namespace);
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let of_workers: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let ensemble_name = &pipeline.spec.ensemble_ref.name;
     let ensemble = ensembles.get_opt(ensemble_name).await.map_err(read("Ensemble", ensemble_name))?;
     let set_name = names::pipeline::object(&name);
     let set = sets.get_opt(&set_name).await.map_err(read("StatefulSet", &set_name))?;
     let set = set.filter(|one| is_controlled_by(&one.metadata, &pipeline.uid().unwrap_or_default()));
     let set_uid = set.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
-    let pod_name = names::pipeline::pod(&name, 0);
-    let pod = pods.get_opt(&pod_name).await.map_err(read("Pod", &pod_name))?;
+    let selector = ListParams::default().labels(&pods::selector_text(&name, COMPONENT_PIPELINE));
+    let found = of_workers.list(&selector).await.map_err(read("pods of", &name))?;
     Ok(Existing {
         ensemble: ensemble_state(ensemble.as_ref()),
         document: document(client, pipeline, &namespace).await?,
         stateful_set: set,
-        pod: pod.filter(|one| is_controlled_by(&one.metadata, &set_uid)),
+        pods: found.items.into_iter().filter(|one| is_controlled_by(&one.metadata, &set_uid)).collect(),
     })
 }
 
@@ -77,7 +80,7 @@ fn read(kind: &str, name: &str) -> impl FnOnce(kube::Error) -> DereferenceError 
     move |source| DereferenceError::Read { what, source: Box::new(source) }
 }
 
-/// Asks the worker, and puts together what was seen.
+/// Asks the workers, and puts together what was seen.
 pub async fn observe(nodes: &AdminClient, pipeline: &Pipeline, existing: &Existing) -> Observed {
     let set = existing.stateful_set.as_ref();
     let revision = set.and_then(|set| {
@@ -85,36 +88,53 @@ pub async fn observe(nodes: &AdminClient, pipeline: &Pipeline, existing: &Existi
         let seen = status.observed_generation >= set.metadata.generation;
         status.update_revision.clone().filter(|_| seen)
     });
-    let worker = match &existing.pod {
-        Some(pod) => Some(ask(nodes, pod, revision.as_deref()).await),
-        None => None,
+    let latest = Latest {
+        revision: revision.as_deref(),
+        command: set.and_then(|set| command(set.spec.as_ref()?.template.spec.as_ref()?)),
     };
+    let asked = join_all(existing.pods.iter().map(|pod| ask(nodes, pod, &latest))).await;
+    let mut workers: Vec<Worker> = asked.into_iter().flatten().collect();
+    workers.sort_by_key(|worker| worker.ordinal);
     Observed {
         ensemble: existing.ensemble,
         exists: set.is_some(),
         revision_known: revision.is_some(),
-        worker,
+        workers,
         completed: pipeline.status.as_ref().and_then(|status| status.completed.clone()),
     }
 }
 
-async fn ask(nodes: &AdminClient, pod: &Pod, revision: Option<&str>) -> Worker {
+/// What new pods are made from.
+struct Latest<'a> {
+    revision: Option<&'a str>,
+    command: Option<&'a [String]>,
+}
+
+fn command(pod: &PodSpec) -> Option<&[String]> {
+    pod.containers.iter().find(|one| one.name == pods::CONTAINER)?.command.as_deref()
+}
+
+/// Asks the worker in a pod; none if the pod has not the name of one.
+async fn ask(nodes: &AdminClient, pod: &Pod, latest: &Latest<'_>) -> Option<Worker> {
+    let ordinal = names::pipeline::ordinal(&pod.name_any())?;
     let crash = crash(pod);
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
     let status = match address.filter(|_| crash.is_none()) {
         Some(ip) => nodes.pipeline(&ip).await.ok(),
         None => None,
     };
-    Worker {
+    Some(Worker {
         pod: pod.name_any(),
+        ordinal,
         uid: pod.uid().unwrap_or_default(),
-        up_to_date: revision.is_some()
-            && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == revision,
+        up_to_date: latest.revision.is_some()
+            && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == latest.revision,
+        same_command: pod.spec.as_ref().and_then(command) == latest.command,
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ready: is_ready(pod),
         crash: crash.map(|crash| last_words(pod).map_or(crash.clone(), |words| format!("{crash}: {words}"))),
         status,
-    }
+    })
 }
 
 /// What the worker said before it ended.

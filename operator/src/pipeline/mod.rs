@@ -120,6 +120,8 @@ async fn visit_one(pipeline: &Pipeline, context: &Context) -> Result<Action, Err
         uid: validated.uid.clone(),
         hash: validated.hash.clone(),
         run_id: validated.spec.run_id,
+        // The schema's bounds, which the API server holds.
+        replicas: u32::try_from(validated.spec.replicas.clamp(1, 256)).expect("it is above zero"),
         suspend: validated.spec.suspend,
     };
     let existing = match write_objects(&validated, &wanted, pipeline, existing, context).await {
@@ -148,12 +150,12 @@ async fn write_objects(
     existing: dereference::Existing,
     context: &Context,
 ) -> Result<dereference::Existing, ApplyError> {
-    // Only what the API server says: the worker is asked after the objects are written.
+    // Only what the API server says: the workers are asked after the objects are written.
     let known = plan::Observed {
         ensemble: existing.ensemble,
         exists: existing.stateful_set.is_some(),
         revision_known: false,
-        worker: None,
+        workers: Vec::new(),
         completed: pipeline.status.as_ref().and_then(|status| status.completed.clone()),
     };
     let Some(workers) = plan::workers(wanted, &known) else { return Ok(existing) };
@@ -165,9 +167,12 @@ async fn write_objects(
 
 async fn carry_out(validated: &validate::Validated, step: &Step, context: &Context) -> Result<(), Error> {
     match step {
-        Step::Replace { pod, uid } => {
-            let namespace = &validated.namespace;
-            Ok(apply::replace(&context.client, &context.leadership, namespace, pod, uid).await?)
+        Step::Replace { pods } => {
+            for pod in pods {
+                let namespace = &validated.namespace;
+                apply::replace(&context.client, &context.leadership, namespace, pod).await?;
+            }
+            Ok(())
         }
         Step::Running | Step::Completed => {
             let swept = apply::sweep_documents(&context.client, validated).await;

@@ -1,13 +1,19 @@
-//! Owns the decision on a Pipeline: what was seen and what is wanted go in; whether a worker runs, and what to do next,
+//! Owns the decision on a Pipeline: what was seen and what is wanted go in; how many workers run, and what to do next,
 //! come out. Pure. Must not know Kubernetes, HTTP or a clock.
 //!
 //! Invariant: a completed run never runs again; a worker is taken away only after its completion was recorded, for
-//! suspension, or for a newer template.
+//! suspension, for a newer template, or since fewer are wanted; of those that work together, one at a time for a newer
+//! template.
+
+use std::cmp::Reverse;
 
 use pharos_crds::CompletedRun;
 use pharos_crds::names::reason;
 
 use crate::admin::{WorkerState, WorkerStatus};
+
+/// Workers named in a condition; the rest is counted.
+const SHOWN: usize = 3;
 
 /// What was seen of a Pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +24,8 @@ pub struct Observed {
     pub exists: bool,
     /// Whether the StatefulSet controller has seen the latest template.
     pub revision_known: bool,
-    /// Its worker's pod.
-    pub worker: Option<Worker>,
+    /// Its workers' pods, by ordinal.
+    pub workers: Vec<Worker>,
     /// The last completed run on record.
     pub completed: Option<CompletedRun>,
 }
@@ -40,10 +46,14 @@ pub enum EnsembleState {
 pub struct Worker {
     /// Name of the pod.
     pub pod: String,
+    /// Its place in the StatefulSet, from 0 on.
+    pub ordinal: u32,
     /// UID of the pod.
     pub uid: String,
     /// Whether it was made from the latest template.
     pub up_to_date: bool,
+    /// Whether its command is that of the latest template, which names the document, the run and the checkpoints.
+    pub same_command: bool,
     /// Whether it was asked to go.
     pub terminating: bool,
     /// Whether the kubelet finds it ready.
@@ -52,6 +62,17 @@ pub struct Worker {
     pub crash: Option<String>,
     /// What it says about its pipeline.
     pub status: Option<WorkerStatus>,
+}
+
+impl Worker {
+    /// Whether it is to be replaced at some time.
+    fn is_outdated(&self) -> bool {
+        !self.up_to_date && !self.terminating
+    }
+
+    fn leads(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.leads)
+    }
 }
 
 /// What is wanted.
@@ -63,6 +84,8 @@ pub struct Wanted {
     pub hash: String,
     /// The run.
     pub run_id: i64,
+    /// How many workers, from 1 on.
+    pub replicas: u32,
     /// Whether it is to be suspended.
     pub suspend: bool,
 }
@@ -77,7 +100,12 @@ impl Wanted {
     }
 
     fn is_run_of(&self, status: &WorkerStatus) -> bool {
-        status.document_hash.as_deref() == Some(&self.hash) && status.run_id == Some(self.run_id)
+        status.is_of(&self.hash, self.run_id)
+    }
+
+    /// Whether a worker says this of the wanted run.
+    fn hears(&self, worker: &Worker, state: WorkerState) -> bool {
+        worker.status.as_ref().is_some_and(|status| self.is_run_of(status) && status.state == state)
     }
 }
 
@@ -89,8 +117,8 @@ pub fn workers(wanted: &Wanted, observed: &Observed) -> Option<u32> {
         return observed.exists.then_some(0);
     }
     match observed.ensemble {
-        EnsembleState::Ready => Some(1),
-        // A running worker rides out a pause of its Ensemble; a new one waits for it.
+        EnsembleState::Ready => Some(wanted.replicas),
+        // Running workers ride out a pause of their Ensemble; new ones wait for it.
         EnsembleState::NotReady | EnsembleState::Missing => None,
     }
 }
@@ -105,57 +133,74 @@ pub enum Step {
         /// What is waited for.
         message: String,
     },
-    /// Replace a worker that was made from an older template.
+    /// Replace workers that were made from an older template.
     Replace {
-        /// The pod.
-        pod: String,
-        /// Its UID.
-        uid: String,
+        /// Their pods; at least one.
+        pods: Vec<Outdated>,
     },
-    /// Put the completion on record, and only then take the worker away.
+    /// Put the completion on record, and only then take the workers away.
     RecordCompletion,
-    /// The run is on record as completed, and its worker leaves.
+    /// The run is on record as completed, and its workers leave.
     Leaving,
     /// The run is on record as completed, and no worker is left.
     Completed,
     /// No worker is left, as asked.
     Suspended,
-    /// The worker says that it cannot go on.
+    /// A worker says that the run cannot go on.
     Failed {
         /// What it says.
         message: String,
     },
-    /// It runs.
+    /// All workers that are wanted run.
     Running,
+}
+
+/// A pod that was made from an older template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// The pod.
+    pub pod: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl Outdated {
+    fn of(worker: &Worker) -> Self {
+        Self { pod: worker.pod.clone(), uid: worker.uid.clone() }
+    }
 }
 
 /// What comes next, after the objects are as `workers` says.
 #[must_use]
 pub fn plan(wanted: &Wanted, observed: &Observed) -> Step {
+    let workers = &observed.workers;
     if wanted.is_completed(observed.completed.as_ref()) {
-        return if observed.worker.is_some() { Step::Leaving } else { Step::Completed };
+        return if workers.is_empty() { Step::Completed } else { Step::Leaving };
     }
     if wanted.suspend {
-        return observed.worker.as_ref().map_or(Step::Suspended, |worker| Step::Wait {
-            reason: reason::SUSPENDING,
-            message: format!("pod {} leaves", worker.pod),
-        });
+        return match workers.as_slice() {
+            [] => Step::Suspended,
+            [worker] => wait(reason::SUSPENDING, format!("pod {} leaves", worker.pod)),
+            several => wait(reason::SUSPENDING, format!("{} pods leave", several.len())),
+        };
     }
-    match (observed.ensemble, &observed.worker) {
+    match (observed.ensemble, workers.is_empty()) {
         (EnsembleState::Missing, _) => {
             wait(reason::ENSEMBLE_NOT_FOUND, "the Ensemble of spec.ensembleRef does not exist".into())
         }
-        (EnsembleState::NotReady, None) => {
+        (EnsembleState::NotReady, true) => {
             wait(reason::ENSEMBLE_NOT_READY, "the Ensemble of spec.ensembleRef is not ready".into())
         }
-        (_, None) => wait(reason::WORKER_STARTING, "the worker's pod does not exist yet".into()),
-        (_, Some(worker)) => worker_step(wanted, observed, worker),
+        (EnsembleState::NotReady | EnsembleState::Ready, _) => step_of_workers(wanted, observed),
     }
 }
 
-fn worker_step(wanted: &Wanted, observed: &Observed, worker: &Worker) -> Step {
-    if worker.terminating {
-        return wait(reason::RESTARTING, format!("pod {} leaves", worker.pod));
+fn step_of_workers(wanted: &Wanted, observed: &Observed) -> Step {
+    let workers = &observed.workers;
+    // Who has completed the wanted run is heard before templates are judged: an image that changes at that moment must
+    // not run it again.
+    if workers.iter().any(|worker| wanted.hears(worker, WorkerState::Completed)) {
+        return Step::RecordCompletion;
     }
     if !observed.revision_known {
         return wait(
@@ -163,30 +208,114 @@ fn worker_step(wanted: &Wanted, observed: &Observed, worker: &Worker) -> Step {
             "the StatefulSet's controller has not seen the latest template".into(),
         );
     }
-    // A worker that has completed the wanted run is heard before its template is judged: an image that changes at that
-    // moment must not run it again.
+    let staying: Vec<&Worker> = workers.iter().filter(|worker| worker.ordinal < wanted.replicas).collect();
+    let at_once = staying.iter().filter(|worker| worker.is_outdated() && !is_missed(wanted, worker));
+    let at_once: Vec<Outdated> = at_once.map(|worker| Outdated::of(worker)).collect();
+    if !at_once.is_empty() {
+        return Step::Replace { pods: at_once };
+    }
+    if let Some(message) = failure(wanted, workers) {
+        return Step::Failed { message };
+    }
+    let troubles: Vec<Trouble> = staying.iter().filter_map(|worker| trouble(wanted, worker)).collect();
+    let missing = usize::try_from(wanted.replicas).unwrap_or(usize::MAX).saturating_sub(staying.len());
+    // One by one, so that the others go on meanwhile; an outdated worker that does not answer holds nobody up.
+    let waits = missing > 0 || troubles.iter().any(|trouble| !trouble.worker.is_outdated());
+    match next_outdated(&staying).filter(|_| !waits) {
+        Some(worker) => Step::Replace { pods: vec![Outdated::of(worker)] },
+        None if troubles.is_empty() && missing == 0 => Step::Running,
+        None => incomplete(wanted, troubles, missing),
+    }
+}
+
+/// Whether it would be missed if it were replaced now. Whoever does no work is not; and workers with different commands
+/// (another document, run or place of checkpoints) never work together: to replace them one by one would leave either
+/// part alone with all the work.
+fn is_missed(wanted: &Wanted, worker: &Worker) -> bool {
+    let works = worker.ready || wanted.hears(worker, WorkerState::Running);
+    let gave_up = worker.crash.is_some() || wanted.hears(worker, WorkerState::Failed);
+    worker.same_command && works && !gave_up
+}
+
+/// The one that leads comes last: each change of the leader begins a generation anew.
+fn next_outdated<'a>(staying: &[&'a Worker]) -> Option<&'a Worker> {
+    let outdated = staying.iter().filter(|worker| worker.is_outdated());
+    outdated.min_by_key(|worker| (worker.leads(), Reverse(worker.ordinal))).copied()
+}
+
+/// What the workers that gave the wanted run up say: the one that leads, if it says anything.
+fn failure(wanted: &Wanted, workers: &[Worker]) -> Option<String> {
+    let failed = |worker: &&Worker| {
+        worker.up_to_date && !worker.terminating && wanted.hears(worker, WorkerState::Failed)
+    };
+    let message = |worker: &Worker| worker.status.as_ref()?.message.clone().filter(|text| !text.is_empty());
+    let mut failed: Vec<&Worker> = workers.iter().filter(failed).collect();
+    failed.sort_by_key(|worker| !worker.leads());
+    let said = failed.iter().find_map(|worker| message(worker));
+    (!failed.is_empty()).then(|| said.unwrap_or_else(|| "the worker gives no reason".into()))
+}
+
+/// Why a worker does not do what is wanted. The gravest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Why {
+    Crashes,
+    Leaves,
+    Starts,
+}
+
+impl Why {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Crashes => reason::WORKER_CRASHING,
+            Self::Leaves => reason::RESTARTING,
+            Self::Starts => reason::WORKER_STARTING,
+        }
+    }
+}
+
+struct Trouble<'a> {
+    why: Why,
+    worker: &'a Worker,
+    message: String,
+}
+
+fn trouble<'a>(wanted: &Wanted, worker: &'a Worker) -> Option<Trouble<'a>> {
+    let pod = &worker.pod;
     let status = worker.status.as_ref().filter(|status| wanted.is_run_of(status));
-    if status.is_some_and(|status| status.state == WorkerState::Completed) {
-        return Step::RecordCompletion;
-    }
-    if !worker.up_to_date {
-        return Step::Replace { pod: worker.pod.clone(), uid: worker.uid.clone() };
-    }
-    if let Some(crash) = &worker.crash {
-        return wait(reason::WORKER_CRASHING, format!("pod {}: {crash}", worker.pod));
-    }
-    match status.map(|status| (status.state, status.message.clone())) {
-        Some((WorkerState::Failed, message)) => {
-            Step::Failed { message: message.unwrap_or_else(|| "the worker gives no reason".into()) }
+    let (why, message) = match (&worker.crash, status) {
+        _ if worker.terminating => (Why::Leaves, format!("pod {pod} leaves")),
+        (Some(crash), _) => (Why::Crashes, format!("pod {pod}: {crash}")),
+        (None, Some(status)) if status.state == WorkerState::Running && worker.ready => return None,
+        (None, Some(status)) => {
+            let said = status.message.as_deref().filter(|message| !message.is_empty());
+            (Why::Starts, format!("pod {pod}: {}", said.unwrap_or(status.state.as_str())))
         }
-        Some((WorkerState::Running, _)) if worker.ready => Step::Running,
-        Some((state, message)) => {
-            let detail =
-                message.filter(|message| !message.is_empty()).unwrap_or_else(|| state.as_str().to_owned());
-            wait(reason::WORKER_STARTING, format!("pod {}: {detail}", worker.pod))
-        }
-        None => wait(reason::WORKER_STARTING, format!("pod {} has not answered yet", worker.pod)),
+        (None, None) => (Why::Starts, format!("pod {pod} has not answered yet")),
+    };
+    Some(Trouble { why, worker, message })
+}
+
+/// Not all of those wanted run: how many do, and why the others do not.
+fn incomplete(wanted: &Wanted, mut troubles: Vec<Trouble>, missing: usize) -> Step {
+    troubles.sort_by_key(|trouble| (trouble.why, trouble.worker.ordinal));
+    let reason = troubles.first().map_or(reason::WORKER_STARTING, |trouble| trouble.why.reason());
+    let mut parts: Vec<String> = Vec::new();
+    if wanted.replicas > 1 {
+        let absent = troubles.len() + missing;
+        let run = usize::try_from(wanted.replicas).unwrap_or(usize::MAX).saturating_sub(absent);
+        parts.push(format!("{run} of {} workers run", wanted.replicas));
     }
+    parts.extend(troubles.iter().take(SHOWN).map(|trouble| trouble.message.clone()));
+    if troubles.len() > SHOWN {
+        parts.push(format!("and {} more", troubles.len() - SHOWN));
+    }
+    match (missing, wanted.replicas) {
+        (0, _) => {}
+        (_, 1) => parts.push("the worker's pod does not exist yet".into()),
+        (1, _) => parts.push("1 pod does not exist yet".into()),
+        (_, _) => parts.push(format!("{missing} pods do not exist yet")),
+    }
+    wait(reason, parts.join("; "))
 }
 
 fn wait(reason: &'static str, message: String) -> Step {
@@ -194,110 +323,4 @@ fn wait(reason: &'static str, message: String) -> Step {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted() -> Wanted {
-        Wanted { uid: "u".into(), hash: "h".into(), run_id: 1, suspend: false }
-    }
-
-    fn says(state: WorkerState) -> WorkerStatus {
-        WorkerStatus {
-            state,
-            epoch: None,
-            watermark: None,
-            late_dropped: None,
-            windows_closed: None,
-            message: Some("said".into()),
-            document_hash: Some("h".into()),
-            run_id: Some(1),
-        }
-    }
-
-    fn with(state: WorkerState) -> Observed {
-        let worker = Worker {
-            pod: "p".into(),
-            uid: "w".into(),
-            up_to_date: true,
-            terminating: false,
-            ready: true,
-            crash: None,
-            status: Some(says(state)),
-        };
-        Observed {
-            ensemble: EnsembleState::Ready,
-            exists: true,
-            revision_known: true,
-            worker: Some(worker),
-            completed: None,
-        }
-    }
-
-    fn completed(run_id: i64, hash: &str) -> CompletedRun {
-        CompletedRun { uid: "u".into(), document_hash: hash.into(), run_id, at: String::new() }
-    }
-
-    #[test]
-    fn completion_is_put_on_record_before_the_worker_is_taken_away() {
-        let mut observed = with(WorkerState::Completed);
-        assert_eq!(
-            (workers(&wanted(), &observed), plan(&wanted(), &observed)),
-            (Some(1), Step::RecordCompletion)
-        );
-        observed.completed = Some(completed(1, "h"));
-        assert_eq!((workers(&wanted(), &observed), plan(&wanted(), &observed)), (Some(0), Step::Leaving));
-        observed.worker = None;
-        assert_eq!(plan(&wanted(), &observed), Step::Completed);
-    }
-
-    #[test]
-    fn a_new_image_does_not_run_a_completed_pipeline_again_but_a_new_run_or_document_does() {
-        let mut observed = with(WorkerState::Completed);
-        observed.worker.as_mut().expect("a worker").up_to_date = false;
-        assert_eq!(plan(&wanted(), &observed), Step::RecordCompletion);
-        observed.worker = None;
-        observed.completed = Some(completed(1, "h"));
-        assert_eq!(workers(&wanted(), &observed), Some(0));
-        assert_eq!(workers(&Wanted { run_id: 2, ..wanted() }, &observed), Some(1));
-        assert_eq!(workers(&Wanted { hash: "other".into(), ..wanted() }, &observed), Some(1));
-        assert_eq!(workers(&Wanted { uid: "again".into(), ..wanted() }, &observed), Some(1));
-    }
-
-    #[test]
-    fn the_completion_of_another_run_is_not_taken_for_this_one() {
-        let observed = with(WorkerState::Completed);
-        let step = plan(&Wanted { run_id: 2, ..wanted() }, &observed);
-        assert!(matches!(step, Step::Wait { reason: reason::WORKER_STARTING, .. }), "{step:?}");
-    }
-
-    #[test]
-    fn a_missing_ensemble_starts_no_worker_and_a_pause_of_it_stops_none() {
-        let mut observed = with(WorkerState::Running);
-        observed.ensemble = EnsembleState::NotReady;
-        assert_eq!((workers(&wanted(), &observed), plan(&wanted(), &observed)), (None, Step::Running));
-        observed.worker = None;
-        observed.ensemble = EnsembleState::Missing;
-        assert_eq!(workers(&wanted(), &observed), None);
-        let step = plan(&wanted(), &observed);
-        assert!(matches!(step, Step::Wait { reason: reason::ENSEMBLE_NOT_FOUND, .. }), "{step:?}");
-    }
-
-    #[test]
-    fn suspension_takes_the_worker_away_and_makes_nothing() {
-        let suspend = Wanted { suspend: true, ..wanted() };
-        let mut observed = with(WorkerState::Running);
-        assert_eq!(workers(&suspend, &observed), Some(0));
-        observed.worker = None;
-        assert_eq!(plan(&suspend, &observed), Step::Suspended);
-        observed.exists = false;
-        assert_eq!(workers(&suspend, &observed), None);
-    }
-
-    #[test]
-    fn a_failed_worker_is_quoted_and_an_outdated_one_replaced() {
-        let mut observed = with(WorkerState::Failed);
-        assert_eq!(plan(&wanted(), &observed), Step::Failed { message: "said".into() });
-        observed.worker.as_mut().expect("a worker").up_to_date = false;
-        assert_eq!(plan(&wanted(), &observed), Step::Replace { pod: "p".into(), uid: "w".into() });
-    }
-}
+mod tests;

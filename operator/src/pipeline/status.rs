@@ -5,14 +5,15 @@
 //! or tools that wait for it would wait for ever; a completed run stays on record.
 
 use jiff::Timestamp;
-use pharos_crds::names::{condition, reason};
+use pharos_crds::names::{COMPONENT_PIPELINE, condition, reason};
 use pharos_crds::{CompletedRun, PipelineStatus};
 
-use super::plan::{EnsembleState, Observed, Step};
+use super::plan::{EnsembleState, Observed, Outdated, Step};
 use super::validate::Validated;
-use crate::admin::WorkerStatus;
+use crate::admin::{WorkerState, WorkerStatus};
 use crate::conditions::{Truth, Verdict, is_true, merge};
 use crate::ensemble::status::Blocked;
+use crate::pods;
 
 /// The status when a visit ended before anything could be planned: what was known stays, the conditions say why.
 #[must_use]
@@ -76,25 +77,28 @@ pub fn status(
 ) -> PipelineStatus {
     let same_run =
         old.document_hash.as_deref() == Some(&pipeline.hash) && old.run_id == Some(pipeline.spec.run_id);
-    // Numbers of another run say nothing of this one; those of this run stay when its worker is away.
+    // Numbers of another run say nothing of this one; those of this run stay when its workers are away.
     let before = if same_run { old.clone() } else { PipelineStatus::default() };
-    let said = observed.worker.as_ref().and_then(|worker| worker.status.as_ref());
-    let said = said.filter(|said| {
-        said.document_hash.as_deref() == Some(&pipeline.hash) && said.run_id == Some(pipeline.spec.run_id)
-    });
-    let number = |pick: fn(&WorkerStatus) -> Option<i64>, before: Option<i64>| said.and_then(pick).or(before);
-    let ready = observed.worker.as_ref().is_some_and(|worker| worker.ready && !worker.terminating);
+    let said = observed.workers.iter().filter_map(|worker| worker.status.as_ref());
+    let said: Vec<&WorkerStatus> =
+        said.filter(|said| said.is_of(&pipeline.hash, pipeline.spec.run_id)).collect();
+    let most = |pick: fn(&WorkerStatus) -> Option<i64>| said.iter().filter_map(|said| pick(said)).max();
+    let late = said.iter().filter_map(|said| said.late_dropped).reduce(i64::saturating_add);
+    let ready = observed.workers.iter().filter(|worker| worker.ready && !worker.terminating).count();
     PipelineStatus {
         observed_generation: pipeline.generation,
         conditions: merge(&old.conditions, verdicts(observed, step), pipeline.generation, now),
-        state: state(step, said).or(before.state),
+        state: state(step, &said).or(before.state),
         document_hash: Some(pipeline.hash.clone()),
         run_id: Some(pipeline.spec.run_id),
-        epoch: number(|said| said.epoch, before.epoch),
-        watermark: said.and_then(|said| said.watermark.clone()).or(before.watermark),
-        late_dropped: number(|said| said.late_dropped, before.late_dropped),
-        windows_closed: number(|said| said.windows_closed, before.windows_closed),
-        ready_replicas: Some(i32::from(ready)),
+        epoch: most(|said| said.epoch).or(before.epoch),
+        watermark: least_watermark(&said).or(before.watermark),
+        // Each worker counts the rows that it dropped itself.
+        late_dropped: late.or(before.late_dropped),
+        windows_closed: most(|said| said.windows_closed).or(before.windows_closed),
+        replicas: i32::try_from(observed.workers.len()).ok(),
+        ready_replicas: i32::try_from(ready).ok(),
+        selector: Some(pods::selector_text(&pipeline.name, COMPONENT_PIPELINE)),
         image: if runs_whole(observed, step) {
             Some(pipeline.image.reference.clone())
         } else {
@@ -108,10 +112,41 @@ pub fn status(
     }
 }
 
-/// Whether the worker does its work with the image that the template names.
+/// Whether the workers do their work with the image that the template names.
 fn runs_whole(observed: &Observed, step: &Step) -> bool {
-    let up_to_date = || observed.worker.as_ref().is_some_and(|worker| worker.up_to_date);
+    let up_to_date = || observed.workers.iter().all(|worker| worker.up_to_date);
     *step == Step::Running || (*step == Step::RecordCompletion && up_to_date())
+}
+
+/// How far all are that say it: a text that is no time counts only where there is no other.
+fn least_watermark(said: &[&WorkerStatus]) -> Option<String> {
+    let all = said.iter().filter_map(|said| said.watermark.as_deref());
+    all.min_by_key(|text| Moment::read(text)).map(str::to_owned)
+}
+
+/// A watermark in the order of time. Not of a calendar library: the engine's years reach further.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Moment<'a> {
+    Beginning,
+    /// The year, and what follows it without the `Z`: a fraction of a second makes it longer and so later.
+    At(i64, &'a str),
+    End,
+    Unreadable,
+}
+
+impl<'a> Moment<'a> {
+    fn read(text: &'a str) -> Self {
+        match text {
+            "-inf" => return Self::Beginning,
+            "+inf" => return Self::End,
+            _ => {}
+        }
+        let sign = usize::from(text.starts_with('-'));
+        let year = text.char_indices().find(|(at, letter)| *at >= sign && *letter == '-');
+        let Some((year, rest)) = year.map(|(at, _)| text.split_at(at)) else { return Self::Unreadable };
+        let rest = rest.strip_suffix('Z').unwrap_or(rest);
+        year.parse().map_or(Self::Unreadable, |year| Self::At(year, rest))
+    }
 }
 
 fn completed(pipeline: &Validated, now: Timestamp) -> CompletedRun {
@@ -125,11 +160,23 @@ fn completed(pipeline: &Validated, now: Timestamp) -> CompletedRun {
     }
 }
 
-fn state(step: &Step, said: Option<&WorkerStatus>) -> Option<String> {
+fn state(step: &Step, said: &[&WorkerStatus]) -> Option<String> {
     match step {
         Step::Completed | Step::Leaving | Step::RecordCompletion => Some("completed".into()),
         Step::Suspended => Some("suspended".into()),
-        _ => said.map(|said| said.state.as_str().to_owned()),
+        Step::Failed { .. } => Some("failed".into()),
+        Step::Running | Step::Wait { .. } | Step::Replace { .. } => {
+            // One that runs runs the pipeline, whatever the others do.
+            let rank = |state: &WorkerState| match state {
+                WorkerState::Running => 0,
+                WorkerState::Completed => 1,
+                WorkerState::Failed => 2,
+                WorkerState::Starting => 3,
+                WorkerState::Suspended => 4,
+            };
+            let first = said.iter().map(|said| said.state).min_by_key(rank);
+            first.map(|state| state.as_str().to_owned())
+        }
     }
 }
 
@@ -157,6 +204,13 @@ fn completed_verdict(done: bool) -> Verdict {
     }
 }
 
+fn moving(pods: &[Outdated]) -> String {
+    match pods {
+        [one] => format!("pod {} moves to the latest template", one.pod),
+        several => format!("{} pods move to the latest template", several.len()),
+    }
+}
+
 fn progress(step: &Step) -> [Verdict; 3] {
     let calm = Verdict::new(condition::STALLED, false, reason::NOT_STALLED, "");
     let settled = |reason, message: &str| {
@@ -178,18 +232,16 @@ fn progress(step: &Step) -> [Verdict; 3] {
         Step::Completed => settled(reason::COMPLETED, "the input was read to its end"),
         Step::Suspended => settled(reason::SUSPENDED, "spec.suspend is set, and no worker is left"),
         Step::RecordCompletion | Step::Leaving => {
-            // Ready at once, so that who waits need not wait for the worker to leave.
+            // Ready at once, so that who waits need not wait for the workers to leave.
             let [ready, ..] = settled(reason::COMPLETED, "the input was read to its end");
-            let [_, reconciling, calm] = under_way(reason::COMPLETED, "its worker leaves".into());
+            let [_, reconciling, calm] = under_way(reason::COMPLETED, "its workers leave".into());
             [ready, reconciling, calm]
         }
         Step::Wait { reason, message } => under_way(reason, message.clone()),
-        Step::Replace { pod, .. } => {
-            under_way(reason::RESTARTING, format!("pod {pod} moves to the latest template"))
-        }
+        Step::Replace { pods } => under_way(reason::RESTARTING, moving(pods)),
         Step::Failed { message } => [
             Verdict::new(condition::READY, false, reason::PIPELINE_FAILED, message.clone()),
-            Verdict::new(condition::RECONCILING, false, reason::PIPELINE_FAILED, "the worker gave up"),
+            Verdict::new(condition::RECONCILING, false, reason::PIPELINE_FAILED, "the workers gave up"),
             Verdict::new(condition::STALLED, true, reason::PIPELINE_FAILED, message.clone()),
         ],
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use pharos_crds::names::{condition, reason};
-use pharos_crds::{Pipeline, PipelineStatus};
+use pharos_crds::{Pipeline, PipelineStatus, names};
 use serde_json::{Value, json};
 
 use super::build::{Desired, build};
-use super::plan::{EnsembleState, Observed, Step};
+use super::plan::{EnsembleState, Observed, Step, Worker};
 use super::status::{blocked, status};
 use super::validate::{Invalid, Validated, validate};
 use crate::conditions::kstatus;
@@ -101,6 +101,26 @@ fn another_document_is_another_config_map_and_restarts_the_worker() {
     assert_ne!(json!(first.stateful_set)["spec"]["template"], json!(second.stateful_set)["spec"]["template"]);
 }
 
+#[test]
+fn another_number_of_workers_restarts_none() {
+    let more = valid(&SMALLEST.replace("spec: {", "spec: {replicas: 3, "));
+    let (one, three) = (build(&valid(SMALLEST), 1), build(&more, 3));
+    let mut scaled = one.clone();
+    scaled.stateful_set.spec.as_mut().expect("a spec").replicas = Some(3);
+    assert_eq!(three, scaled);
+}
+
+#[test]
+fn only_workers_of_the_same_pipeline_exchange_rows() {
+    let policy = json!(build(&valid(SMALLEST), 2).network_policy);
+    let rules = policy["spec"]["ingress"].as_array().expect("rules");
+    let with_port =
+        |port: u16| rules.iter().filter(move |rule| rule["ports"].to_string().contains(&port.to_string()));
+    let [exchange] = with_port(names::PORT_EXCHANGE).collect::<Vec<_>>()[..] else { panic!("{policy}") };
+    assert_eq!(exchange["from"], json!([{"podSelector": policy["spec"]["podSelector"]}]));
+    assert!(with_port(names::PORT_ADMIN).all(|rule| rule["from"].is_null()));
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
 }
@@ -110,9 +130,33 @@ fn observed() -> Observed {
         ensemble: EnsembleState::Ready,
         exists: true,
         revision_known: true,
-        worker: None,
+        workers: Vec::new(),
         completed: None,
     }
+}
+
+/// A worker that says this of the run of `SMALLEST`.
+fn worker(ordinal: u32, says: Value) -> Worker {
+    let mut said = json!({"documentHash": valid(SMALLEST).hash, "runId": 1});
+    said.as_object_mut().expect("an object").extend(says.as_object().cloned().expect("an object"));
+    Worker {
+        pod: format!("clicks-pipeline-{ordinal}"),
+        ordinal,
+        uid: format!("w{ordinal}"),
+        up_to_date: true,
+        same_command: true,
+        terminating: false,
+        ready: said["state"] == "running",
+        crash: None,
+        status: Some(serde_json::from_value(said).expect("an answer")),
+    }
+}
+
+fn after_saying(answers: &[Value]) -> PipelineStatus {
+    let workers = (0..).zip(answers).map(|(ordinal, says)| worker(ordinal, says.clone())).collect();
+    let wait = Step::Wait { reason: reason::WORKER_STARTING, message: String::new() };
+    let observed = Observed { workers, ..observed() };
+    status(&PipelineStatus::default(), &valid(SMALLEST), &observed, &wait, at(100))
 }
 
 fn after(old: &PipelineStatus, step: &Step) -> PipelineStatus {
@@ -165,6 +209,64 @@ fn an_image_that_never_ran_goes_when_the_spec_names_it_no_more() {
         let status = status(&before, &tried, &observed(), &wait, at(100));
         assert_eq!(with(SMALLEST, status, Some(&set)).image, default_image());
     }
+}
+
+#[test]
+fn the_status_of_several_workers_is_that_of_the_run() {
+    let status = after_saying(&[
+        json!({"state": "running", "epoch": 4, "lateDropped": 2, "windowsClosed": 7, "watermark": "+inf"}),
+        json!({"state": "running", "epoch": 5, "lateDropped": 3, "windowsClosed": 6, "leads": true, "workers": 2,
+               "generation": 9, "worker": "clicks-pipeline-1", "watermark": "2001-01-01T00:05:00Z"}),
+        json!({"state": "starting", "epoch": null, "lateDropped": 0, "windowsClosed": 0}),
+        json!({"state": "completed", "runId": 7, "epoch": 99, "lateDropped": 99, "windowsClosed": 99}),
+    ]);
+    assert_eq!((status.epoch, status.late_dropped, status.windows_closed), (Some(5), Some(5), Some(7)));
+    assert_eq!(status.watermark.as_deref(), Some("2001-01-01T00:05:00Z"));
+    assert_eq!(status.state.as_deref(), Some("running"));
+    assert_eq!((status.replicas, status.ready_replicas), (Some(4), Some(2)));
+    let selector = status.selector.expect("a selector");
+    assert_eq!(
+        selector,
+        "app.kubernetes.io/component=pipeline,app.kubernetes.io/instance=clicks,app.kubernetes.io/name=pharos"
+    );
+}
+
+#[test]
+fn the_watermark_is_the_earliest_in_time_not_in_spelling() {
+    let of = |watermarks: &[&str]| {
+        let answers: Vec<Value> =
+            watermarks.iter().map(|text| json!({"state": "running", "watermark": text})).collect();
+        after_saying(&answers).watermark.unwrap_or_default()
+    };
+    let order = [
+        "-inf",
+        "-002-12-31T00:00:00Z",
+        "0001-01-01T00:00:00Z",
+        "2001-01-01T00:00:00Z",
+        "2001-01-01T00:00:00.000001Z",
+        "2001-01-01T00:00:00.500000Z",
+        "2001-01-01T00:00:01Z",
+        "10000-01-01T00:00:00Z",
+        "+inf",
+        "what is this?",
+    ];
+    for (index, earlier) in order.iter().enumerate() {
+        for later in &order[index..] {
+            assert_eq!(
+                (of(&[earlier, later]), of(&[later, earlier])),
+                ((*earlier).into(), (*earlier).into())
+            );
+        }
+    }
+    assert_eq!(of(&[]), "");
+}
+
+#[test]
+fn numbers_of_a_run_stay_while_no_worker_answers() {
+    let before = after_saying(&[json!({"state": "running", "epoch": 5, "watermark": "-inf"})]);
+    let after = after(&before, &Step::Wait { reason: reason::WORKER_STARTING, message: String::new() });
+    assert_eq!((after.epoch, after.watermark, after.state), (before.epoch, before.watermark, before.state));
+    assert_eq!(after.replicas, Some(0));
 }
 
 #[test]
