@@ -1,17 +1,19 @@
 //! Pipelines in pods: input, output and checkpoints are in an S3 server.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use pharos_crds::names::PORT_ADMIN;
 use pharos_e2e::command::output;
 use pharos_e2e::environment::our_binaries;
 use pharos_e2e::kubebox::BUCKET;
 use pharos_e2e::objects;
 use pharos_e2e::sandbox::Sandbox;
 use pharos_e2e::watch::PodWatch;
+use serde_json::Value;
 
 use super::{installed, operator};
 
@@ -19,6 +21,10 @@ const READY: Duration = Duration::from_secs(180);
 const SELECTOR: &str = "app.kubernetes.io/component=pipeline";
 /// Copies of the example's flights that make the input, each a year later than the one before.
 const YEARS: u32 = 60;
+/// The same for several workers, which need time to come and go in.
+const YEARS_OF_SEVERAL: u32 = 240;
+/// Files that several workers read the input from.
+const FILES: usize = 4;
 
 /// Flights per airport and window, with the files' place left open.
 fn document(input: &str, results: &str) -> String {
@@ -78,29 +84,35 @@ fn with_ensemble(purpose: &str) -> Sandbox<'static> {
     sandbox
 }
 
-fn write_input(file: &Path) {
+/// Deals the flights of so many years out to files, row by row: all of them span the same time.
+fn write_input(years: u32, files: &[impl AsRef<Path>]) {
     let flights = installed().cluster.root().join("examples/data/flights.jsonl");
     let flights = std::fs::read_to_string(flights).unwrap();
-    let mut file = std::fs::File::create(file).unwrap();
-    for year in 0..YEARS {
+    let create = |file| BufWriter::new(std::fs::File::create(file).unwrap());
+    let mut files: Vec<_> = files.iter().map(create).collect();
+    let count = files.len();
+    for year in 0..years {
         let later = flights.replace("\"2001-", &format!("\"{}-", 2001 + year));
-        file.write_all(later.as_bytes()).unwrap();
+        for (index, row) in later.lines().enumerate() {
+            writeln!(files[index % count], "{row}").unwrap();
+        }
     }
+    files.iter_mut().for_each(|file| file.flush().unwrap());
 }
 
 /// How often each row is there.
 fn rows(text: &str) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::new();
     for line in text.lines() {
-        let row: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        let row: BTreeMap<String, Value> = serde_json::from_str(line).unwrap();
         *rows.entry(format!("{row:?}")).or_default() += 1;
     }
     rows
 }
 
 /// What the same document gives undisturbed, in one process on this machine.
-fn expected(directory: &Path) -> BTreeMap<String, usize> {
-    std::fs::write(directory.join("flights.yaml"), document("input.jsonl", "results.json")).unwrap();
+fn expected(directory: &Path, input: &str) -> BTreeMap<String, usize> {
+    std::fs::write(directory.join("flights.yaml"), document(input, "results.json")).unwrap();
     let mut local = Command::new(our_binaries().unwrap().join("pharos-node"));
     local.args(["local", "--client-addr", "127.0.0.1:0", "-f"]).arg(directory.join("flights.yaml"));
     output(&mut local).unwrap();
@@ -111,8 +123,8 @@ fn expected(directory: &Path) -> BTreeMap<String, usize> {
 fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let input = directory.path().join("input.jsonl");
-    write_input(&input);
-    let expected = expected(directory.path());
+    write_input(YEARS, &[&input]);
+    let expected = expected(directory.path(), "input.jsonl");
 
     let sandbox = with_ensemble("flights");
     let place = format!("s3://{BUCKET}/{}", sandbox.name);
@@ -171,6 +183,87 @@ fn is_not_run_again(sandbox: &Sandbox<'_>) {
         sandbox.get("pipeline/flights").unwrap()["status"]["completed"],
         before["status"]["completed"]
     );
+}
+
+/// What the workers that answer say at their admin ports, by pod.
+fn answers(sandbox: &Sandbox<'_>) -> anyhow::Result<BTreeMap<String, Value>> {
+    let mut answers = BTreeMap::new();
+    for pod in sandbox.list("pods", SELECTOR)? {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{}/pods/{name}:{PORT_ADMIN}/proxy/v1/pipeline", sandbox.name);
+        // One that starts or has gone does not answer.
+        if let Ok(answer) = sandbox.kubectl(["get", "--raw", &path]) {
+            answers.insert(name.to_owned(), serde_json::from_str(&answer)?);
+        }
+    }
+    Ok(answers)
+}
+
+/// Waits until so many workers run the Pipeline together, and gives what they say then.
+fn run_together(sandbox: &Sandbox<'_>, workers: usize) -> BTreeMap<String, Value> {
+    let what = format!("{workers} workers of one run");
+    let answers = sandbox.wait_until(&what, READY, || {
+        let answers = answers(sandbox)?;
+        let together = answers.values().all(|said| said["state"] == "running" && said["workers"] == workers);
+        let completed = answers.values().any(|said| said["state"] == "completed");
+        Ok(((answers.len() == workers && together) || completed).then_some(answers))
+    });
+    let answers = answers.unwrap();
+    let states: Vec<&Value> = answers.values().map(|said| &said["state"]).collect();
+    assert!(states.iter().all(|state| *state == "running"), "it has no time for {what}: {states:?}");
+    answers
+}
+
+fn scale(sandbox: &Sandbox<'_>, workers: usize) {
+    sandbox.kubectl(["scale", "ppl/flights", &format!("--replicas={workers}")]).unwrap();
+}
+
+#[test]
+fn a_pipeline_on_two_workers_survives_the_loss_of_one_and_scales() {
+    let directory = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..FILES).map(|file| format!("input-{file}.jsonl")).collect();
+    let inputs: Vec<_> = names.iter().map(|name| directory.path().join(name)).collect();
+    write_input(YEARS_OF_SEVERAL, &inputs);
+    let expected = expected(directory.path(), "input-*.jsonl");
+
+    let sandbox = with_ensemble("scaled");
+    let place = format!("s3://{BUCKET}/{}", sandbox.name);
+    for (name, file) in names.iter().zip(&inputs) {
+        objects::put(sandbox.cluster, &format!("{}/{name}", sandbox.name), file).unwrap();
+    }
+    let document = document(&format!("{place}/input-*.jsonl"), &format!("{place}/results/punctuality.json"));
+    let manifest = manifest(&sandbox, &document);
+    let manifest =
+        manifest.replace("\nspec:\n", "\nspec:\n  replicas: 2\n").replace("cpu: 200m", "cpu: 100m");
+    sandbox.apply(&manifest).unwrap();
+    run_together(&sandbox, 2);
+    let (leader, generation) = sandbox
+        .wait_until("a checkpoint and its leader", READY, || {
+            let answers = answers(&sandbox)?;
+            let led =
+                answers.iter().find(|(_, said)| said["leads"] == true && said["epoch"].as_u64() >= Some(1));
+            Ok(led.map(|(pod, said)| (pod.clone(), said["generation"].as_u64().unwrap())))
+        })
+        .unwrap();
+    let finished = objects::list(sandbox.cluster, &format!("{}/results", sandbox.name)).unwrap();
+    sandbox.kubectl(["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
+    assert_eq!(finished, [""; 0], "the result was there before the leader was killed");
+
+    scale(&sandbox, 3);
+    let answers = run_together(&sandbox, 3);
+    let later = answers.values().all(|said| said["generation"].as_u64() > Some(generation));
+    assert!(later, "a lost worker ends its generation, which was {generation}: {answers:?}");
+    assert_eq!(answers.values().filter(|said| said["leads"] == true).count(), 1, "{answers:?}");
+    scale(&sandbox, 1);
+    let few = || Ok((sandbox.list("pods", SELECTOR)?.len() <= 1).then_some(()));
+    sandbox.wait_until("the end of the workers that are too many", READY, few).unwrap();
+    sandbox.wait_for("pipeline/flights", "condition=Completed", Duration::from_secs(300)).unwrap();
+
+    let key = format!("{}/results/punctuality.json-00000-of-00001", sandbox.name);
+    assert_eq!(rows(&objects::get(sandbox.cluster, &key).unwrap()), expected);
+    let pipeline = sandbox.get("pipeline/flights").unwrap();
+    assert_eq!(pipeline["spec"]["replicas"], 1);
+    assert_eq!(pipeline["status"]["state"], "completed");
 }
 
 #[test]
