@@ -48,6 +48,10 @@ struct Answer {
     message: Option<String>,
     document_hash: String,
     run_id: i64,
+    worker: String,
+    leads: bool,
+    workers: Option<u64>,
+    generation: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,10 @@ impl Status {
             message: None,
             document_hash: document_hash.to_owned(),
             run_id,
+            worker: String::new(),
+            leads: false,
+            workers: None,
+            generation: None,
         };
         let known = Known {
             answer,
@@ -99,6 +107,11 @@ impl Status {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says who the worker is.
+    pub(crate) fn name(&self, name: &str) {
+        name.clone_into(&mut self.known().answer.worker);
     }
 
     /// Says what the worker does now.
@@ -132,6 +145,17 @@ impl Status {
                 known.answer.epoch = Some(*epoch);
                 known.checkpoint = Some(Checkpoint { seconds: took.as_secs_f64(), bytes: *bytes });
                 tracing::info!(epoch, bytes, ms = took.as_secs_f64() * 1e3, "checkpoint");
+            }
+            Event::Joined { generation, workers, leads } => {
+                let answer = &mut known.answer;
+                (answer.state, answer.message, answer.leads) = (WorkerState::Running, None, *leads);
+                (answer.workers, answer.generation) = (Some(*workers), Some(*generation));
+                known.windows.clear();
+                tracing::info!(generation, workers, leads, "takes part");
+            }
+            Event::Interrupted { why } => {
+                known.answer.message = Some(why.clone());
+                tracing::warn!("{why}");
             }
             Event::Restored { epoch } => {
                 known.answer.epoch = Some(*epoch);
@@ -302,7 +326,8 @@ mod tests {
     fn the_status_is_what_the_operator_reads() {
         let status = Status::new("abc", 3);
         assert_eq!(status.answer("/readyz").0, 503);
-        status.set(WorkerState::Running, None);
+        status.name("w");
+        status.hear(&Event::Joined { generation: 4, workers: 2, leads: true });
         status.hear(&Event::Checkpoint { epoch: 7, took: Duration::from_millis(1500), bytes: 99 });
         let transform = || "r".to_owned();
         status.hear(&Event::Input { transform: transform(), splits: 2, bytes: Some(500), done: 100 });
@@ -311,7 +336,7 @@ mod tests {
         assert_eq!(status.answer("/readyz").0, 200);
         assert_eq!(
             status.answer("/v1/pipeline").2,
-            r#"{"state":"running","epoch":7,"watermark":null,"lateDropped":5,"windowsClosed":0,"message":null,"documentHash":"abc","runId":3}"#
+            r#"{"state":"running","epoch":7,"watermark":null,"lateDropped":5,"windowsClosed":0,"message":null,"documentHash":"abc","runId":3,"worker":"w","leads":true,"workers":2,"generation":4}"#
         );
         let metrics = status.answer("/metrics").2;
         for line in [

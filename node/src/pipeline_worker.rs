@@ -1,4 +1,4 @@
-//! `pharos-node worker`: one Pipeline in a pod.
+//! `pharos-node worker`: one of the workers of a Pipeline, in a pod.
 //!
 //! Owns: the worker's flags, its life from start to idling, and what it says on its admin port.
 //! Must not know: Kubernetes, how rows are processed.
@@ -12,10 +12,10 @@ use clap::Args;
 use pharos_beam::SourceName;
 use pharos_connect::{Files, open_blobs};
 use pharos_crds::names::ZNODE_PIPELINES;
-use pharos_stream::coordination::{Paths, ZooKeeperCoordination};
+use pharos_stream::coordination::{Paths, ZooKeeperCoordination, ZooKeeperRoster};
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Durability, Event, RunOptions, StreamError};
-use std::net::SocketAddr;
+use pharos_stream::{CheckpointOptions, Event, Outcome, WorkerOptions};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,6 +54,15 @@ pub(crate) struct WorkerArgs {
     /// Time between checkpoints, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) checkpoint_interval: u64,
+    /// Name of this worker, for messages [default: the name of the machine]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) worker_name: Option<String>,
+    /// Address at which other workers of the Pipeline connect
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7100")]
+    pub(crate) exchange_addr: SocketAddr,
+    /// Host under which they reach it [default: the address of --exchange-addr, or the name of the machine if that is any]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) advertise: Option<String>,
     /// Address of /livez, /readyz, /metrics and /v1/pipeline
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub(crate) admin_addr: SocketAddr,
@@ -88,11 +97,6 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-enum Outcome {
-    Completed,
-    Stopped,
-}
-
 fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Result<Outcome, Trouble> {
     let of = |fault, text| Trouble { fault, text };
     let document = std::fs::read_to_string(&args.pipeline_file)
@@ -102,9 +106,19 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
     let ours =
         |error: &dyn std::fmt::Display| of(Fault::Environment, format!("Pipeline {}: {error}", args.name));
     let paths = Paths::new(ZNODE_PIPELINES, &args.pipeline_uid, &args.document_hash, args.run_id);
-    let who = format!("{}/{}", args.namespace, args.name);
+    let machine = machine_name();
+    let name = args.worker_name.clone().unwrap_or_else(|| machine.clone());
     let coordination =
-        ZooKeeperCoordination::new(&args.ensemble, paths, &who).map_err(|error| ours(&error))?;
+        ZooKeeperCoordination::new(&args.ensemble, paths.clone(), &name).map_err(|error| ours(&error))?;
+    let listener = TcpListener::bind(args.exchange_addr)
+        .map_err(|error| of(Fault::User, format!("cannot listen on {}: {error}", args.exchange_addr)))?;
+    let port = listener.local_addr().map_err(|error| ours(&error))?.port();
+    let host = args.advertise.clone().unwrap_or_else(|| match args.exchange_addr.ip() {
+        any if any.is_unspecified() => machine,
+        address => address.to_string(),
+    });
+    // An IPv6 address stands in brackets before its port.
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
     let run: String = args.document_hash.chars().take(16).collect();
     let run = format!("{run}-{}", args.run_id);
     let checkpoints = match &args.checkpoint {
@@ -115,19 +129,33 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
             Some(CheckpointOptions { interval: Duration::from_secs(args.checkpoint_interval), blobs })
         }
     };
-    status.set(WorkerState::Running, None);
+    status.name(&name);
     let heard = Arc::clone(status);
-    let options = RunOptions {
+    let options = WorkerOptions {
+        id: process_id().map_err(|error| ours(&error))?,
+        name,
+        listener,
+        address: format!("{host}:{port}"),
         threads: threads(),
-        run,
-        listener: Arc::new(move |event: &Event| heard.hear(event)),
-        durability: Some(Durability { coordination: Arc::new(Mutex::new(coordination)), checkpoints }),
+        run: paths.run().to_owned(),
+        part: run,
+        events: Arc::new(move |event: &Event| heard.hear(event)),
+        coordination: Arc::new(Mutex::new(coordination)),
+        roster: Box::new(ZooKeeperRoster::new(&args.ensemble, paths)),
+        checkpoints,
         stop: Arc::clone(stop),
     };
     let connectors: Arc<dyn Connectors> = Arc::new(files);
-    match pharos_stream::run(&plan, &connectors, &options) {
-        Ok(_) => Ok(Outcome::Completed),
-        Err(StreamError::Stopped) => Ok(Outcome::Stopped),
-        Err(error) => Err(trouble(&args.name, &error)),
-    }
+    pharos_stream::work(&plan, &connectors, options).map_err(|error| trouble(&args.name, &error))
+}
+
+/// What no other process has.
+fn process_id() -> std::io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    Ok(id.trim().to_owned())
+}
+
+fn machine_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }

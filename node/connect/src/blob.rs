@@ -66,6 +66,14 @@ impl Blobs for Directory {
         }
     }
 
+    fn list(&self) -> Result<Vec<String>, BlobError> {
+        let failed = Self::failed(&self.directory);
+        let names = fs::read_dir(&self.directory).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        });
+        names.map_err(failed)
+    }
+
     fn delete(&self, name: &str) -> Result<(), BlobError> {
         let path = self.directory.join(name);
         match fs::remove_file(&path) {
@@ -94,6 +102,12 @@ impl Blobs for Prefix {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
         let got = self.bucket.get(&self.key(name)).map_err(|error| BlobError(error.message))?;
         Ok(got.map(Into::into))
+    }
+
+    fn list(&self) -> Result<Vec<String>, BlobError> {
+        let keys = self.bucket.list(&self.prefix).map_err(|error| BlobError(error.message))?;
+        let start = self.key("");
+        Ok(keys.iter().filter_map(|key| key.strip_prefix(&start)).map(str::to_owned).collect())
     }
 
     fn delete(&self, name: &str) -> Result<(), BlobError> {

@@ -1,18 +1,24 @@
-//! From a plan to the tasks of each thread.
+//! From a plan to the tasks of each thread of a worker.
 //!
 //! Owns: who runs what, the channels between them, and where restored state goes.
 //! Must not know: how state was kept.
 //! Invariant: splits, key groups and sinks are divided by number alone, so any number of threads can
-//! take up what another number left.
+//! take up what another number left; all workers number the channels in the same way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use pharos_beam::plan::{Node, NodeId, NodeKind};
 use pharos_window::{Timestamp, Watermark};
 
+use crate::assignment::Assignment;
+use crate::checkpoint::collector::TaskId;
+use crate::checkpoint::coordinator::WorkerId;
 use crate::error::StreamError;
 use crate::event::{Event, Events};
+use crate::exchange::link::Link;
+use crate::exchange::message::Shape;
 use crate::exec::channel::{Channel, Inbox, Round};
 use crate::exec::task::{
     AssertTask, CreateTask, Done, GroupTask, OpenSplit, Outlet, ReadTask, Route, SinkTask, SplitProgress,
@@ -42,14 +48,16 @@ pub(crate) struct Restored {
     pub asserts: BTreeMap<NodeId, Vec<Vec<u8>>>,
 }
 
-/// Builds the tasks of each thread.
+/// Builds the tasks of each thread of a worker.
 pub(crate) struct Assembly<'a> {
     /// The plan.
     pub graph: &'a Graph,
     /// Sources and sinks.
     pub connectors: &'a dyn Connectors,
-    /// How many threads.
-    pub threads: usize,
+    /// Who works on it.
+    pub assignment: &'a Assignment,
+    /// The connections to the other workers.
+    pub links: &'a BTreeMap<WorkerId, Arc<Link>>,
     /// The name of the run, for files in the making.
     pub run: &'a str,
     /// Where to go on.
@@ -58,47 +66,77 @@ pub(crate) struct Assembly<'a> {
     pub events: &'a Events,
 }
 
-/// The channels by origin, its thread, target and its thread.
-type Channels = BTreeMap<(NodeId, usize, NodeId, usize), Arc<Channel>>;
+/// What a worker runs.
+pub(crate) struct Assembled {
+    /// The tasks of each of its threads, in the order of the plan.
+    pub tasks: Vec<Vec<Task>>,
+    /// The channels to and from other workers, by number.
+    pub channels: BTreeMap<u32, Arc<Channel>>,
+}
+
+/// A channel by origin, its thread, target and its thread.
+type Place = (NodeId, usize, NodeId, usize);
+
+#[derive(Default)]
+struct Channels {
+    all: BTreeMap<Place, Arc<Channel>>,
+    by_number: BTreeMap<u32, Arc<Channel>>,
+}
 
 impl Assembly<'_> {
     /// The tasks of each thread, in the order of the plan.
     ///
     /// # Errors
     /// If a source or sink cannot be opened, or restored state cannot be read.
-    pub(crate) fn tasks(mut self) -> Result<Vec<Vec<Task>>, StreamError> {
+    pub(crate) fn assemble(mut self) -> Result<Assembled, StreamError> {
         let channels = self.channels();
-        let mut tasks: Vec<Vec<Task>> = (0..self.threads).map(|_| Vec::new()).collect();
+        let here = self.assignment.here();
+        let mut tasks: Vec<Vec<Task>> = here.clone().map(|_| Vec::new()).collect();
         for node in &self.graph.nodes {
             let mut splits = self.splits(node)?;
-            for (thread, tasks) in tasks.iter_mut().enumerate() {
-                let mine = std::mem::take(&mut splits[thread]);
+            for (thread, tasks) in here.clone().zip(&mut tasks) {
+                let mine = splits.remove(&thread).unwrap_or_default();
                 tasks.extend(self.task(node, thread, mine, &channels)?);
             }
         }
-        Ok(tasks)
+        Ok(Assembled { tasks, channels: channels.by_number })
     }
 
     /// The threads on which a target runs: all for a grouping, one for a sink.
     fn threads_of(&self, target: NodeId) -> Vec<usize> {
-        match self.graph.node(target).kind {
-            NodeKind::Combine { .. } => (0..self.threads).collect(),
-            _ => vec![target.0 as usize % self.threads],
-        }
+        threads_of(self.graph.node(target), self.assignment.threads())
     }
 
+    /// The channels with an end on this worker. All are numbered, also those of others.
     fn channels(&self) -> Channels {
-        let mut channels = Channels::new();
+        let mut channels = Channels::default();
+        let mut number = 0;
         for (origin, targets) in &self.graph.reach {
             for target in targets {
+                let shape = Arc::new(Shape::of(self.graph, *target));
                 for to in self.threads_of(*target) {
-                    for from in 0..self.threads {
-                        channels.insert((*origin, from, *target, to), Arc::default());
+                    for from in 0..self.assignment.threads() {
+                        if let Some(channel) = self.channel(from, to, number, &shape) {
+                            channels.by_number.insert(number, Arc::clone(&channel));
+                            channels.all.insert((*origin, from, *target, to), channel);
+                        }
+                        number += 1;
                     }
                 }
             }
         }
         channels
+    }
+
+    fn channel(&self, from: usize, to: usize, number: u32, shape: &Arc<Shape>) -> Option<Arc<Channel>> {
+        let here = self.assignment.here();
+        let link = |thread| Arc::clone(&self.links[&self.assignment.worker_of(thread)]);
+        Some(Arc::new(match (here.contains(&from), here.contains(&to)) {
+            (true, true) => Channel::default(),
+            (true, false) => Channel::out(link(to), number),
+            (false, true) => Channel::incoming(link(from), number, Arc::clone(shape)),
+            (false, false) => return None,
+        }))
     }
 
     fn outlet(&self, node: &Node, thread: usize, channels: &Channels) -> Outlet {
@@ -107,7 +145,7 @@ impl Assembly<'_> {
             channels: self
                 .threads_of(*target)
                 .into_iter()
-                .map(|to| Arc::clone(&channels[&(node.id, thread, *target, to)]))
+                .map(|to| Arc::clone(&channels.all[&(node.id, thread, *target, to)]))
                 .collect(),
         };
         Outlet::new(self.graph.reach[&node.id].iter().map(route).collect())
@@ -115,15 +153,16 @@ impl Assembly<'_> {
 
     fn inbox(&self, node: &Node, thread: usize, channels: &Channels, watermark: Watermark) -> Inbox {
         let incoming = channels
+            .all
             .iter()
             .filter(|((_, _, target, to), _)| *target == node.id && *to == thread)
             .map(|(_, channel)| Arc::clone(channel));
         Inbox::new(incoming.collect(), watermark)
     }
 
-    /// The splits of a read by thread.
-    fn splits(&self, node: &Node) -> Result<Vec<Vec<OpenSplit>>, StreamError> {
-        let mut by_thread: Vec<Vec<OpenSplit>> = (0..self.threads).map(|_| Vec::new()).collect();
+    /// This worker's splits of a read, by thread.
+    fn splits(&self, node: &Node) -> Result<BTreeMap<usize, Vec<OpenSplit>>, StreamError> {
+        let mut by_thread: BTreeMap<usize, Vec<OpenSplit>> = BTreeMap::new();
         let NodeKind::Read(spec) = &node.kind else { return Ok(by_thread) };
         let schema = &node.outputs[0].schema;
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
@@ -135,13 +174,18 @@ impl Assembly<'_> {
             let gone = format!("`{}` was being read and is gone", missing.name);
             return Err(failed(ConnectError::user(gone)));
         }
-        let (mut bytes, mut done, count) = (Some(0), 0, splits.len() as u64);
+        let (here, threads) = (self.assignment.here(), self.assignment.threads());
+        let (mut bytes, mut done, mut count) = (Some(0), 0, 0);
         for (index, split) in splits.into_iter().enumerate() {
+            if !here.contains(&(index % threads)) {
+                continue;
+            }
             let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
             let open = open.map_err(failed)?;
             bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
             done += open.split.offset().byte;
-            by_thread[index % self.threads].push(open);
+            count += 1;
+            by_thread.entry(index % threads).or_default().push(open);
         }
         let transform = node.name.clone();
         self.events.send(Event::Input { transform, splits: count, bytes, done });
@@ -197,7 +241,7 @@ impl Assembly<'_> {
             return Ok((grouping, Watermark::NEG_INF));
         };
         for (slice, bytes) in pieces {
-            let mine = |hash: crate::key::KeyHash| hash.group().owner(self.threads) == thread;
+            let mine = |hash: crate::key::KeyHash| hash.group().owner(self.assignment.threads()) == thread;
             grouping.restore(*slice, bytes, mine).map_err(|source| StreamError::State {
                 what: format!("transform `{}`", node.name),
                 source,
@@ -205,6 +249,45 @@ impl Assembly<'_> {
         }
         Ok((grouping, *watermark))
     }
+}
+
+/// The threads, of `threads`, on which a node runs.
+fn threads_of(node: &Node, threads: usize) -> Vec<usize> {
+    match node.kind {
+        NodeKind::Read(_) | NodeKind::Create { .. } | NodeKind::Combine { .. } => (0..threads).collect(),
+        NodeKind::Write(_) | NodeKind::AssertEqual { .. } => vec![node.id.0 as usize % threads],
+        _ => Vec::new(),
+    }
+}
+
+/// Every task that reports, of the threads `here` of `threads`.
+pub(crate) fn task_ids(graph: &Graph, threads: usize, here: &Range<usize>) -> BTreeSet<TaskId> {
+    let of = |node: &Node| {
+        let mine = threads_of(node, threads).into_iter().filter(|thread| here.contains(thread));
+        mine.map(|thread| TaskId { node: node.id.0, thread: thread as u32 }).collect::<Vec<_>>()
+    };
+    graph.nodes.iter().flat_map(of).collect()
+}
+
+/// What tells the files of each read from others: all workers must find the same.
+///
+/// # Errors
+/// If they cannot be listed.
+pub(crate) fn inputs(
+    graph: &Graph,
+    connectors: &dyn Connectors,
+) -> Result<BTreeMap<String, u32>, StreamError> {
+    let mut inputs = BTreeMap::new();
+    for node in &graph.nodes {
+        let NodeKind::Read(spec) = &node.kind else { continue };
+        let splits = connectors
+            .splits(spec, &node.outputs[0].schema)
+            .map_err(|source| StreamError::Connect { transform: node.name.clone(), source })?;
+        let names = splits.iter().map(|split| format!("{}\n", split.name()));
+        let crc = names.fold(0, |crc, name| crc32c::crc32c_append(crc, name.as_bytes()));
+        inputs.insert(node.name.clone(), crc);
+    }
+    Ok(inputs)
 }
 
 fn open(

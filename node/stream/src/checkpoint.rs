@@ -4,9 +4,11 @@
 //! Must not know: how tasks work.
 //! Invariant: what `latest` points to is complete and durable.
 
+pub(crate) mod collector;
 pub(crate) mod coordinator;
 pub(crate) mod keeper;
 pub(crate) mod manifest;
+pub(crate) mod part;
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +28,12 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// If it cannot be read.
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError>;
+
+    /// The names of all blobs.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    fn list(&self) -> Result<Vec<String>, BlobError>;
 
     /// Deletes a blob; that there is none is no error.
     ///

@@ -1,4 +1,4 @@
-//! Who leads a run, which checkpoint counts, and whether it is done.
+//! Who works on a run and who leads it, which checkpoint counts, and whether it is done.
 //!
 //! Owns: the interface to the Ensemble, an implementation over the ZooKeeper protocol and one in
 //! memory; the paths of the znodes.
@@ -7,12 +7,16 @@
 //! can publish or complete: the generation is checked in the same transaction.
 
 mod memory;
+mod roster;
 mod zookeeper;
 
 use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryCoordination;
+pub use roster::ZooKeeperRoster;
 pub use zookeeper::ZooKeeperCoordination;
+
+use std::sync::Arc;
 
 /// The version of pointers and completion notes that this build writes and reads.
 const VERSION: u32 = 1;
@@ -100,6 +104,54 @@ pub trait Coordination: Send {
     fn complete(&mut self) -> Result<(), CoordinationError>;
 }
 
+/// A worker as it is known to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The version of this record.
+    pub version: u32,
+    /// The process: another one has another, also under the same name and address.
+    pub id: String,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it takes connections of other workers, `host:port`.
+    pub address: String,
+    /// How many threads it works with.
+    pub threads: u32,
+}
+
+impl Member {
+    /// A member of this version.
+    #[must_use]
+    pub fn new(id: String, name: String, address: String, threads: u32) -> Self {
+        Self { version: VERSION, id, name, address, threads }
+    }
+}
+
+/// What the Ensemble says of a run's workers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct View {
+    /// Those that are there, in the order in which they came: the first one leads.
+    pub members: Vec<Member>,
+    /// Whether the run is done.
+    pub completed: bool,
+}
+
+/// Hears of every change; called on a thread of the roster's own.
+pub type Watcher = Arc<dyn Fn(View) + Send + Sync>;
+
+/// The workers of a run, as the Ensemble knows them.
+pub trait Roster: Send {
+    /// Puts a worker on it for as long as it lives, and tells it of all changes from now on. While
+    /// the Ensemble does not answer nothing is told; a worker that was dropped meanwhile is put on it anew.
+    ///
+    /// # Errors
+    /// If the system refuses; that the Ensemble does not answer is no error.
+    fn join(&mut self, me: &Member, watcher: Watcher) -> Result<(), CoordinationError>;
+
+    /// Takes the worker off it.
+    fn leave(&mut self);
+}
+
 /// The znodes of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -130,6 +182,12 @@ impl Paths {
     #[must_use]
     pub fn latest(&self) -> String {
         format!("{}/latest", self.run)
+    }
+
+    /// Parent of the ephemeral znodes of workers, each a [`Member`].
+    #[must_use]
+    pub fn workers(&self) -> String {
+        format!("{}/workers", self.run)
     }
 
     /// Is there once the run is done.

@@ -74,6 +74,17 @@ pub enum StreamError {
     /// The checkpoint is of another plan: the document, or what was found out about its input, has changed.
     #[error("checkpoint: {0}")]
     OtherPlan(String),
+    /// What came from another worker cannot be read, or it was lost.
+    #[error("exchange: {0}")]
+    Exchange(String),
+    /// Another worker cannot go on.
+    #[error("{message}")]
+    Elsewhere {
+        /// Whose fault.
+        fault: Fault,
+        /// What it says.
+        message: String,
+    },
     /// Another worker has taken over.
     #[error("another coordinator has taken over this pipeline")]
     Fenced,
@@ -93,9 +104,11 @@ impl StreamError {
             | Self::Assertion { .. }
             | Self::OtherPlan(_) => Fault::User,
             Self::Connect { source, .. } => source.fault,
+            Self::Elsewhere { fault, .. } => *fault,
             Self::PlanVersion(_)
             | Self::State { .. }
             | Self::Checkpoint(_)
+            | Self::Exchange(_)
             | Self::Fenced
             | Self::Stopped => Fault::Environment,
         }

@@ -89,6 +89,20 @@ pub enum Event {
         /// The bytes that were written for it: what had not changed since the one before was not.
         bytes: u64,
     },
+    /// This worker takes part in an attempt at the run.
+    Joined {
+        /// Its generation.
+        generation: u64,
+        /// How many workers take part.
+        workers: u64,
+        /// Whether this one coordinates.
+        leads: bool,
+    },
+    /// An attempt ended before the run was done, and there will be another.
+    Interrupted {
+        /// Why.
+        why: String,
+    },
     /// The run goes on from a checkpoint.
     Restored {
         /// Its number.
@@ -163,6 +177,11 @@ impl Events {
     #[must_use]
     pub(crate) fn new(listener: Listener) -> Self {
         Self { listener, state: Arc::default() }
+    }
+
+    /// Forgets how far the attempt before this one was.
+    pub(crate) fn begin(&self) {
+        self.with(|state| state.progress.clear());
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::column::Batch;
 
 /// Whose fault an error is: it decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// The pipeline or its data must change.
     User,

@@ -13,6 +13,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use pharos_beam::schema::{Type, Value};
 
+use crate::codec::{CodecError, Reader, put_len};
 use crate::column::value_at;
 
 /// The version of the canonical bytes and of the hash, kept in every checkpoint.
@@ -110,6 +111,33 @@ impl Keys {
         self.hashes.push(hash);
     }
 
+    /// Appends the keys.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        put_len(out, self.len());
+        self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+        self.hashes.iter().for_each(|hash| out.extend_from_slice(&hash.0.to_le_bytes()));
+        out.extend_from_slice(&self.bytes);
+    }
+
+    /// Reads what `put` wrote.
+    ///
+    /// # Errors
+    /// If the bytes are no keys.
+    pub(crate) fn read(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let len = input.u32()? as usize;
+        let words = |bytes| -> Result<usize, CodecError> {
+            len.checked_mul(bytes).ok_or_else(|| input.error("a length that fits"))
+        };
+        let (ends, hashes) = (words(4)?, words(8)?);
+        let ends: Vec<u32> = le_words(input.take(ends)?).map(u32::from_le_bytes).collect();
+        let hashes = le_words(input.take(hashes)?).map(|word| KeyHash(u64::from_le_bytes(word))).collect();
+        if !ends.is_sorted() {
+            return Err(input.error("ends of keys that rise"));
+        }
+        let bytes = input.take(ends.last().map_or(0, |last| *last as usize))?.to_vec();
+        Ok(Self { bytes, ends, hashes })
+    }
+
     /// The keys at the positions `rows`.
     #[must_use]
     pub(crate) fn take(&self, rows: &[u32]) -> Self {
@@ -135,6 +163,10 @@ impl Keys {
         }
         keys
     }
+}
+
+fn le_words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.chunks_exact(N).map(|word| word.try_into().expect("a chunk has its size"))
 }
 
 fn append_cell(ty: &Type, column: &dyn Array, row: usize, out: &mut Vec<u8>) {

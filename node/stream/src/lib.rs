@@ -9,12 +9,16 @@
 mod aggregate;
 mod assemble;
 mod assertion;
+mod assignment;
+mod attempt;
 pub mod checkpoint;
+mod cluster;
 mod codec;
 pub mod column;
 pub mod coordination;
 mod error;
 mod event;
+mod exchange;
 mod exec;
 mod graph;
 mod group;
@@ -24,6 +28,7 @@ pub mod kernel;
 mod key;
 mod run;
 
+pub use cluster::{Outcome, WorkerOptions, work};
 pub use error::StreamError;
 pub use event::{Event, GroupReport, Listener, Report};
 pub use exec::STEP_RECORDS;

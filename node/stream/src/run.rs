@@ -1,35 +1,28 @@
-//! A run: from a plan to a report.
+//! A run by one worker alone: from a plan to a report.
 //!
-//! Owns: starting and joining the threads, carrying out what the coordinator of checkpoints asks
-//! for, the clock of checkpoints.
-//! Must not know: formats, the Ensemble's protocol.
-//! Invariant: outputs become visible only after the last checkpoint counts; a run that is done is
-//! never run again.
+//! Owns: taking the run over, and what a process finds that does.
+//! Must not know: formats, the Ensemble's protocol, other workers.
+//! Invariant: a run that is done is never run again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pharos_beam::plan::{NodeId, NodeKind, Plan};
+use pharos_beam::plan::Plan;
 
-use crate::assemble::{Assembly, Restored};
+use crate::assemble::Restored;
+use crate::assignment::Assignment;
+use crate::attempt::{Attempt, Crew, Ending, Lead, Surroundings, commit};
 use crate::checkpoint::Blobs;
-use crate::checkpoint::coordinator::{Command, Coordinator, Input, TaskId};
-use crate::checkpoint::keeper::Keeper;
-use crate::coordination::{Coordination, CoordinationError};
+use crate::checkpoint::keeper::{Keeper, restore};
+use crate::coordination::{Coordination, CoordinationError, Pointer};
 use crate::error::StreamError;
 use crate::event::{Event, Events, Listener, Report};
-use crate::exec::fragment::Steps;
-use crate::exec::task::{TaskReport, TaskState};
-use crate::exec::worker::{self, News, Shared, Task};
 use crate::graph::Graph;
-use crate::io::{Connectors, Encode};
-
-/// How soon a request to stop is noticed.
-const STOP_WITHIN: Duration = Duration::from_millis(50);
+use crate::io::Connectors;
 
 /// How checkpoints are taken.
 #[derive(Clone)]
@@ -75,75 +68,66 @@ pub fn run(
 ) -> Result<Report, StreamError> {
     let graph = Graph::new(plan)?;
     let events = Events::new(Arc::clone(&options.listener));
-    let mut start = Start { restored: Restored::default(), keeping: None, next: 1 };
-    if let Some(durability) = &options.durability {
-        match take_over(plan, durability, &graph, &**connectors, &events)? {
-            Found::Completed => return Ok(Report { already_completed: true, ..events.report() }),
-            Found::Ended => return Ok(events.report()),
-            Found::Start(found) => start = *found,
-        }
-    }
-    let assembly = Assembly {
-        graph: &graph,
-        connectors: &**connectors,
-        threads: options.threads.max(1),
-        run: &options.run,
-        restored: start.restored,
-        events: &events,
-    };
-    let tasks = assembly.tasks()?;
-    let encoders = encoders(&graph, &**connectors)?;
-    let ids = task_ids(&graph, options.threads.max(1));
-    let steps = Steps { graph, encoders, events: events.clone() };
-    let shared = Arc::new(Shared::new(steps));
-    let mut control = Control {
-        shared: &shared,
+    let (sender, news) = channel();
+    let durability = options.durability.as_ref();
+    let checkpoints = durability.and_then(|durability| durability.checkpoints.clone());
+    let around = Surroundings {
         connectors: &**connectors,
         events: &events,
         stop: &options.stop,
-        coordinator: Coordinator::new(ids, start.next),
-        due: Instant::now(),
-        begun: Instant::now(),
-        written: 0,
-        keeping: start.keeping,
-        coordination: options.durability.as_ref().map(|durability| Arc::clone(&durability.coordination)),
-        sinks: BTreeMap::new(),
+        run: &options.run,
+        checkpoints: checkpoints.map(|options| (options.blobs, options.interval)),
+        sender,
+        news: &news,
+        waiting: RefCell::default(),
+        seen: RefCell::default(),
+        leaving: RefCell::default(),
     };
-    control.schedule();
-    // What is due at once comes before the first round.
-    control.checkpoint_if_due()?;
-    let (threads, news) = spawn(&shared, tasks);
-    let result = control.follow(&news, threads.len());
-    if result.is_err() {
-        shared.stop();
+    let coordination = durability.map(|durability| Arc::clone(&durability.coordination));
+    let taken = match coordination {
+        None => Taken { generation: 0, latest: None, lead: Lead::without_ensemble() },
+        Some(coordination) => match take_over(plan, &graph, &around, coordination)? {
+            Found::Completed => return Ok(Report { already_completed: true, ..events.report() }),
+            Found::Ended => return Ok(events.report()),
+            Found::Start(taken) => *taken,
+        },
+    };
+    let restored = restored(plan, &around, taken.latest.as_ref())?;
+    let assignment = Assignment::alone(taken.generation, options.threads);
+    let attempt =
+        Attempt::new(&around, plan, graph, assignment, Crew::default(), restored, Some(taken.lead))?;
+    match attempt.run()? {
+        Ending::Completed => Ok(events.report()),
+        Ending::Divide | Ending::Stopped => Err(StreamError::Stopped),
+        Ending::Again(why) => Err(StreamError::Exchange(why)),
+        Ending::Superseded(..) => Err(StreamError::Fenced),
     }
-    for thread in threads {
-        thread.join().expect("a worker thread does not panic");
-    }
-    result?;
-    Ok(events.report())
 }
 
 /// What a process that takes over has to do.
-enum Found {
+pub(crate) enum Found {
     /// Nothing: the run is noted as done.
     Completed,
     /// Nothing more: its input had ended, and now its outputs are visible.
     Ended,
     /// Run.
-    Start(Box<Start>),
+    Start(Box<Taken>),
 }
 
-struct Start {
-    restored: Restored,
-    keeping: Option<Keeping>,
-    next: u64,
+/// A run that was taken over.
+pub(crate) struct Taken {
+    /// The generation.
+    pub generation: u64,
+    /// The checkpoint to go on from.
+    pub latest: Option<Pointer>,
+    /// What its coordinator needs.
+    pub lead: Lead,
 }
 
-/// The means of taking checkpoints.
-struct Keeping {
-    keeper: Keeper,
-    interval: Duration,
+impl Lead {
+    fn without_ensemble() -> Self {
+        Self { coordination: None, keeper: None, next: 1, absent: BTreeMap::new() }
+    }
 }
 
 fn coordination(error: CoordinationError) -> StreamError {
@@ -153,247 +137,62 @@ fn coordination(error: CoordinationError) -> StreamError {
     }
 }
 
-fn with<T>(
+/// One step with the Ensemble.
+pub(crate) fn with<T>(
     of: &Arc<Mutex<dyn Coordination>>,
     step: impl FnOnce(&mut dyn Coordination) -> Result<T, CoordinationError>,
 ) -> Result<T, StreamError> {
     step(&mut *of.lock().unwrap_or_else(PoisonError::into_inner)).map_err(coordination)
 }
 
-fn take_over(
+/// Takes a run over from whoever led it.
+///
+/// # Errors
+/// If the Ensemble or the store does not answer, or what they hold cannot be read.
+pub(crate) fn take_over(
     plan: &Plan,
-    durability: &Durability,
     graph: &Graph,
-    connectors: &dyn Connectors,
-    events: &Events,
+    around: &Surroundings<'_>,
+    ensemble: Arc<Mutex<dyn Coordination>>,
 ) -> Result<Found, StreamError> {
-    let tenure = with(&durability.coordination, |ensemble| ensemble.take_over())?;
+    let tenure = with(&ensemble, |ensemble| ensemble.take_over())?;
     if tenure.completed {
         return Ok(Found::Completed);
     }
-    let Some(options) = &durability.checkpoints else {
-        let start = Start { restored: Restored::default(), keeping: None, next: 1 };
-        return Ok(Found::Start(Box::new(start)));
-    };
-    let keeper = Keeper::open(Arc::clone(&options.blobs), plan, tenure.generation, tenure.latest.as_ref())?;
-    keeper.sweep(tenure.latest.as_ref())?;
-    let last = keeper.last().map(|manifest| (manifest.epoch, manifest.round));
-    if let Some((epoch, round)) = last {
-        events.send(Event::Restored { epoch });
-        if round.is_none() {
-            // The process died after the input had ended: what the sinks prepared is committed again.
-            commit(graph, connectors, events, &keeper.prepared())?;
-            with(&durability.coordination, |ensemble| ensemble.complete())?;
-            return Ok(Found::Ended);
+    let mut lead = Lead { coordination: Some(ensemble), ..Lead::without_ensemble() };
+    if let Some((blobs, _)) = &around.checkpoints {
+        let keeper = Keeper::open(Arc::clone(blobs), plan, tenure.generation, tenure.latest.as_ref())?;
+        keeper.sweep()?;
+        if let Some(last) = keeper.last() {
+            let (epoch, ended) = (last.epoch, last.round.is_none());
+            around.events.send(Event::Restored { epoch });
+            if ended {
+                // Who led died after the input had ended: what the sinks prepared is committed again.
+                commit(graph, around.connectors, around.events, &last.sinks)?;
+                let ensemble = lead.coordination.as_ref().expect("it was put there above");
+                with(ensemble, |ensemble| ensemble.complete())?;
+                return Ok(Found::Ended);
+            }
+            lead.next = epoch + 1;
         }
+        lead.keeper = Some(keeper);
     }
-    let restored = keeper.restore()?;
-    let keeping = Keeping { keeper, interval: options.interval };
-    let next = last.map_or(0, |(epoch, _)| epoch) + 1;
-    Ok(Found::Start(Box::new(Start { restored, keeping: Some(keeping), next })))
+    // Without checkpoints nothing is gone on from.
+    let latest = tenure.latest.filter(|_| around.checkpoints.is_some());
+    Ok(Found::Start(Box::new(Taken { generation: tenure.generation, latest, lead })))
 }
 
-fn encoders(
-    graph: &Graph,
-    connectors: &dyn Connectors,
-) -> Result<BTreeMap<NodeId, Arc<dyn Encode>>, StreamError> {
-    let mut encoders = BTreeMap::new();
-    for node in graph.targets() {
-        if let NodeKind::Write(spec) = &node.kind {
-            let encoder = connectors
-                .encoder(spec, graph.input_schema(node, 0))
-                .map_err(|source| StreamError::Connect { transform: node.name.clone(), source })?;
-            encoders.insert(node.id, encoder);
-        }
+/// The state of a checkpoint.
+///
+/// # Errors
+/// If a piece of it is missing or damaged.
+pub(crate) fn restored(
+    plan: &Plan,
+    around: &Surroundings<'_>,
+    latest: Option<&Pointer>,
+) -> Result<Restored, StreamError> {
+    match (&around.checkpoints, latest) {
+        (Some((blobs, _)), Some(pointer)) => restore(&**blobs, plan, pointer),
+        _ => Ok(Restored::default()),
     }
-    Ok(encoders)
-}
-
-/// Every task that reports: all threads of origins, the one thread of each sink.
-fn task_ids(graph: &Graph, threads: usize) -> BTreeSet<TaskId> {
-    let mut ids = BTreeSet::new();
-    for node in &graph.nodes {
-        let id = |thread: usize| TaskId { node: node.id.0, thread: thread as u32 };
-        match node.kind {
-            NodeKind::Read(_) | NodeKind::Create { .. } | NodeKind::Combine { .. } => {
-                ids.extend((0..threads).map(id));
-            }
-            NodeKind::Write(_) | NodeKind::AssertEqual { .. } => {
-                ids.insert(id(node.id.0 as usize % threads));
-            }
-            _ => {}
-        }
-    }
-    ids
-}
-
-fn spawn(shared: &Arc<Shared>, tasks: Vec<Vec<Task>>) -> (Vec<JoinHandle<()>>, Receiver<News>) {
-    let (sender, news) = channel();
-    let threads = tasks.len();
-    let handles: Vec<JoinHandle<()>> = tasks
-        .into_iter()
-        .enumerate()
-        .map(|(thread, tasks)| {
-            let (shared, sender) = (Arc::clone(shared), sender.clone());
-            std::thread::Builder::new()
-                .name(format!("pharos-worker-{thread}"))
-                .spawn(move || worker::run(&shared, thread, threads, tasks, &sender))
-                .expect("the system gives a thread")
-        })
-        .collect();
-    shared.introduce(handles.iter().map(|handle| handle.thread().clone()).collect());
-    (handles, news)
-}
-
-/// The control side of a run.
-struct Control<'a> {
-    shared: &'a Arc<Shared>,
-    connectors: &'a dyn Connectors,
-    events: &'a Events,
-    stop: &'a AtomicBool,
-    coordinator: Coordinator<TaskState>,
-    /// When the next checkpoint is, if any are taken.
-    due: Instant,
-    /// When the checkpoint under way was asked for, and the bytes that were written for it.
-    begun: Instant,
-    written: u64,
-    keeping: Option<Keeping>,
-    coordination: Option<Arc<Mutex<dyn Coordination>>>,
-    /// What the sinks prepared last.
-    sinks: BTreeMap<NodeId, String>,
-}
-
-impl Control<'_> {
-    /// Hears the threads until all have ended and the run is done. The first error that is not the
-    /// echo of another is the result.
-    fn follow(&mut self, news: &Receiver<News>, threads: usize) -> Result<(), StreamError> {
-        let mut running = threads;
-        let mut failure = None;
-        while running > 0 {
-            if self.stop.load(Ordering::Acquire) {
-                self.shared.stop();
-            }
-            if failure.is_none() {
-                self.checkpoint_if_due()?;
-            }
-            match news.recv_timeout(STOP_WITHIN) {
-                Ok(News::Report(report)) if failure.is_none() => self.report(report)?,
-                Ok(News::Report(_)) => {}
-                Ok(News::Ended(ended)) => {
-                    running -= 1;
-                    if let Err(error) = ended
-                        && failure.as_ref().is_none_or(|known| matches!(known, StreamError::Stopped))
-                    {
-                        failure = Some(error);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        match failure {
-            Some(error) => Err(error),
-            None if self.coordinator.is_done() => Ok(()),
-            None => Err(StreamError::Checkpoint("the threads ended before the run was done".to_owned())),
-        }
-    }
-
-    fn schedule(&mut self) {
-        if let Some(keeping) = &self.keeping {
-            self.due = Instant::now() + keeping.interval;
-        }
-    }
-
-    fn checkpoint_if_due(&mut self) -> Result<(), StreamError> {
-        if self.keeping.is_some() && Instant::now() >= self.due {
-            self.act(Input::Due)?;
-            self.schedule();
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, report: TaskReport) -> Result<(), StreamError> {
-        let id = TaskId { node: report.node.0, thread: report.thread as u32 };
-        if let TaskState::Sink(prepared) = &report.state {
-            self.sinks.insert(report.node, prepared.clone());
-        }
-        self.act(match report.barrier {
-            Some((epoch, round)) => Input::Kept(id, epoch, round, report.state),
-            None => Input::Ended(id, report.state),
-        })
-    }
-
-    fn act(&mut self, input: Input<TaskState>) -> Result<(), StreamError> {
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
-            for command in self.coordinator.handle(input) {
-                inputs.extend(self.carry_out(command)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn carry_out(&mut self, command: Command<TaskState>) -> Result<Option<Input<TaskState>>, StreamError> {
-        let keeping = self.keeping.as_mut();
-        Ok(match (command, keeping) {
-            (Command::Inject(epoch), _) => {
-                self.begun = Instant::now();
-                self.shared.barriers.request(epoch);
-                None
-            }
-            (Command::Write { epoch, round, parts }, keeping) => {
-                if let Some(keeping) = keeping {
-                    if round.is_none() {
-                        self.begun = Instant::now();
-                    }
-                    self.written = keeping.keeper.write(epoch, round, parts)?;
-                }
-                Some(Input::Written(epoch))
-            }
-            (Command::Publish(epoch), keeping) => {
-                if let Some(keeping) = keeping {
-                    let pointer = keeping.keeper.pointer().expect("a checkpoint was written just before");
-                    let coordination =
-                        self.coordination.as_ref().expect("who keeps checkpoints coordinates them");
-                    with(coordination, |ensemble| ensemble.publish(&pointer))?;
-                    let (took, bytes) = (self.begun.elapsed(), self.written);
-                    self.events.send(Event::Checkpoint { epoch, took, bytes });
-                }
-                Some(Input::Published(epoch))
-            }
-            (Command::Clean(_), keeping) => {
-                if let Some(keeping) = keeping {
-                    keeping.keeper.clean()?;
-                }
-                None
-            }
-            (Command::Commit, _) => {
-                commit(&self.shared.steps.graph, self.connectors, self.events, &self.sinks)?;
-                Some(Input::Committed)
-            }
-            (Command::Note, _) => {
-                if let Some(coordination) = &self.coordination {
-                    with(coordination, |ensemble| ensemble.complete())?;
-                }
-                Some(Input::Noted)
-            }
-        })
-    }
-}
-
-fn commit(
-    graph: &Graph,
-    connectors: &dyn Connectors,
-    events: &Events,
-    sinks: &BTreeMap<NodeId, String>,
-) -> Result<(), StreamError> {
-    for (id, prepared) in sinks {
-        let node = graph.node(*id);
-        let NodeKind::Write(spec) = &node.kind else { continue };
-        let files = connectors
-            .commit(spec, prepared)
-            .map_err(|source| StreamError::Connect { transform: node.name.clone(), source })?;
-        events.send(Event::Written { transform: node.name.clone(), files });
-    }
-    Ok(())
 }

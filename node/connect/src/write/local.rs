@@ -2,8 +2,9 @@
 //!
 //! Owns: the file in the making and its last step, the rename.
 //! Must not know: formats.
-//! Invariant: what was prepared is on the disk (synced), and taking it up again cuts off whatever
-//! was written after it.
+//! Invariant: what was prepared is on the disk (synced). Nothing is cut off before the last step: a
+//! worker that was given up and is not dead yet, or wakes up later, may hold the same file, and writes
+//! at each place what its successor writes there, for the bytes of an output depend on the data alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
@@ -46,7 +47,7 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> ConnectError {
 }
 
 impl LocalShard {
-    /// A new file for `path`. What an earlier try of the same run left is overwritten.
+    /// A new file for `path`. What an earlier try of the same run left is written over.
     ///
     /// # Errors
     /// If the directory or the file cannot be made.
@@ -57,7 +58,8 @@ impl LocalShard {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             fs::create_dir_all(directory).map_err(failed(directory))?;
         }
-        let file = File::create(&part).map_err(failed(&part))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&part);
+        let file = file.map_err(failed(&part))?;
         Ok(Self { path: part, file: BufWriter::new(file), length: 0 })
     }
 
@@ -78,8 +80,7 @@ impl LocalShard {
             );
             return Err(ConnectError::environment(message));
         }
-        file.set_len(prepared.length).map_err(failed(&part))?;
-        file.seek(SeekFrom::End(0)).map_err(failed(&part))?;
+        file.seek(SeekFrom::Start(prepared.length)).map_err(failed(&part))?;
         Ok(Self { path: part, file: BufWriter::new(file), length: prepared.length })
     }
 
@@ -104,6 +105,15 @@ impl LocalShard {
     }
 }
 
+fn cut(part: &Path, length: u64) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).open(part)?;
+    if file.metadata()?.len() > length {
+        file.set_len(length)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
 /// Gives the file its name. If it has it already there is nothing to do.
 ///
 /// # Errors
@@ -111,7 +121,7 @@ impl LocalShard {
 pub(super) fn commit(path: &str, prepared: &PreparedFile) -> Result<(), ConnectError> {
     let path = Path::new(path);
     let part = path.with_file_name(&prepared.part);
-    match fs::rename(&part, path) {
+    match cut(&part, prepared.length).and_then(|()| fs::rename(&part, path)) {
         Ok(()) => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let directory = directory.unwrap_or(Path::new("."));

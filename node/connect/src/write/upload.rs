@@ -3,7 +3,9 @@
 //! Owns: the upload in parts and the tail that is too short to be one.
 //! Must not know: formats.
 //! Invariant: an upload becomes visible as a whole by one request. Its id, its parts and the tail
-//! are what a checkpoint keeps; parts uploaded after it are uploaded again under the same numbers.
+//! are what a checkpoint keeps; parts uploaded after it are uploaded again under the same numbers. The
+//! bytes of a part depend on those of the output alone, not on how they came: a worker that was given
+//! up and still uploads puts what its successor puts.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -73,19 +75,22 @@ impl ObjectShard {
     /// If a part cannot be uploaded.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
         self.tail.extend_from_slice(bytes);
-        // An upload has 10,000 parts at most: they grow, so that these hold 310 GB.
-        if self.tail.len() < PART << (self.parts.len() / 2000) {
-            return Ok(());
+        loop {
+            // An upload has 10,000 parts at most: they grow, so that these hold 310 GB.
+            let size = PART << (self.parts.len() / 2000);
+            if self.tail.len() < size {
+                return Ok(());
+            }
+            let upload = match &self.upload {
+                Some(upload) => upload.clone(),
+                None => self.bucket.start_upload(&self.key)?,
+            };
+            self.upload = Some(upload.clone());
+            let rest = self.tail.split_off(size);
+            let part = std::mem::replace(&mut self.tail, rest);
+            self.uploaded += part.len() as u64;
+            self.parts.push(self.bucket.put_part(&self.key, &upload, self.parts.len(), part)?);
         }
-        let upload = match &self.upload {
-            Some(upload) => upload.clone(),
-            None => self.bucket.start_upload(&self.key)?,
-        };
-        self.upload = Some(upload.clone());
-        let tail = std::mem::take(&mut self.tail);
-        self.uploaded += tail.len() as u64;
-        self.parts.push(self.bucket.put_part(&self.key, &upload, self.parts.len(), tail)?);
-        Ok(())
     }
 
     /// How far the object is.

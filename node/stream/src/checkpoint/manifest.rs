@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use pharos_beam::plan::Plan;
 use serde::{Deserialize, Serialize};
 
+use super::part::Part;
 use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
 use crate::exec::task::{Done, SplitProgress};
@@ -109,8 +110,6 @@ pub(crate) struct Manifest {
     pub epoch: Epoch,
     /// The round of its barrier; none: the input has ended.
     pub round: Option<Round>,
-    /// The manifest before it, in case nobody lives to delete it.
-    pub previous: Option<String>,
     /// The splits of each read.
     pub reads: BTreeMap<String, Vec<SplitProgress>>,
     /// Whether the rows of each Create are out.
@@ -135,13 +134,26 @@ impl Manifest {
             round_steps: ROUND_STEPS as u64,
             epoch,
             round,
-            previous: None,
             reads: BTreeMap::new(),
             creates: BTreeMap::new(),
             groups: BTreeMap::new(),
             sinks: BTreeMap::new(),
             asserts: BTreeMap::new(),
         }
+    }
+
+    /// Adds what a worker kept.
+    pub(crate) fn take_in(&mut self, part: Part) {
+        let Part { reads, creates, groups, sinks, asserts, written: _ } = part;
+        reads.into_iter().for_each(|(name, splits)| self.reads.entry(name).or_default().extend(splits));
+        self.creates.extend(creates);
+        for (name, GroupState { watermark, pieces }) in groups {
+            let group = self.groups.entry(name).or_default();
+            group.watermark = watermark;
+            group.pieces.extend(pieces);
+        }
+        self.sinks.extend(sinks);
+        self.asserts.extend(asserts);
     }
 
     /// The bytes and their checksum.

@@ -168,6 +168,19 @@ impl Batch {
         }
     }
 
+    /// Rows at the beginning of time, in the global window.
+    #[must_use]
+    pub fn untimed(columns: Vec<ArrayRef>, rows: usize) -> Self {
+        Self {
+            columns,
+            rows,
+            times: Times::All(Timestamp::MIN),
+            windows: Windows::All(Window::Global),
+            panes: Panes::All(None),
+            steps: Steps::All(0),
+        }
+    }
+
     /// The same rows, times and windows with other columns.
     #[must_use]
     pub fn with_columns(&self, columns: Vec<ArrayRef>) -> Self {

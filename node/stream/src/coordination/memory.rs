@@ -1,4 +1,4 @@
-//! Coordination within one process, for tests of recovery.
+//! Coordination and roster within one process, for tests of recovery.
 //!
 //! Owns: the same rules as the Ensemble's, without one.
 //! Must not know: networks.
@@ -6,20 +6,46 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Coordination, CoordinationError, Pointer, Tenure};
+use super::{Coordination, CoordinationError, Member, Pointer, Roster, Tenure, View, Watcher};
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     generation: u64,
     latest: Option<Pointer>,
     completed: bool,
+    workers: Vec<(Member, Watcher)>,
+}
+
+impl Shared {
+    fn tell(&self) {
+        let members: Vec<Member> = self.workers.iter().map(|(member, _)| member.clone()).collect();
+        let view = View { members, completed: self.completed };
+        self.workers.iter().for_each(|(_, watcher)| watcher(view.clone()));
+    }
 }
 
 /// Coordination within one process.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryCoordination {
     shared: Arc<Mutex<Shared>>,
     generation: u64,
+    id: String,
+}
+
+impl Roster for MemoryCoordination {
+    fn join(&mut self, me: &Member, watcher: Watcher) -> Result<(), CoordinationError> {
+        self.id.clone_from(&me.id);
+        let mut shared = self.shared();
+        shared.workers.push((me.clone(), watcher));
+        shared.tell();
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        let mut shared = self.shared();
+        shared.workers.retain(|(member, _)| member.id != self.id);
+        shared.tell();
+    }
 }
 
 impl MemoryCoordination {
@@ -53,7 +79,9 @@ impl Coordination for MemoryCoordination {
     }
 
     fn complete(&mut self) -> Result<(), CoordinationError> {
-        self.leading()?.completed = true;
+        let mut shared = self.leading()?;
+        shared.completed = true;
+        shared.tell();
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! Queues between threads.
+//! Queues between threads, of one worker or of two.
 //!
 //! Owns: one queue for each origin and thread on the one side, target and thread on the other; the
-//! bound in bytes; the merging of several queues round by round.
-//! Must not know: what batches hold.
+//! bound in bytes and rounds, which between workers is the credit; the merging of several queues round by round.
+//! Must not know: what batches hold, connections.
 //! Invariant: a target sees the rounds in order, each complete, its parts ordered by label. So what
-//! it sees does not depend on which thread was faster.
+//! it sees does not depend on which thread was faster, nor on which worker it runs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +14,17 @@ use pharos_beam::plan::NodeId;
 use pharos_window::{SplitState, SplitWatermarks, Watermark};
 
 use super::ROUND_STEPS;
+use crate::codec::CodecError;
 use crate::column::Batch;
+use crate::exchange::link::Link;
+use crate::exchange::message::{Shape, put_message, read_message};
 use crate::group::KeyedBatch;
 
 /// A queue that holds this many bytes takes no further round.
 const FULL: usize = 4 << 20;
+/// Nor one that holds this many rounds: what waits for a slower origin gains nothing by more, and a
+/// barrier would have to wait until the slower one has been there too.
+const AHEAD: usize = 8;
 
 /// The number of a round. In a round every split gives the same number of records.
 pub(crate) type Round = u64;
@@ -104,32 +110,141 @@ pub(crate) struct Message {
 /// One queue, with one thread on each side.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
-    queue: Mutex<VecDeque<(usize, Message)>>,
+    queue: Mutex<VecDeque<(usize, Queued)>>,
+    /// What was sent and not yet taken out, at the other end too.
+    held: Held,
+    ends: Ends,
+}
+
+/// Bytes and rounds.
+#[derive(Debug, Default)]
+struct Held {
     bytes: AtomicUsize,
+    rounds: AtomicUsize,
+}
+
+impl Held {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.rounds.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// More than was added is the other side's mistake, and must not become room without bound.
+    fn remove(&self, bytes: usize, rounds: usize) {
+        for (held, gone) in [(&self.bytes, bytes), (&self.rounds, rounds)] {
+            let left = |held: usize| Some(held.saturating_sub(gone));
+            let _ = held.fetch_update(Ordering::AcqRel, Ordering::Acquire, left);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) >= FULL || self.rounds.load(Ordering::Acquire) >= AHEAD
+    }
+
+    fn is_worth_telling(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) >= FULL / 4 || self.rounds.load(Ordering::Acquire) >= AHEAD / 2
+    }
+
+    fn take(&self) -> (usize, usize) {
+        (self.bytes.swap(0, Ordering::AcqRel), self.rounds.swap(0, Ordering::AcqRel))
+    }
+}
+
+/// What waits in a queue. What came from another worker is read by the thread that it is for.
+#[derive(Debug)]
+enum Queued {
+    Message(Box<Message>),
+    Frame(Vec<u8>),
+}
+
+/// Where the two sides of a queue are.
+#[derive(Debug, Default)]
+enum Ends {
+    /// Both on this worker.
+    #[default]
+    Here,
+    /// The receiver is on another worker.
+    Out { link: Arc<Link>, id: u32 },
+    /// The sender is on another worker.
+    In { link: Arc<Link>, id: u32, shape: Arc<Shape>, owed: Held },
 }
 
 impl Channel {
+    /// A queue whose receiver is at the other end of `link`, where it has the number `id` too.
+    #[must_use]
+    pub(crate) fn out(link: Arc<Link>, id: u32) -> Self {
+        Self { ends: Ends::Out { link, id }, ..Self::default() }
+    }
+
+    /// A queue whose sender is at the other end of `link`. `shape` says what it sends.
+    #[must_use]
+    pub(crate) fn incoming(link: Arc<Link>, id: u32, shape: Arc<Shape>) -> Self {
+        Self { ends: Ends::In { link, id, shape, owed: Held::default() }, ..Self::default() }
+    }
+
+    /// Whether its other side is at the other end of `link`.
+    #[must_use]
+    pub(crate) fn is_over(&self, link: &Arc<Link>) -> bool {
+        match &self.ends {
+            Ends::Here => false,
+            Ends::Out { link: over, .. } | Ends::In { link: over, .. } => Arc::ptr_eq(over, link),
+        }
+    }
+
     /// Whether another round may be sent. One round more than the bound is always let in, or a
     /// large round could never pass.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) < FULL
+        !self.held.is_full()
     }
 
     /// Sends a round.
     pub(crate) fn send(&self, message: Message) {
+        if let Ends::Out { link, id } = &self.ends {
+            self.held.add(link.send_data(*id, |out| put_message(&message, out)));
+            return;
+        }
         let bytes = 64 + message.parts.iter().map(|(_, payload)| payload.bytes()).sum::<usize>();
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((bytes, message));
+        self.push(bytes, Queued::Message(Box::new(message)));
+    }
+
+    /// Takes in what the sender on another worker has sent.
+    pub(crate) fn arrive(&self, frame: Vec<u8>) {
+        self.push(frame.len(), Queued::Frame(frame));
+    }
+
+    /// The receiver on another worker has taken out so much.
+    pub(crate) fn credit(&self, bytes: usize, rounds: usize) {
+        self.held.remove(bytes, rounds);
+    }
+
+    fn push(&self, bytes: usize, what: Queued) {
+        self.held.add(bytes);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((bytes, what));
     }
 
     fn has_round(&self) -> bool {
         !self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    fn receive(&self) -> Option<Message> {
-        let (bytes, message) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        Some(message)
+    fn receive(&self) -> Result<Option<Message>, CodecError> {
+        let (next, empty) = {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            (queue.pop_front(), queue.is_empty())
+        };
+        let Some((bytes, queued)) = next else { return Ok(None) };
+        self.held.remove(bytes, 1);
+        match (queued, &self.ends) {
+            (Queued::Message(message), _) => Ok(Some(*message)),
+            (Queued::Frame(frame), Ends::In { link, id, shape, owed }) => {
+                owed.add(bytes);
+                if empty || owed.is_worth_telling() {
+                    let (bytes, rounds) = owed.take();
+                    link.send_credit(*id, bytes, rounds);
+                }
+                read_message(shape, &frame).map(Some)
+            }
+            (Queued::Frame(_), _) => unreachable!("only another worker sends frames"),
+        }
     }
 }
 
@@ -177,10 +292,13 @@ impl Inbox {
     }
 
     /// The next round, once every origin that has not ended has sent it.
-    pub(crate) fn gather(&mut self) -> Option<Gathered> {
+    ///
+    /// # Errors
+    /// If another worker has sent what is no message.
+    pub(crate) fn gather(&mut self) -> Result<Option<Gathered>, CodecError> {
         let open = |channel: &&(Arc<Channel>, Open)| channel.1 == Open::Yes;
         if !self.channels.iter().filter(open).all(|(channel, _)| channel.has_round()) {
-            return None;
+            return Ok(None);
         }
         let mut parts = Vec::new();
         let mut states = Vec::with_capacity(self.channels.len());
@@ -191,7 +309,7 @@ impl Inbox {
             if *open == Open::No {
                 continue;
             }
-            let message = channel.receive()?;
+            let Some(message) = channel.receive()? else { return Ok(None) };
             assert!(round.is_none_or(|round| round == message.round), "rounds arrive in step");
             round = Some(message.round);
             barrier = barrier.or(message.barrier);
@@ -210,6 +328,6 @@ impl Inbox {
             (before, self.watermark)
         });
         let end = self.channels.iter().all(|(_, open)| *open == Open::No);
-        Some(Gathered { round: round?, parts, watermarks, idle, barrier, end })
+        Ok(round.map(|round| Gathered { round, parts, watermarks, idle, barrier, end }))
     }
 }

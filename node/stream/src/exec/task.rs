@@ -5,6 +5,7 @@
 //! Invariant: a task that has ended has sent `end` to all its targets and reported its last state.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -16,11 +17,11 @@ use pharos_beam::schema::Value;
 use pharos_window::{Span, SplitState, SplitWatermarks, Timestamp, Watermark, Window};
 use serde::{Deserialize, Serialize};
 
-use super::channel::{Channel, Epoch, Inbox, Label, Message, Payload, Round};
+use super::channel::{Channel, Epoch, Gathered, Inbox, Label, Message, Payload, Round};
 use super::fragment::{Outbox, Steps, batch_of, dead_letters, letters, values_of};
 use super::{ROUND_RECORDS, ROUND_STEPS, STEP_RECORDS};
 use crate::assertion;
-use crate::column::{Batch, Panes, Steps as RowSteps, Times, Windows, take_columns};
+use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
 use crate::group::{Frozen, Grouping, KeyedBatch};
@@ -84,7 +85,7 @@ pub(crate) enum Done {
 pub(crate) struct TaskReport {
     /// Which node.
     pub node: NodeId,
-    /// On which thread.
+    /// On which thread, of those of all workers.
     pub thread: usize,
     /// At which barrier and in which round; none: the task has ended and stays like this.
     pub barrier: Option<(Epoch, Round)>,
@@ -96,14 +97,23 @@ pub(crate) struct TaskReport {
 pub(crate) struct Context<'a> {
     /// The plan's steps.
     pub steps: &'a Steps,
-    /// Which thread.
+    /// Which thread, of those of all workers.
     pub thread: usize,
-    /// Of how many.
-    pub threads: usize,
-    /// The checkpoint to take at the end of a round, decided once for all sources.
-    pub barrier: &'a dyn Fn(Round) -> Option<Epoch>,
+    /// Those of this worker.
+    pub here: Range<usize>,
+    /// Whether a source may begin a round, and the checkpoint to take at the end of it.
+    pub barrier: &'a dyn Fn(Round) -> Begin,
     /// To the coordinator.
     pub report: &'a dyn Fn(TaskReport),
+}
+
+/// Whether a source may begin a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// It may, and at its end stands the barrier of this checkpoint, if any.
+    Now(Option<Epoch>),
+    /// Not before it is decided where the next barrier stands.
+    Later,
 }
 
 /// What came of calling a task.
@@ -212,7 +222,7 @@ impl ReadTask {
             return Ok(Polled::Waiting);
         }
         let round = self.round;
-        let barrier = (context.barrier)(round);
+        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting) };
         let mut outbox = Outbox::new();
         let mut read = Vec::with_capacity(self.splits.len());
         for position in 0..self.splits.len() {
@@ -305,7 +315,7 @@ impl ReadTask {
             let BadRecord { place, text, message } = bad.into_iter().next().expect("there is a bad record");
             return Err(StreamError::Record { transform: self.node.name.clone(), place, message, text });
         };
-        let rows = untimed(Vec::new(), bad.len());
+        let rows = Batch::untimed(Vec::new(), bad.len());
         let texts: ArrayRef =
             Arc::new(StringArray::from_iter_values(bad.iter().map(|record| record.text.as_str())));
         let messages = bad.iter().map(|record| format!("{}: {}", record.place, record.message)).collect();
@@ -315,22 +325,11 @@ impl ReadTask {
     }
 }
 
-fn untimed(columns: Vec<ArrayRef>, rows: usize) -> Batch {
-    Batch {
-        columns,
-        rows,
-        times: Times::All(Timestamp::MIN),
-        windows: Windows::All(Window::Global),
-        panes: Panes::All(None),
-        steps: RowSteps::All(0),
-    }
-}
-
 /// The rows with their event times and steps. A record without an event time joins the bad ones.
 fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadRecord>) -> Batch {
     let Records { columns, rows, lines, positions, .. } = records;
     let steps = positions.iter().map(|position| (*position as usize / STEP_RECORDS) as u8).collect();
-    let batch = Batch { steps: RowSteps::Each(steps), ..untimed(columns, rows) };
+    let batch = Batch { steps: RowSteps::Each(steps), ..Batch::untimed(columns, rows) };
     let Some(watermark) = &spec.watermark else { return batch };
     let times = evaluate(&watermark.timestamp, &batch.columns, rows);
     let micros = times.column.as_primitive::<Int64Type>().values().clone();
@@ -348,6 +347,10 @@ fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadR
     }));
     let failed = |row: &u32| times.errors.binary_search_by_key(row, |(failed, _)| *failed).is_ok();
     batch.take(&(0..rows as u32).filter(|row| !failed(row)).collect::<Vec<_>>())
+}
+
+fn gather(inbox: &mut Inbox, node: &Node) -> Result<Option<Gathered>, StreamError> {
+    inbox.gather().map_err(|source| StreamError::Exchange(format!("transform `{}`: {source}", node.name)))
 }
 
 fn send_report(
@@ -391,9 +394,9 @@ impl CreateTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
+        let Begin::Now(barrier) = (context.barrier)(self.round) else { return Ok(Polled::Waiting) };
         let mut outbox = Outbox::new();
-        let barrier = (context.barrier)(self.round);
-        let batch = untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
+        let batch = Batch::untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
         let label = Label::new(self.node.id, 0, 0);
         context.steps.events.read(&self.node.name, batch.rows as u64, 0);
         context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, &mut outbox)?;
@@ -432,7 +435,7 @@ impl GroupTask {
         if !self.outlet.has_room() {
             return Ok(Polled::Waiting);
         }
-        let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
         let mut outbox = Outbox::new();
         let mut states = [SplitState::Finished; ROUND_STEPS];
         let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
@@ -516,7 +519,7 @@ impl GroupTask {
             rows: order.len(),
             times: Times::Each(micros.into()),
             steps: RowSteps::All(step),
-            ..untimed(take_columns(&columns, &order), order.len())
+            ..Batch::untimed(take_columns(&columns, &order), order.len())
         };
         let rows = Batch {
             windows: Windows::Assigned {
@@ -562,7 +565,14 @@ impl GroupTask {
         if counts.is_empty() && before == after {
             return Ok(());
         }
-        context.steps.events.advanced(&self.node.name, context.thread, context.threads, after, &counts);
+        let here = context.here.clone();
+        context.steps.events.advanced(
+            &self.node.name,
+            context.thread - here.start,
+            here.len(),
+            after,
+            &counts,
+        );
         Ok(())
     }
 }
@@ -619,7 +629,7 @@ impl SinkTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
         let mut written = 0;
         for whole in gathered.parts.chunk_by(|(one, _), (next, _)| one.whole() == next.whole()) {
@@ -667,7 +677,7 @@ impl AssertTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Some(gathered) = self.inbox.gather() else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
         let schema = context.steps.graph.input_schema(&self.node, 0);
         for (_, payload) in &gathered.parts {
             let Payload::Rows(batch) = payload else { unreachable!("an assertion is sent rows") };

@@ -5,16 +5,17 @@
 //! Invariant: tasks near the end of the plan come first, so what is in flight leaves before more
 //! comes in. The least round that is not done can always go on: its senders' queues are empty.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
 use super::channel::{Epoch, Round};
 use super::fragment::Steps;
-use super::task::{AssertTask, Context, CreateTask, GroupTask, Polled, ReadTask, SinkTask, TaskReport};
+use super::task::{
+    AssertTask, Begin, Context, CreateTask, GroupTask, Polled, ReadTask, SinkTask, TaskReport,
+};
 use crate::error::StreamError;
 
 /// A task of any kind.
@@ -43,8 +44,8 @@ impl Task {
     }
 }
 
-/// Where the barriers of checkpoints stand. All sources of a round must agree, so the first that
-/// comes to a round decides for all.
+/// Where the barrier of the checkpoint under way stands. All sources of all workers must agree on it:
+/// they say which round they have begun and begin no other until it is known where it stands.
 #[derive(Debug, Default)]
 pub(crate) struct Barriers {
     inner: Mutex<Decisions>,
@@ -52,28 +53,43 @@ pub(crate) struct Barriers {
 
 #[derive(Debug, Default)]
 struct Decisions {
-    wanted: Option<Epoch>,
-    /// Rounds below this one are decided.
-    decided: Round,
-    at: BTreeMap<Round, Epoch>,
+    /// The latest round that a source has begun.
+    begun: Option<Round>,
+    held: bool,
+    /// The last barrier: only one checkpoint is under way.
+    at: Option<(Round, Epoch)>,
 }
 
 impl Barriers {
-    /// Asks for a checkpoint in the next round that is not decided yet.
-    pub(crate) fn request(&self, epoch: Epoch) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).wanted = Some(epoch);
+    fn inner(&self) -> MutexGuard<'_, Decisions> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The checkpoint to take at the end of `round`.
-    pub(crate) fn decide(&self, round: Round) -> Option<Epoch> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if round >= inner.decided {
-            inner.decided = round + 1;
-            if let Some(epoch) = inner.wanted.take() {
-                inner.at.insert(round, epoch);
+    /// Lets no source begin a round later than the one returned, the latest begun.
+    pub(crate) fn hold(&self) -> Option<Round> {
+        let mut inner = self.inner();
+        inner.held = true;
+        inner.begun
+    }
+
+    /// Puts the barrier of a checkpoint at the end of a round that no source has begun, and lets go on.
+    pub(crate) fn place(&self, epoch: Epoch, round: Round) {
+        let mut inner = self.inner();
+        assert!(inner.begun.is_none_or(|begun| begun < round), "a barrier stands where none has been");
+        inner.held = false;
+        inner.at = Some((round, epoch));
+    }
+
+    /// Whether a source may begin `round`.
+    pub(crate) fn begin(&self, round: Round) -> Begin {
+        let mut inner = self.inner();
+        if inner.begun.is_none_or(|begun| begun < round) {
+            if inner.held {
+                return Begin::Later;
             }
+            inner.begun = Some(round);
         }
-        inner.at.get(&round).copied()
+        Begin::Now(inner.at.filter(|(at, _)| *at == round).map(|(_, epoch)| epoch))
     }
 }
 
@@ -105,7 +121,8 @@ impl Shared {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Lets the threads look again at what they wait for.
+    pub(crate) fn wake(&self) {
         self.threads.get().into_iter().flatten().for_each(Thread::unpark);
     }
 }
@@ -123,23 +140,20 @@ pub(crate) enum News {
 pub(crate) fn run(
     shared: &Arc<Shared>,
     thread: usize,
-    threads: usize,
+    here: Range<usize>,
     mut tasks: Vec<Task>,
-    news: &Sender<News>,
+    news: &dyn Fn(News),
 ) {
     tasks.reverse();
-    let barrier = |round| shared.barriers.decide(round);
-    let report = |report| {
-        // Without a coordinator nobody keeps reports; the run ends by the threads' own end.
-        let _ = news.send(News::Report(report));
-    };
+    let barrier = |round| shared.barriers.begin(round);
+    let report = |report| news(News::Report(report));
     let _guard = EndsAll(shared);
-    let context = Context { steps: &shared.steps, thread, threads, barrier: &barrier, report: &report };
+    let context = Context { steps: &shared.steps, thread, here, barrier: &barrier, report: &report };
     let ended = turn(shared, &context, &mut tasks);
     if ended.is_err() {
         shared.stop();
     }
-    let _ = news.send(News::Ended(ended));
+    news(News::Ended(ended));
 }
 
 /// A thread that panics says nothing any more: the others must not wait for it.

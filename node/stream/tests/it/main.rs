@@ -5,4 +5,5 @@
 mod by_hand;
 mod recovery;
 mod support;
+mod workers;
 mod yaml;

@@ -1,0 +1,335 @@
+//! The connection of two workers.
+//!
+//! Owns: the greeting, frames with their checksums, the thread that writes and the one that reads,
+//! and the silence after which the other end counts as lost.
+//! Must not know: what data and control mean.
+//! Invariant: what is sent arrives whole and in order, control and credits before data that waits; or
+//! the link is lost, which is told once, and nothing more comes of it.
+//!
+//! One connection serves all channels between two workers. Frames are made by the thread that sends
+//! and read by the thread that receives, so writing and reading here is only copying.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a connection starts with, and the version of greetings and frames.
+const MAGIC: &[u8; 4] = b"PHEX";
+const VERSION: u16 = 1;
+
+/// The longest frame; a length above it is no length.
+const LONGEST: usize = 1 << 30;
+/// How much data is taken from the queue at a time, before control that came meanwhile.
+const SHARE: usize = 256 << 10;
+/// After this long without anything to send, a sign of life is sent.
+const ALIVE: Duration = Duration::from_secs(1);
+/// After this long without a sign of life the other end is lost.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long a greeting may take.
+const GREETING: Duration = Duration::from_secs(2);
+
+const DATA: u8 = 1;
+const CREDIT: u8 = 2;
+const CONTROL: u8 = 3;
+const LIFE: u8 = 4;
+
+/// Who connects, and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The run, by its znode.
+    pub run: String,
+    /// The generation of the assignment.
+    pub generation: u64,
+    /// Who connects, by place in the assignment.
+    pub from: u32,
+    /// The process that is meant: an address may have been given to another.
+    pub to: String,
+}
+
+/// What a link has for its worker. Called on the link's own thread.
+pub(crate) trait Handler: Send + Sync {
+    /// Data of a channel; false if there is no such channel.
+    fn data(&self, channel: u32, frame: Vec<u8>) -> bool;
+    /// The receiver of a channel has taken out so many bytes in so many rounds; false if there is no
+    /// such channel.
+    fn credit(&self, channel: u32, bytes: usize, rounds: usize) -> bool;
+    /// A message of the other worker's control side.
+    fn control(&self, bytes: &[u8]);
+    /// Nothing comes any more.
+    fn lost(&self, why: &str);
+}
+
+/// One end of a connection.
+pub(crate) struct Link {
+    socket: TcpStream,
+    out: Mutex<Out>,
+    more: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Out {
+    first: VecDeque<Vec<u8>>,
+    data: VecDeque<Vec<u8>>,
+    closed: bool,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Link").field(&self.socket.peer_addr().ok()).finish()
+    }
+}
+
+impl Link {
+    /// Starts the threads of a connection that was greeted.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn start(socket: TcpStream, handler: Arc<dyn Handler>) -> std::io::Result<Arc<Self>> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(SILENCE))?;
+        socket.set_write_timeout(Some(SILENCE))?;
+        let (reading, writing) = (socket.try_clone()?, socket.try_clone()?);
+        let link =
+            Arc::new(Self { socket, out: Mutex::default(), more: Condvar::new(), threads: Mutex::default() });
+        let (reader, writer) = (Arc::clone(&link), Arc::clone(&link));
+        let read = std::thread::Builder::new().name("pharos-link-in".to_owned()).spawn(move || {
+            let why = receive(&mut BufReader::with_capacity(64 << 10, reading), &*handler);
+            reader.stop();
+            handler.lost(&why);
+        })?;
+        let write = std::thread::Builder::new().name("pharos-link-out".to_owned()).spawn(move || {
+            // The reader tells why: a connection that cannot be written to cannot be read either.
+            let _ = writer.write(BufWriter::with_capacity(64 << 10, writing));
+            writer.stop();
+        })?;
+        link.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([read, write]);
+        Ok(link)
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends data of a channel and says how many bytes count against its credit.
+    pub(crate) fn send_data(&self, channel: u32, body: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let frame = frame(DATA, |out| {
+            out.extend_from_slice(&channel.to_le_bytes());
+            body(out);
+        });
+        let bytes = frame.len() - HEADER - 4;
+        self.push(|out| out.data.push_back(frame));
+        bytes
+    }
+
+    /// Gives the sender of a channel credit for what was taken out.
+    pub(crate) fn send_credit(&self, channel: u32, bytes: usize, rounds: usize) {
+        let frame = frame(CREDIT, |out| {
+            out.extend_from_slice(&channel.to_le_bytes());
+            out.extend_from_slice(&(bytes as u64).to_le_bytes());
+            out.extend_from_slice(&(rounds as u32).to_le_bytes());
+        });
+        self.push(|out| out.first.push_back(frame));
+    }
+
+    /// Sends a message to the other worker's control side.
+    pub(crate) fn send_control<T: Serialize>(&self, message: &T) {
+        let body = serde_json::to_vec(message).expect("plain data becomes JSON");
+        self.push(|out| out.first.push_back(frame(CONTROL, |frame| frame.extend_from_slice(&body))));
+    }
+
+    fn push(&self, change: impl FnOnce(&mut Out)) {
+        let mut out = self.out();
+        if !out.closed {
+            change(&mut out);
+            self.more.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        self.out().closed = true;
+        self.more.notify_all();
+        // The other end may have shut it down already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Ends the connection once what was sent is on its way, and waits for its threads.
+    pub(crate) fn close(&self) {
+        self.out().closed = true;
+        self.more.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The writer ends first, when its queue is empty, and shuts the connection down.
+        threads.into_iter().rev().for_each(|thread| thread.join().expect("a link does not panic"));
+    }
+
+    fn write(&self, mut socket: BufWriter<TcpStream>) -> std::io::Result<()> {
+        loop {
+            let frames = {
+                let out = self.out();
+                let idle = |out: &mut Out| out.first.is_empty() && out.data.is_empty() && !out.closed;
+                let (mut out, _) =
+                    self.more.wait_timeout_while(out, ALIVE, idle).unwrap_or_else(PoisonError::into_inner);
+                let mut frames: Vec<Vec<u8>> = out.first.drain(..).collect();
+                let mut bytes = 0;
+                while bytes < SHARE
+                    && let Some(next) = out.data.pop_front()
+                {
+                    bytes += next.len();
+                    frames.push(next);
+                }
+                if frames.is_empty() && out.closed {
+                    drop(out);
+                    return socket.flush();
+                }
+                frames
+            };
+            if frames.is_empty() {
+                socket.write_all(&frame(LIFE, |_| {}))?;
+            }
+            frames.iter().try_for_each(|frame| socket.write_all(frame))?;
+            socket.flush()?;
+        }
+    }
+}
+
+/// Length and checksum.
+const HEADER: usize = 9;
+
+fn frame(kind: u8, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut frame = vec![0; HEADER];
+    frame[8] = kind;
+    body(&mut frame);
+    let length = u32::try_from(frame.len() - 8).expect("a frame is smaller than 4 GiB");
+    let crc = crc32c::crc32c(&frame[8..]);
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+    frame
+}
+
+/// Reads frames until none comes, and says why.
+fn receive(socket: &mut impl Read, handler: &dyn Handler) -> String {
+    loop {
+        let (kind, body) = match read_frame(socket) {
+            Ok(frame) => frame,
+            Err(why) => return why,
+        };
+        let whole = match (kind, body.len()) {
+            (DATA, 4..) => {
+                let channel = u32::from_le_bytes(body[..4].try_into().expect("four bytes"));
+                handler.data(channel, body[4..].to_vec())
+            }
+            (CREDIT, 16) => {
+                let channel = u32::from_le_bytes(body[..4].try_into().expect("four bytes"));
+                let bytes = u64::from_le_bytes(body[4..12].try_into().expect("eight bytes"));
+                let rounds = u32::from_le_bytes(body[12..].try_into().expect("four bytes"));
+                handler.credit(channel, bytes as usize, rounds as usize)
+            }
+            (CONTROL, _) => {
+                handler.control(&body);
+                true
+            }
+            (LIFE, 0) => true,
+            _ => false,
+        };
+        if !whole {
+            return format!("a frame of kind {kind} with {} bytes that nobody waits for", body.len());
+        }
+    }
+}
+
+fn read_frame(socket: &mut impl Read) -> Result<(u8, Vec<u8>), String> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("it was silent for {SILENCE:?}"),
+        _ => error.to_string(),
+    };
+    let mut header = [0; HEADER];
+    socket.read_exact(&mut header).map_err(failed)?;
+    let length = u32::from_le_bytes(header[..4].try_into().expect("four bytes")) as usize;
+    let crc = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+    if length == 0 || length > LONGEST {
+        return Err(format!("a frame with the length {length}"));
+    }
+    let mut body = Vec::new();
+    // Room is made as the bytes come, not as the length says.
+    let read = socket.take(length as u64 - 1).read_to_end(&mut body).map_err(failed)?;
+    if read < length - 1 {
+        return Err("it closed the connection".to_owned());
+    }
+    if crc32c::crc32c_append(crc32c::crc32c(&header[8..]), &body) != crc {
+        return Err("a damaged frame".to_owned());
+    }
+    Ok((header[8], body))
+}
+
+/// Connects to a worker and greets it.
+///
+/// # Errors
+/// Says why, if it cannot be reached or does not want to.
+pub(crate) fn dial(address: &str, hello: &Hello) -> Result<TcpStream, String> {
+    let socket = connect(address).map_err(|error| format!("{address}: {error}"))?;
+    greet(&socket, hello).map_err(|error| format!("{address}: {error}"))?;
+    Ok(socket)
+}
+
+fn connect(address: &str) -> std::io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let mut last = std::io::Error::new(ErrorKind::NotFound, "it has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, GREETING) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn greet(mut socket: &TcpStream, hello: &Hello) -> std::io::Result<()> {
+    socket.set_read_timeout(Some(GREETING))?;
+    socket.set_write_timeout(Some(GREETING))?;
+    let body = serde_json::to_vec(hello).expect("plain data becomes JSON");
+    let mut greeting = MAGIC.to_vec();
+    greeting.extend_from_slice(&VERSION.to_le_bytes());
+    greeting.extend_from_slice(&frame(CONTROL, |out| out.extend_from_slice(&body)));
+    socket.write_all(&greeting)?;
+    let (_, answer) = read_frame(&mut socket).map_err(std::io::Error::other)?;
+    if answer.is_empty() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(String::from_utf8_lossy(&answer).into_owned()))
+    }
+}
+
+/// Reads a greeting and answers it. `judge` says why not, if it is not for this worker.
+///
+/// # Errors
+/// Says why the connection is not taken.
+pub(crate) fn welcome(
+    mut socket: &TcpStream,
+    judge: impl FnOnce(&Hello) -> Result<(), String>,
+) -> Result<Hello, String> {
+    let failed = |error: std::io::Error| error.to_string();
+    socket.set_read_timeout(Some(GREETING)).map_err(failed)?;
+    socket.set_write_timeout(Some(GREETING)).map_err(failed)?;
+    let mut start = [0; 6];
+    socket.read_exact(&mut start).map_err(failed)?;
+    let version = u16::from_le_bytes([start[4], start[5]]);
+    let greeting = if start[..4] != MAGIC[..] {
+        return Err("it is no worker".to_owned());
+    } else if version != VERSION {
+        Err(format!("it speaks version {version} of the exchange, this worker {VERSION}"))
+    } else {
+        let (_, body) = read_frame(&mut socket)?;
+        let hello = serde_json::from_slice::<Hello>(&body).map_err(|error| error.to_string());
+        hello.and_then(|hello| judge(&hello).map(|()| hello))
+    };
+    let refusal = greeting.as_ref().err().map(String::as_str).unwrap_or_default();
+    socket.write_all(&frame(CONTROL, |out| out.extend_from_slice(refusal.as_bytes()))).map_err(failed)?;
+    greeting
+}

@@ -1,0 +1,376 @@
+//! Runs of several workers, each with its own threads and connections, in this process.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pharos_beam::plan::{ReadSpec, WriteSpec};
+use pharos_beam::schema::Schema;
+use pharos_connect::{Files, open_blobs};
+use pharos_stream::coordination::MemoryCoordination;
+use pharos_stream::io::{ConnectError, Connectors, Encode, Fault, Offset, Records, Sink, Split};
+use pharos_stream::{CheckpointOptions, Event, Outcome, StreamError, WorkerOptions, work};
+
+use crate::support::{execute, plan};
+
+const DOCUMENT: &str = "
+pipeline:
+  transforms:
+    - type: ReadFromJson
+      name: Read
+      config: {path: 'in-*.json', watermark: {timestamp: at, max_delay: 20s}}
+    - type: Combine
+      name: Fixed
+      input: Read
+      windowing: {type: fixed, size: 10s}
+      config:
+        group_by: key
+        combine: {rows: {value: value, fn: count}, mean: {value: value, fn: mean}, all: {value: word, fn: group}}
+        error_handling: {output: late}
+    - type: Combine
+      name: Sliding
+      input: Read
+      windowing: {type: sliding, size: 10s, period: 4s}
+      config: {group_by: key, combine: {sum: {value: value, fn: sum}}}
+    - type: Combine
+      name: Sessions
+      input: Read
+      windowing: {type: sessions, gap: 3s}
+      config: {group_by: [key, word], combine: {sum: {value: value, fn: sum}}}
+    - type: Combine
+      name: Again
+      input: Fixed
+      config: {group_by: key, combine: {most: {value: rows, fn: max}}}
+    - {type: WriteToJson, name: WriteFixed, input: Fixed, config: {path: fixed}}
+    - {type: WriteToJson, name: WriteLate, input: Fixed.late, config: {path: late}}
+    - {type: WriteToJson, name: WriteSliding, input: Sliding, config: {path: sliding}}
+    - {type: WriteToJson, name: WriteSessions, input: Sessions, config: {path: sessions}}
+    - {type: WriteToJson, name: WriteAgain, input: Again, config: {path: again}}
+";
+
+const OUTPUTS: [&str; 5] = ["fixed", "late", "sliding", "sessions", "again"];
+
+/// How long anything here may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn write_input(directory: &Path, rows: u64) {
+    let mut random = 1u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    for file in 0..5 {
+        let mut text = String::new();
+        let mut now = 0;
+        for _ in 0..rows + rows / 3 * file {
+            now += next(4);
+            let behind = if next(20) == 0 { next(120) } else { next(15) };
+            let at = now.saturating_sub(behind);
+            let (key, value, word) = (next(40), next(1000), next(3));
+            writeln!(text, r#"{{"at":{at},"key":"k{key}","value":{value}.25,"word":"w{word}"}}"#).unwrap();
+        }
+        std::fs::write(directory.join(format!("in-{file}.json")), text).unwrap();
+    }
+}
+
+fn outputs(directory: &Path) -> Vec<Vec<u8>> {
+    let read = |name: &&str| std::fs::read(directory.join(format!("{name}-00000-of-00001"))).unwrap();
+    OUTPUTS.iter().map(read).collect()
+}
+
+/// What a worker has told.
+#[derive(Debug, Default)]
+struct Told {
+    checkpoints: AtomicU64,
+    records: AtomicU64,
+    workers: AtomicU64,
+    generation: AtomicU64,
+    leads: AtomicBool,
+    why: Mutex<Vec<String>>,
+}
+
+struct Worker {
+    stop: Arc<AtomicBool>,
+    told: Arc<Told>,
+    thread: JoinHandle<Result<Outcome, StreamError>>,
+}
+
+impl Worker {
+    fn outcome(self) -> Result<Outcome, StreamError> {
+        self.thread.join().unwrap()
+    }
+}
+
+struct Job {
+    directory: PathBuf,
+    ensemble: MemoryCoordination,
+    interval: Option<Duration>,
+    made: AtomicU64,
+}
+
+impl Job {
+    fn new(directory: &Path, interval: Option<Duration>) -> Self {
+        let directory = directory.to_owned();
+        Self { directory, ensemble: MemoryCoordination::default(), interval, made: AtomicU64::new(0) }
+    }
+
+    fn worker(&self, threads: usize) -> Worker {
+        self.worker_of(threads, Arc::new(Files::new(&self.directory)))
+    }
+
+    fn worker_of(&self, threads: usize, connectors: Arc<dyn Connectors>) -> Worker {
+        let number = self.made.fetch_add(1, Ordering::SeqCst);
+        let told = Arc::new(Told::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let heard = Arc::clone(&told);
+        let options = WorkerOptions {
+            id: format!("w{number}"),
+            name: format!("w{number}"),
+            address: listener.local_addr().unwrap().to_string(),
+            listener,
+            threads,
+            run: "/test".to_owned(),
+            part: "test".to_owned(),
+            events: Arc::new(move |event| match event {
+                Event::Checkpoint { .. } => drop(heard.checkpoints.fetch_add(1, Ordering::SeqCst)),
+                Event::Read { records, .. } => drop(heard.records.fetch_add(*records, Ordering::SeqCst)),
+                Event::Joined { generation, workers, leads } => {
+                    heard.generation.store(*generation, Ordering::SeqCst);
+                    heard.workers.store(*workers, Ordering::SeqCst);
+                    heard.leads.store(*leads, Ordering::SeqCst);
+                }
+                Event::Interrupted { why } => heard.why.lock().unwrap().push(why.clone()),
+                _ => {}
+            }),
+            coordination: Arc::new(Mutex::new(self.ensemble.clone())),
+            roster: Box::new(self.ensemble.clone()),
+            checkpoints: self.interval.map(|interval| CheckpointOptions {
+                interval,
+                blobs: open_blobs("checkpoints", &self.directory).unwrap(),
+            }),
+            stop: Arc::clone(&stop),
+        };
+        let plan = plan(DOCUMENT, &self.directory);
+        let thread = std::thread::spawn(move || work(&plan, &connectors, options));
+        Worker { stop, told, thread }
+    }
+}
+
+#[test]
+fn three_workers_give_the_bytes_of_one() {
+    let alone = tempfile::tempdir().unwrap();
+    write_input(alone.path(), 3000);
+    execute(DOCUMENT, alone.path(), 2).unwrap();
+    let expected = outputs(alone.path());
+    assert!(expected.iter().all(|bytes| !bytes.is_empty()));
+    for interval in [None, Some(Duration::ZERO)] {
+        let together = tempfile::tempdir().unwrap();
+        write_input(together.path(), 3000);
+        let job = Job::new(together.path(), interval);
+        let workers: Vec<Worker> = [1, 2, 1].map(|threads| job.worker(threads)).into();
+        for worker in workers {
+            let told = Arc::clone(&worker.told);
+            assert_eq!(worker.outcome().unwrap(), Outcome::Completed);
+            assert_eq!(told.workers.load(Ordering::SeqCst), 3, "all took part");
+            assert!(told.records.load(Ordering::SeqCst) > 0, "each has read");
+            assert_eq!(told.checkpoints.load(Ordering::SeqCst) > 0, interval.is_some());
+        }
+        assert_eq!(outputs(together.path()), expected, "with checkpoints each {interval:?}");
+    }
+}
+
+/// Files on a slow disk, which fail on the worker that is to die.
+struct Slow {
+    files: Files,
+    /// How long a read takes, in milliseconds.
+    pace: Arc<AtomicU64>,
+    dead: Arc<AtomicBool>,
+}
+
+struct SlowSplit {
+    split: Box<dyn Split>,
+    pace: Arc<AtomicU64>,
+    dead: Arc<AtomicBool>,
+}
+
+fn live(dead: &AtomicBool) -> Result<(), ConnectError> {
+    if dead.load(Ordering::SeqCst) { Err(ConnectError::environment("killed")) } else { Ok(()) }
+}
+
+impl Split for SlowSplit {
+    fn name(&self) -> &str {
+        self.split.name()
+    }
+    fn offset(&self) -> Offset {
+        self.split.offset()
+    }
+    fn bytes(&self) -> Option<u64> {
+        self.split.bytes()
+    }
+    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
+        self.split.seek(offset)
+    }
+    fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
+        std::thread::sleep(Duration::from_millis(self.pace.load(Ordering::SeqCst)));
+        live(&self.dead)?;
+        self.split.read(records)
+    }
+    fn record_text(&self, line: u64) -> String {
+        self.split.record_text(line)
+    }
+}
+
+impl Connectors for Slow {
+    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
+        let slow = |split| -> Box<dyn Split> {
+            Box::new(SlowSplit { split, pace: Arc::clone(&self.pace), dead: Arc::clone(&self.dead) })
+        };
+        Ok(self.files.splits(read, schema)?.into_iter().map(slow).collect())
+    }
+    fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
+        self.files.encoder(write, schema)
+    }
+    fn sink(
+        &self,
+        write: &WriteSpec,
+        schema: &Schema,
+        run: &str,
+        prepared: Option<&str>,
+    ) -> Result<Box<dyn Sink>, ConnectError> {
+        live(&self.dead)?;
+        self.files.sink(write, schema, run, prepared)
+    }
+    fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
+        live(&self.dead)?;
+        self.files.commit(write, prepared)
+    }
+}
+
+/// Workers that come and go.
+struct Crowd {
+    job: Job,
+    pace: Arc<AtomicU64>,
+    here: Vec<(Worker, Arc<AtomicBool>)>,
+}
+
+impl Crowd {
+    fn add(&mut self, threads: usize) {
+        let dead = Arc::new(AtomicBool::new(false));
+        let slow = Slow {
+            files: Files::new(&self.job.directory),
+            pace: Arc::clone(&self.pace),
+            dead: Arc::clone(&dead),
+        };
+        self.here.push((self.job.worker_of(threads, Arc::new(slow)), dead));
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds() {
+            let told =
+                || self.here.iter().map(|(worker, _)| format!("{:?}; ", worker.told)).collect::<String>();
+            let over = self.here.iter().any(|(worker, _)| worker.thread.is_finished());
+            assert!(!over && Instant::now() < deadline, "{what}: not before the end: {}", told());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until all that are here work together.
+    fn together(&self) {
+        let count = self.here.len() as u64;
+        self.until(&format!("{count} workers work together"), || {
+            let newest =
+                self.here.iter().map(|(worker, _)| worker.told.generation.load(Ordering::SeqCst)).max();
+            self.here.iter().all(|(worker, _)| {
+                worker.told.workers.load(Ordering::SeqCst) == count
+                    && Some(worker.told.generation.load(Ordering::SeqCst)) == newest
+            })
+        });
+    }
+
+    /// Waits until each has read and a checkpoint holds it.
+    fn advance(&self) {
+        for (worker, _) in &self.here {
+            let told = &worker.told;
+            let (read, kept) = (told.records.load(Ordering::SeqCst), told.checkpoints.load(Ordering::SeqCst));
+            self.until("each reads", || told.records.load(Ordering::SeqCst) > read);
+            self.until("a checkpoint counts", || told.checkpoints.load(Ordering::SeqCst) > kept + 1);
+        }
+    }
+
+    fn take(&mut self, leads: bool) -> (Worker, Arc<AtomicBool>) {
+        let place =
+            self.here.iter().position(|(worker, _)| worker.told.leads.load(Ordering::SeqCst) == leads);
+        self.here.remove(place.unwrap())
+    }
+}
+
+#[test]
+fn workers_come_and_go_and_die_and_the_bytes_are_those_of_one() {
+    let alone = tempfile::tempdir().unwrap();
+    write_input(alone.path(), 50_000);
+    execute(DOCUMENT, alone.path(), 2).unwrap();
+    let together = tempfile::tempdir().unwrap();
+    write_input(together.path(), 50_000);
+    let mut crowd = Crowd {
+        job: Job::new(together.path(), Some(Duration::ZERO)),
+        pace: Arc::new(AtomicU64::new(100)),
+        here: Vec::new(),
+    };
+    crowd.add(1);
+    crowd.add(2);
+    crowd.together();
+    crowd.advance();
+    // One comes.
+    crowd.add(1);
+    crowd.together();
+    crowd.advance();
+    // One that does not lead dies.
+    let (worker, dead) = crowd.take(false);
+    dead.store(true, Ordering::SeqCst);
+    worker.outcome().unwrap_err();
+    crowd.together();
+    crowd.advance();
+    // The one that leads leaves.
+    let (worker, _) = crowd.take(true);
+    worker.stop.store(true, Ordering::SeqCst);
+    assert_eq!(worker.outcome().unwrap(), Outcome::Stopped);
+    crowd.together();
+    crowd.advance();
+    crowd.add(2);
+    crowd.together();
+    crowd.advance();
+    // The one that leads dies.
+    let (worker, dead) = crowd.take(true);
+    dead.store(true, Ordering::SeqCst);
+    worker.outcome().unwrap_err();
+    crowd.together();
+    assert!(!together.path().join("fixed-00000-of-00001").exists(), "nothing is visible before the end");
+    crowd.pace.store(0, Ordering::SeqCst);
+    for (worker, _) in crowd.here {
+        assert_eq!(worker.outcome().unwrap(), Outcome::Completed);
+    }
+    assert_eq!(outputs(together.path()), outputs(alone.path()));
+    let left = std::fs::read_dir(together.path().join("checkpoints")).unwrap().count();
+    assert!(left <= 8, "{left} files are left of the checkpoints: those of the last one and no more");
+}
+
+#[test]
+fn a_row_that_fails_on_one_worker_is_told_by_all() {
+    let directory = tempfile::tempdir().unwrap();
+    write_input(directory.path(), 3000);
+    let path = directory.path().join("in-3.json");
+    let text = std::fs::read_to_string(&path).unwrap().replacen("\"value\":1.25", "\"value\":\"one\"", 1);
+    std::fs::write(&path, text).unwrap();
+    let job = Job::new(directory.path(), Some(Duration::from_secs(10)));
+    let workers: Vec<Worker> = [1, 1, 1].map(|threads| job.worker(threads)).into();
+    for worker in workers {
+        let error = worker.outcome().unwrap_err();
+        assert!(error.fault() == Fault::User && error.to_string().contains("in-3.json"), "{error}");
+    }
+}
