@@ -15,6 +15,7 @@ pub mod local;
 mod local_members;
 pub mod netns;
 pub mod objects;
+pub mod pipelines;
 pub mod real_zookeeper;
 pub mod sandbox;
 pub mod volume;

@@ -273,15 +273,7 @@ impl LocalEnsemble {
     /// If it does not answer, or not with success.
     pub fn get(&self, index: usize, path: &str) -> anyhow::Result<String> {
         let member = self.members.get(index).context("there is no such member")?;
-        let mut stream =
-            TcpStream::connect(member.at(member.admin)).context("cannot reach the admin port")?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .context("cannot ask the admin port")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).context("cannot read from the admin port")?;
-        let (head, body) = text.split_once("\r\n\r\n").context("an answer has a head")?;
-        anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
-        Ok(body.to_owned())
+        get(SocketAddr::from((member.place.host.address(), member.admin)), path, PATIENCE)
     }
 
     /// How many bytes a member's log takes on the disk, spare segments included.
@@ -338,6 +330,23 @@ impl LocalEnsemble {
     pub fn pid(&self, index: usize) -> Option<u32> {
         self.members.get(index)?.process.as_ref().map(|process| process.id())
     }
+}
+
+/// What a server answers to a GET, in that time.
+///
+/// # Errors
+/// If it does not answer, or not with success.
+pub(crate) fn get(address: SocketAddr, path: &str, patience: Duration) -> anyhow::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, patience);
+    let mut stream = stream.with_context(|| format!("cannot reach {address}"))?;
+    stream.set_read_timeout(Some(patience)).context("cannot set a limit")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .with_context(|| format!("cannot ask {address}"))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).with_context(|| format!("cannot read from {address}"))?;
+    let (head, body) = text.split_once("\r\n\r\n").context("an answer has a head")?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
+    Ok(body.to_owned())
 }
 
 /// What the command `srvr` says of a server that serves: `leader`, `follower` or `standalone`.

@@ -1,4 +1,4 @@
-//! What `./x bench`, `./x box`, `./x chaos` and `./x image` run.
+//! What `./x bench`, `./x box`, `./x chaos`, `./x image` and `./x pipelines` run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use pharos_e2e::environment::Environment;
 use pharos_e2e::image;
 use pharos_e2e::install::{Images, Release};
 use pharos_e2e::kubebox::{self, KubeBox, Lifetime};
+use pharos_e2e::pipelines;
 
 #[derive(Parser)]
 struct Cli {
@@ -39,6 +40,8 @@ enum Command {
         /// Where the run says that the evidence is.
         place: PathBuf,
     },
+    /// One Pipeline on many workers under faults, and its outputs beside an oracle's.
+    Pipelines(PipelinesOptions),
     /// Build our images as OCI archives.
     Image {
         /// The directory they are written to.
@@ -71,6 +74,28 @@ struct ChaosOptions {
     faults: Vec<Fault>,
     /// Where the evidence goes if something is wrong.
     #[arg(long, default_value = "/tmp/pharos-chaos")]
+    keep: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct PipelinesOptions {
+    /// Minutes of faults.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// Workers of a run.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
+    workers: u8,
+    /// What rows and faults follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Rows that each run reads, about.
+    #[arg(long, default_value_t = 2_000_000)]
+    rows: usize,
+    /// A kind of fault; without it all kinds.
+    #[arg(long = "fault", value_enum)]
+    faults: Vec<pipelines::Fault>,
+    /// Where input, outputs, checkpoints and logs go if something is wrong.
+    #[arg(long, default_value = "/tmp/pharos-pipelines")]
     keep: PathBuf,
 }
 
@@ -177,6 +202,7 @@ fn main() -> anyhow::Result<ExitCode> {
             println!("{report:#?}");
             return Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Pipelines(options) => return run_pipelines(options),
         Command::Image { out } => build_images(&out)?,
         Command::Box { action: Action::Up { install } } => up(install)?,
         Command::Box { action: Action::Down } => kubebox::down_current()?,
@@ -196,6 +222,22 @@ fn run_chaos(options: ChaosOptions) -> anyhow::Result<ExitCode> {
         length: Duration::from_secs_f64(options.minutes * 60.0),
         window: Duration::from_secs(options.window),
         pause: Duration::from_millis(options.pause_ms),
+        seed,
+        keep: options.keep,
+    })
+    .with_context(|| format!("again with --seed {seed}"))?;
+    println!("{verdict}");
+    Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_pipelines(options: PipelinesOptions) -> anyhow::Result<ExitCode> {
+    let (seed, workers) = (options.seed, options.workers.into());
+    let verdict = pipelines::run(&pipelines::Options {
+        calm: vec![1, workers],
+        workers,
+        faults: options.faults,
+        length: Duration::from_secs_f64(options.minutes * 60.0),
+        rows: options.rows,
         seed,
         keep: options.keep,
     })

@@ -17,6 +17,7 @@ mod gate;
 mod layout;
 mod lint;
 mod model;
+mod pipelines;
 mod setup;
 mod shell;
 mod sim;
@@ -56,6 +57,8 @@ enum Command {
     Sim(sim::Options),
     /// Kill and stop real members under a workload, and check what its clients saw.
     Chaos(chaos::Options),
+    /// Kill, stop and cut off the workers of a Pipeline, and compare its outputs with an oracle's.
+    Pipelines(pipelines::Options),
     /// Check the consensus core in every state within bounds.
     Model(model::Options),
     /// Feed arbitrary bytes to decoders, recovery and apply, guided by what they reach.
@@ -95,6 +98,7 @@ fn main() -> anyhow::Result<()> {
         Command::Lint => lint::run(&layout),
         Command::Sim(options) => sim::run(&layout, &options),
         Command::Chaos(options) => chaos::run_chaos(&layout, &options),
+        Command::Pipelines(options) => pipelines::run_pipelines(&layout, &options),
         Command::Model(options) => model::run(&layout, &options),
         Command::Fuzz(options) => fuzz::run_fuzzer(&layout, &options),
         Command::Bench { bench } => bench::run_bench(&layout, &bench),

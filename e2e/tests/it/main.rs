@@ -11,5 +11,6 @@ mod kazoo;
 mod kubernetes;
 mod levels;
 mod members;
+mod pipelines;
 mod recover;
 mod restart;

@@ -1,0 +1,32 @@
+//! One Pipeline on several worker processes, each on a host of its own, beside one on a single worker and under faults.
+
+use std::time::Duration;
+
+use pharos_e2e::pipelines::{Options, Verdict, run};
+
+/// `PHAROS_SEED` asks for other rows and faults.
+fn verdict(calm: &[usize], length: Duration, rows: usize) -> Verdict {
+    let seed = std::env::var("PHAROS_SEED").ok().map_or(1, |seed| seed.parse().unwrap());
+    let keep = std::env::temp_dir().join("pharos-pipelines");
+    let options = Options { calm: calm.to_vec(), workers: 3, faults: Vec::new(), length, rows, seed, keep };
+    let verdict = run(&options).unwrap();
+    assert!(verdict.is_good(), "{verdict}");
+    println!("{verdict}");
+    verdict
+}
+
+#[test]
+fn three_workers_write_the_same_bytes_as_one_and_what_the_oracle_says() {
+    let verdict = verdict(&[1, 3], Duration::ZERO, 500_000);
+    assert_eq!((verdict.runs(), verdict.faults(), verdict.together()), (2, 0, 3), "{verdict}");
+    // Nobody had to begin again.
+    assert_eq!(verdict.generations(), 2, "{verdict}");
+}
+
+#[test]
+fn no_row_is_lost_or_doubled_while_workers_are_killed_stopped_cut_off_and_exchanged() {
+    let verdict = verdict(&[], Duration::from_secs(60), 2_000_000);
+    // A run that meets little proves little.
+    assert!(verdict.faults() >= 8 && verdict.kinds() >= 6, "{verdict}");
+    assert!(verdict.checkpoints() >= 8 && verdict.generations() >= 4, "{verdict}");
+}
