@@ -89,7 +89,7 @@ struct PipelinesOptions {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Rows that each run reads, about.
-    #[arg(long, default_value_t = 2_000_000)]
+    #[arg(long, default_value_t = 6_000_000)]
     rows: usize,
     /// A kind of fault; without it all kinds.
     #[arg(long = "fault", value_enum)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use pharos_crowd::Rng;
 
 use super::workers::{Seen, Workers};
@@ -59,21 +60,8 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Kill => "kill -9 of a worker",
-            Self::KillLead => "kill -9 of the one that leads",
-            Self::KillAll => "kill -9 of all workers",
-            Self::Stop => "SIGSTOP of a worker",
-            Self::StopLead => "SIGSTOP of the one that leads",
-            Self::Leave => "a worker leaves and comes back",
-            Self::Join => "one more comes and goes",
-            Self::KillMember => "kill -9 of the Ensemble's leader",
-            Self::CutOff => "a worker cut off from all",
-            Self::CutOffLead => "the one that leads cut off",
-            Self::CutFromWorkers => "a worker cut off from the others",
-            Self::CutFromEnsemble => "the same from the Ensemble",
-            Self::CutOneWay => "one way between two workers cut",
-        })
+        let value = self.to_possible_value();
+        f.pad(value.as_ref().map_or("", PossibleValue::get_name))
     }
 }
 
@@ -187,7 +175,7 @@ impl Striker {
         Ok(())
     }
 
-    /// Strikes someone who is there. One in three times another fault comes while the workers live through this one.
+    /// Strikes someone who is there. Every other time another fault comes while the workers live through this one.
     fn strike(
         &mut self,
         ground: &mut Ground,
@@ -209,7 +197,7 @@ impl Striker {
         self.now.push((fault, Instant::now()));
         self.tolls.entry(fault).or_default().times += 1;
         self.hit(fault, victim, ground, workers).with_context(|| fault.to_string())?;
-        let twice = self.now.len() == 1 && self.rng.one_in(3) && !self.left.is_empty();
+        let twice = self.now.len() == 1 && self.rng.one_in(2) && !self.left.is_empty();
         self.phase =
             if twice { Phase::Peace(Instant::now() + self.between(200, 1_500)) } else { Phase::Struck };
         Ok(())
@@ -263,7 +251,9 @@ impl Striker {
         Ok(())
     }
 
+    /// Mostly soon, now and then late.
     fn until(&mut self, least_ms: usize, most_ms: usize, heal: Heal) {
+        let most_ms = if self.rng.one_in(4) { most_ms } else { most_ms.min(least_ms + 3_000) };
         let at = Instant::now() + self.between(least_ms, most_ms);
         self.open.push((at, heal));
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the runs and the demand that they go on. Must not know what workers say to each other. Invariant: whoever runs it,
 //! and whatever happens to them, a run writes the same bytes, which are what an oracle of its own says; and within
-//! [`PATIENCE`] after each fault there is a new checkpoint.
+//! `PATIENCE` after each fault there is a new checkpoint.
 
 mod faults;
 mod input;

@@ -121,14 +121,14 @@ impl fmt::Display for Verdict {
                 run.ended
             )?;
         }
-        writeln!(f, "\n{:<36}{:>6}  s without a new checkpoint: median, worst", "faults", "times")?;
+        writeln!(f, "\n{:<20}{:>6}  s without a new checkpoint: median, worst", "faults", "times")?;
         for (fault, Toll { times, quiet }) in &self.tolls {
             let mut quiet = quiet.clone();
             quiet.sort_unstable();
             let seconds =
                 |at: Option<&Duration>| at.map_or("-".to_owned(), |at| format!("{:.1}", at.as_secs_f64()));
             let (median, worst) = (seconds(quiet.get(quiet.len() / 2)), seconds(quiet.last()));
-            writeln!(f, "{fault:<36}{times:>6}{median:>10}{worst:>8}")?;
+            writeln!(f, "{fault:<20}{times:>6}{median:>10}{worst:>8}")?;
         }
         for violation in self.violations() {
             writeln!(f, "{violation}")?;

@@ -1,7 +1,7 @@
 //! The workers of one run as processes, each on a host of its own, and who starts them again as a kubelet does.
 //!
 //! Owns processes, what they say, and which ends are in order. Must not know why a worker is killed. Invariant: a worker
-//! ends by itself with exit code 1 alone, and within [`GRACE`] when it is asked to.
+//! ends by itself with exit code 1 alone, and within `GRACE` when it is asked to.
 
 use std::fs::File;
 use std::net::SocketAddr;

@@ -25,8 +25,8 @@ fn three_workers_write_the_same_bytes_as_one_and_what_the_oracle_says() {
 
 #[test]
 fn no_row_is_lost_or_doubled_while_workers_are_killed_stopped_cut_off_and_exchanged() {
-    let verdict = verdict(&[], Duration::from_secs(60), 2_000_000);
+    let verdict = verdict(&[], Duration::from_secs(60), 3_000_000);
     // A run that meets little proves little.
-    assert!(verdict.faults() >= 8 && verdict.kinds() >= 6, "{verdict}");
-    assert!(verdict.checkpoints() >= 8 && verdict.generations() >= 4, "{verdict}");
+    assert!(verdict.faults() >= 5 && verdict.kinds() >= 5, "{verdict}");
+    assert!(verdict.checkpoints() >= 6 && verdict.generations() >= 3, "{verdict}");
 }
