@@ -300,7 +300,7 @@ impl<'a> Attempt<'a> {
             let _ = port.inner.set((channels, Arc::clone(&shared)));
         }
         let blobs = around.checkpoints.as_ref().map(|(blobs, _)| Arc::clone(blobs));
-        let writer = PartWriter::new(blobs, plan, assignment.generation, assignment.me);
+        let writer = PartWriter::new(blobs, plan, &assignment);
         let workers = (0..assignment.workers.len() as WorkerId).collect();
         let now = Instant::now();
         let lead = lead.map(|with| Leading {

@@ -490,7 +490,7 @@ impl Worker<'_> {
         lead: Option<Lead>,
     ) -> Result<Ending, StreamError> {
         let links: Vec<Arc<Link>> = crew.links.values().map(Arc::clone).collect();
-        let restored = restored(plan, self.around, latest);
+        let restored = restored(plan, self.around, &assignment, latest);
         let attempt = restored
             .and_then(|restored| Attempt::new(self.around, plan, graph, assignment, crew, restored, lead));
         match attempt {

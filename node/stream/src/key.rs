@@ -8,6 +8,8 @@
 //! A key comes out of a grouping as its canonical bytes say, so in a column of type `Any` the
 //! number `1.0` and `True` come out as `1`.
 
+use std::ops::Range;
+
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
@@ -68,6 +70,13 @@ fn mix(mut word: u64) -> u64 {
 impl KeyGroup {
     /// The number of groups.
     pub(crate) const COUNT: u32 = pharos_beam::plan::KEY_GROUPS;
+
+    /// The groups of the owners `who` of `owners`, who stand side by side.
+    #[must_use]
+    pub(crate) fn of_owners(who: &Range<usize>, owners: usize) -> Range<u32> {
+        let first = |owner: usize| (owner * Self::COUNT as usize).div_ceil(owners) as u32;
+        first(who.start)..first(who.end)
+    }
 
     /// Which of `owners` has this group: each owns a contiguous range.
     #[must_use]
@@ -323,6 +332,19 @@ mod tests {
     }
 
     const PINNED: [u64; 3] = [11_286_133_854_226_296_554, 226_526_455_923_240_254, 6_028_964_267_843_227_956];
+
+    #[test]
+    fn the_groups_of_owners_are_those_that_they_own() {
+        for owners in [1, 2, 3, 7, 256, 1024] {
+            for who in [0..1, 0..owners, owners / 2..owners / 2 + 1, owners - 1..owners] {
+                let groups = KeyGroup::of_owners(&who, owners);
+                for group in 0..KeyGroup::COUNT {
+                    let owner = KeyGroup(group as u16).owner(owners);
+                    assert_eq!(groups.contains(&group), who.contains(&owner), "{group} of {who:?}, {owners}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn numbers_that_python_holds_equal_are_one_key() {

@@ -23,6 +23,7 @@ use crate::error::StreamError;
 use crate::event::{Event, Events, Listener, Report};
 use crate::graph::Graph;
 use crate::io::Connectors;
+use crate::key::KeyGroup;
 
 /// How checkpoints are taken.
 #[derive(Clone)]
@@ -92,8 +93,8 @@ pub fn run(
             Found::Start(taken) => *taken,
         },
     };
-    let restored = restored(plan, &around, taken.latest.as_ref())?;
     let assignment = Assignment::alone(taken.generation, options.threads);
+    let restored = restored(plan, &around, &assignment, taken.latest.as_ref())?;
     let attempt =
         Attempt::new(&around, plan, graph, assignment, Crew::default(), restored, Some(taken.lead))?;
     match attempt.run()? {
@@ -182,17 +183,21 @@ pub(crate) fn take_over(
     Ok(Found::Start(Box::new(Taken { generation: tenure.generation, latest, lead })))
 }
 
-/// The state of a checkpoint.
+/// The state of a checkpoint, as far as a worker needs it.
 ///
 /// # Errors
 /// If a piece of it is missing or damaged.
 pub(crate) fn restored(
     plan: &Plan,
     around: &Surroundings<'_>,
+    assignment: &Assignment,
     latest: Option<&Pointer>,
 ) -> Result<Restored, StreamError> {
     match (&around.checkpoints, latest) {
-        (Some((blobs, _)), Some(pointer)) => restore(&**blobs, plan, pointer),
+        (Some((blobs, _)), Some(pointer)) => {
+            let groups = KeyGroup::of_owners(&assignment.here(), assignment.threads());
+            restore(&**blobs, plan, pointer, &groups)
+        }
         _ => Ok(Restored::default()),
     }
 }

@@ -6,6 +6,7 @@
 //! overwrite what its successor writes; what the checkpoint that counts needs is never deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use pharos_beam::plan::Plan;
@@ -122,12 +123,19 @@ impl Keeper {
     }
 }
 
-/// The state of the checkpoint that `pointer` names, for any number of threads.
+/// The state of the checkpoint that `pointer` names, for any number of threads; of the groupings at
+/// least that of the key groups `groups`.
 ///
 /// # Errors
 /// If it cannot be read, or a piece of it is missing or damaged.
-pub(crate) fn restore(blobs: &dyn Blobs, plan: &Plan, pointer: &Pointer) -> Result<Restored, StreamError> {
-    let manifest = read_manifest(blobs, plan, pointer)?;
+pub(crate) fn restore(
+    blobs: &dyn Blobs,
+    plan: &Plan,
+    pointer: &Pointer,
+    groups: &Range<u32>,
+) -> Result<Restored, StreamError> {
+    let mut manifest = read_manifest(blobs, plan, pointer)?;
+    manifest.groups.values_mut().for_each(|group| group.pieces.retain(|piece| piece.concerns(groups)));
     let mut restored = Restored { round: manifest.round.map_or(0, |round| round + 1), ..Restored::default() };
     let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     for blob in manifest.blobs() {

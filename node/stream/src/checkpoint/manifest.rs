@@ -6,6 +6,7 @@
 //! named by the full names of transforms, never by their numbers.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use pharos_beam::plan::Plan;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ pub(crate) struct Piece {
     pub thread: u32,
     /// The start of the slice.
     pub slice: i64,
+    /// The key groups that it may hold, from the first to before the second; all, if it does not say.
+    #[serde(default)]
+    pub groups: Option<(u32, u32)>,
     /// The blob.
     pub blob: String,
     /// Where in it.
@@ -82,6 +86,14 @@ pub(crate) struct Piece {
     pub length: u64,
     /// CRC-32C of the bytes.
     pub crc: u32,
+}
+
+impl Piece {
+    /// Whether it may hold some of these key groups.
+    #[must_use]
+    pub(crate) fn concerns(&self, groups: &Range<u32>) -> bool {
+        self.groups.is_none_or(|(first, end)| first < groups.end && groups.start < end)
+    }
 }
 
 /// The state of a grouping.

@@ -16,9 +16,11 @@ use super::collector::TaskId;
 use super::coordinator::WorkerId;
 use super::manifest::{GroupState, Piece};
 use super::{BlobError, Blobs};
+use crate::assignment::Assignment;
 use crate::error::StreamError;
 use crate::exec::task::{Done, SplitProgress, TaskState};
 use crate::group::Frozen;
+use crate::key::KeyGroup;
 
 /// What a state file starts with: magic and version.
 pub(super) const HEADER: &[u8; 8] = b"PHST\x01\0\0\0";
@@ -49,6 +51,8 @@ pub(crate) struct PartWriter {
     names: Vec<String>,
     generation: u64,
     worker: WorkerId,
+    /// How many threads all workers have.
+    threads: usize,
     /// Where each table was written last.
     pieces: BTreeMap<PieceKey, Piece>,
 }
@@ -56,9 +60,16 @@ pub(crate) struct PartWriter {
 impl PartWriter {
     /// A writer for the run of `plan`; without `blobs` no state is kept, only what sinks prepared.
     #[must_use]
-    pub(crate) fn new(blobs: Option<Arc<dyn Blobs>>, plan: &Plan, generation: u64, worker: WorkerId) -> Self {
+    pub(crate) fn new(blobs: Option<Arc<dyn Blobs>>, plan: &Plan, assignment: &Assignment) -> Self {
         let names = plan.nodes.iter().map(|node| node.name.clone()).collect();
-        Self { blobs, names, generation, worker, pieces: BTreeMap::new() }
+        Self {
+            blobs,
+            names,
+            generation: assignment.generation,
+            worker: assignment.me,
+            threads: assignment.threads(),
+            pieces: BTreeMap::new(),
+        }
     }
 
     /// Writes what the tasks kept. `of` says of which checkpoint, or that it is the end.
@@ -96,6 +107,11 @@ impl PartWriter {
                 }
             }
         }
+        for piece in part.groups.values_mut().flat_map(|group| &mut group.pieces) {
+            let thread = piece.thread as usize;
+            let groups = KeyGroup::of_owners(&(thread..thread + 1), self.threads);
+            piece.groups = Some((groups.start, groups.end));
+        }
         let all =
             part.groups.iter().flat_map(|(name, group)| group.pieces.iter().map(move |piece| (name, piece)));
         self.pieces =
@@ -132,6 +148,7 @@ fn write_group(
         Piece {
             thread,
             slice,
+            groups: None,
             blob: blob.to_owned(),
             offset: offset as u64,
             length: bytes.len() as u64,

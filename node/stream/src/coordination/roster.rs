@@ -4,6 +4,9 @@
 //! Must not know: what workers do.
 //! Invariant: the worker is told only what the Ensemble said after the worker's znode was there; when
 //! the session is over, it is told that nobody is known until it is on the roster again.
+//!
+//! A process that died is on the roster until its session ends. The next one of the same name does not
+//! wait for that: where it comes in first, it takes the znode of the one before it off.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,10 +77,12 @@ impl Drop for ZooKeeperRoster {
 }
 
 async fn stay(cluster: &str, paths: &Paths, me: &Member, watcher: &Watcher) {
+    // Two that live under one name must not take each other off for ever.
+    let mut came = false;
     loop {
         // What went wrong shows where it harms: at the next checkpoint.
         if let Ok(client) = Client::connector().with_session_timeout(SESSION).connect(cluster).await {
-            one_session(&client, paths, me, watcher).await;
+            one_session(&client, paths, me, watcher, &mut came).await;
         }
         watcher(View::default());
         tokio::time::sleep(PAUSE).await;
@@ -85,10 +90,10 @@ async fn stay(cluster: &str, paths: &Paths, me: &Member, watcher: &Watcher) {
 }
 
 /// Keeps the worker on the roster until the session is over. A connection that breaks is no end of it.
-async fn one_session(client: &Client, paths: &Paths, me: &Member, watcher: &Watcher) {
+async fn one_session(client: &Client, paths: &Paths, me: &Member, watcher: &Watcher, came: &mut bool) {
     let mut known = BTreeMap::new();
     while !client.state().is_terminated() {
-        if watch(client, paths, me, watcher, &mut known).await.is_err() {
+        if watch(client, paths, me, watcher, &mut known, came).await.is_err() {
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -103,6 +108,7 @@ async fn watch(
     me: &Member,
     watcher: &Watcher,
     known: &mut Known,
+    came: &mut bool,
 ) -> Result<(), Error> {
     let workers = paths.workers();
     client.mkdir(&workers, &CreateMode::Persistent.with_acls(Acls::anyone_all())).await?;
@@ -121,12 +127,25 @@ async fn watch(
         let completed = client.check_stat(&paths.completed()).await?.is_some();
         let members: Vec<Member> = known.values().flatten().cloned().collect();
         // It may be there already, if the answer to its making was lost.
+        let old = |(name, member): (&String, &Option<Member>)| {
+            let old = member.as_ref().is_some_and(|member| member.name == me.name && member.id != me.id);
+            old.then(|| format!("{workers}/{name}"))
+        };
+        if !*came {
+            for old in known.iter().filter_map(old) {
+                match client.delete(&old, None).await {
+                    Ok(()) | Err(Error::NoNode) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
         if !members.iter().any(|member| member.id == me.id) {
             let data = serde_json::to_vec(me).expect("plain data becomes JSON");
             let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
             client.create(&format!("{workers}/worker-"), &data, &options).await?;
             continue;
         }
+        *came = true;
         watcher(View { members, completed });
         tokio::select! {
             _ = changed.changed() => {}

@@ -23,8 +23,11 @@ use serde::{Deserialize, Serialize};
 const MAGIC: &[u8; 4] = b"PHEX";
 const VERSION: u16 = 1;
 
-/// The longest frame; a length above it is no length.
+/// The longest frame, and the longest of a greeting; a length above it is no length.
 const LONGEST: usize = 1 << 30;
+const LONGEST_GREETING: usize = 64 << 10;
+/// What stands before the message in a data frame: the channel.
+pub(crate) const DATA_HEAD: usize = 4;
 /// How much data is taken from the queue at a time, before control that came meanwhile.
 const SHARE: usize = 256 << 10;
 /// After this long without anything to send, a sign of life is sent.
@@ -54,7 +57,7 @@ pub(crate) struct Hello {
 
 /// What a link has for its worker. Called on the link's own thread.
 pub(crate) trait Handler: Send + Sync {
-    /// Data of a channel; false if there is no such channel.
+    /// Data of a channel, after [`DATA_HEAD`] bytes; false if there is no such channel.
     fn data(&self, channel: u32, frame: Vec<u8>) -> bool;
     /// The receiver of a channel has taken out so many bytes in so many rounds; false if there is no
     /// such channel.
@@ -123,7 +126,7 @@ impl Link {
             out.extend_from_slice(&channel.to_le_bytes());
             body(out);
         });
-        let bytes = frame.len() - HEADER - 4;
+        let bytes = frame.len() - HEADER;
         self.push(|out| out.data.push_back(frame));
         bytes
     }
@@ -215,14 +218,15 @@ fn frame(kind: u8, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 /// Reads frames until none comes, and says why.
 fn receive(socket: &mut impl Read, handler: &dyn Handler) -> String {
     loop {
-        let (kind, body) = match read_frame(socket) {
+        let (kind, body) = match read_frame(socket, LONGEST) {
             Ok(frame) => frame,
             Err(why) => return why,
         };
-        let whole = match (kind, body.len()) {
-            (DATA, 4..) => {
-                let channel = u32::from_le_bytes(body[..4].try_into().expect("four bytes"));
-                handler.data(channel, body[4..].to_vec())
+        let length = body.len();
+        let whole = match (kind, length) {
+            (DATA, DATA_HEAD..) => {
+                let channel = u32::from_le_bytes(body[..DATA_HEAD].try_into().expect("four bytes"));
+                handler.data(channel, body)
             }
             (CREDIT, 16) => {
                 let channel = u32::from_le_bytes(body[..4].try_into().expect("four bytes"));
@@ -238,12 +242,12 @@ fn receive(socket: &mut impl Read, handler: &dyn Handler) -> String {
             _ => false,
         };
         if !whole {
-            return format!("a frame of kind {kind} with {} bytes that nobody waits for", body.len());
+            return format!("a frame of kind {kind} with {length} bytes that nobody waits for");
         }
     }
 }
 
-fn read_frame(socket: &mut impl Read) -> Result<(u8, Vec<u8>), String> {
+fn read_frame(socket: &mut impl Read, longest: usize) -> Result<(u8, Vec<u8>), String> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
         ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("it was silent for {SILENCE:?}"),
@@ -253,7 +257,7 @@ fn read_frame(socket: &mut impl Read) -> Result<(u8, Vec<u8>), String> {
     socket.read_exact(&mut header).map_err(failed)?;
     let length = u32::from_le_bytes(header[..4].try_into().expect("four bytes")) as usize;
     let crc = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
-    if length == 0 || length > LONGEST {
+    if length == 0 || length > longest {
         return Err(format!("a frame with the length {length}"));
     }
     let mut body = Vec::new();
@@ -298,7 +302,7 @@ fn greet(mut socket: &TcpStream, hello: &Hello) -> std::io::Result<()> {
     greeting.extend_from_slice(&VERSION.to_le_bytes());
     greeting.extend_from_slice(&frame(CONTROL, |out| out.extend_from_slice(&body)));
     socket.write_all(&greeting)?;
-    let (_, answer) = read_frame(&mut socket).map_err(std::io::Error::other)?;
+    let (_, answer) = read_frame(&mut socket, LONGEST_GREETING).map_err(std::io::Error::other)?;
     if answer.is_empty() {
         Ok(())
     } else {
@@ -325,11 +329,123 @@ pub(crate) fn welcome(
     } else if version != VERSION {
         Err(format!("it speaks version {version} of the exchange, this worker {VERSION}"))
     } else {
-        let (_, body) = read_frame(&mut socket)?;
+        let (_, body) = read_frame(&mut socket, LONGEST_GREETING)?;
         let hello = serde_json::from_slice::<Hello>(&body).map_err(|error| error.to_string());
         hello.and_then(|hello| judge(&hello).map(|()| hello))
     };
     let refusal = greeting.as_ref().err().map(String::as_str).unwrap_or_default();
     socket.write_all(&frame(CONTROL, |out| out.extend_from_slice(refusal.as_bytes()))).map_err(failed)?;
     greeting
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Heard {
+        Data(u32, Vec<u8>),
+        Credit(u32, usize, usize),
+        Control(Vec<u8>),
+        Lost(String),
+    }
+
+    struct Ear(Mutex<Sender<Heard>>);
+
+    impl Ear {
+        fn tell(&self, heard: Heard) -> bool {
+            self.0.lock().unwrap().send(heard).is_ok()
+        }
+    }
+
+    impl Handler for Ear {
+        fn data(&self, channel: u32, frame: Vec<u8>) -> bool {
+            channel < 10 && self.tell(Heard::Data(channel, frame[DATA_HEAD..].to_vec()))
+        }
+        fn credit(&self, channel: u32, bytes: usize, rounds: usize) -> bool {
+            self.tell(Heard::Credit(channel, bytes, rounds))
+        }
+        fn control(&self, bytes: &[u8]) {
+            self.tell(Heard::Control(bytes.to_vec()));
+        }
+        fn lost(&self, why: &str) {
+            self.tell(Heard::Lost(why.to_owned()));
+        }
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (one, listener.accept().unwrap().0)
+    }
+
+    fn link(socket: TcpStream) -> (Arc<Link>, Receiver<Heard>) {
+        let (sender, heard) = channel();
+        (Link::start(socket, Arc::new(Ear(Mutex::new(sender)))).unwrap(), heard)
+    }
+
+    #[test]
+    fn what_is_sent_arrives_whole_and_then_the_end() {
+        let (one, other) = pair();
+        let ((sends, _), (hears, heard)) = (link(one), link(other));
+        let long = vec![7; 3 << 20];
+        let bytes = sends.send_data(3, |out| out.extend_from_slice(&long));
+        assert_eq!(bytes, long.len() + DATA_HEAD, "credit counts what arrives");
+        sends.send_data(4, |_| {});
+        sends.send_credit(5, 6, 7);
+        sends.send_control(&"word");
+        sends.close();
+        let all: Vec<Heard> = heard.iter().take(5).collect();
+        let data: Vec<&Heard> = all.iter().filter(|heard| matches!(heard, Heard::Data(..))).collect();
+        assert_eq!(data, [&Heard::Data(3, long), &Heard::Data(4, Vec::new())]);
+        assert!(all.contains(&Heard::Credit(5, 6, 7)) && all.contains(&Heard::Control(b"\"word\"".to_vec())));
+        assert_eq!(all[4], Heard::Lost("it closed the connection".to_owned()));
+        hears.close();
+    }
+
+    #[test]
+    fn a_frame_that_is_damaged_or_for_nobody_ends_the_link() {
+        let mut damaged = frame(CONTROL, |out| out.extend_from_slice(b"word"));
+        damaged[HEADER] ^= 1;
+        let nobody = frame(DATA, |out| out.extend_from_slice(&99_u32.to_le_bytes()));
+        let unknown = frame(77, |_| {});
+        let endless = vec![0xFF; HEADER];
+        for (bytes, why) in [
+            (damaged, "a damaged frame"),
+            (nobody, "a frame of kind 1 with 4 bytes that nobody waits for"),
+            (unknown, "a frame of kind 77 with 0 bytes that nobody waits for"),
+            (endless, "a frame with the length 4294967295"),
+        ] {
+            let (mut one, other) = pair();
+            let (hears, heard) = link(other);
+            one.write_all(&bytes).unwrap();
+            assert_eq!(heard.recv().unwrap(), Heard::Lost(why.to_owned()));
+            hears.close();
+        }
+    }
+
+    #[test]
+    fn a_greeting_is_answered_and_one_that_is_refused_hears_why() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let hello = Hello { run: "/r".to_owned(), generation: 3, from: 0, to: "w".to_owned() };
+        for refusal in [None, Some("not now")] {
+            let (there, greeting) = (address.clone(), hello.clone());
+            let dialled = std::thread::spawn(move || dial(&there, &greeting).map(drop));
+            let socket = listener.accept().unwrap().0;
+            let judge = |_: &Hello| refusal.map_or(Ok(()), |why| Err(why.to_owned()));
+            let welcomed = welcome(&socket, judge);
+            assert_eq!(welcomed, refusal.map_or_else(|| Ok(hello.clone()), |why| Err(why.to_owned())));
+            let answer = dialled.join().unwrap();
+            assert_eq!(answer.err(), refusal.map(|why| format!("{address}: {why}")));
+        }
+        // One that is no worker gets no answer.
+        let mut stranger = TcpStream::connect(&address).unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let socket = listener.accept().unwrap().0;
+        assert_eq!(welcome(&socket, |_| Ok(())), Err("it is no worker".to_owned()));
+    }
 }

@@ -16,7 +16,7 @@ use pharos_window::{SplitState, SplitWatermarks, Watermark};
 use super::ROUND_STEPS;
 use crate::codec::CodecError;
 use crate::column::Batch;
-use crate::exchange::link::Link;
+use crate::exchange::link::{DATA_HEAD, Link};
 use crate::exchange::message::{Shape, put_message, read_message};
 use crate::group::KeyedBatch;
 
@@ -241,7 +241,7 @@ impl Channel {
                     let (bytes, rounds) = owed.take();
                     link.send_credit(*id, bytes, rounds);
                 }
-                read_message(shape, &frame).map(Some)
+                read_message(shape, &frame[DATA_HEAD..]).map(Some)
             }
             (Queued::Frame(_), _) => unreachable!("only another worker sends frames"),
         }

@@ -295,12 +295,16 @@ impl Crowd {
 
     /// Waits until each has read and a checkpoint holds it.
     fn advance(&self) {
-        for (worker, _) in &self.here {
-            let told = &worker.told;
-            let (read, kept) = (told.records.load(Ordering::SeqCst), told.checkpoints.load(Ordering::SeqCst));
-            self.until("each reads", || told.records.load(Ordering::SeqCst) > read);
-            self.until("a checkpoint counts", || told.checkpoints.load(Ordering::SeqCst) > kept + 1);
-        }
+        let now =
+            |told: &Told| (told.records.load(Ordering::SeqCst), told.checkpoints.load(Ordering::SeqCst));
+        let before: Vec<(u64, u64)> = self.here.iter().map(|(worker, _)| now(&worker.told)).collect();
+        self.until("each reads, and a checkpoint begun after it counts", || {
+            let later = |((worker, _), (read, kept)): (&(Worker, _), &(u64, u64))| {
+                let (reads, keeps) = now(&worker.told);
+                reads > *read && keeps > *kept + 1
+            };
+            self.here.iter().zip(&before).all(later)
+        });
     }
 
     fn take(&mut self, leads: bool) -> (Worker, Arc<AtomicBool>) {
