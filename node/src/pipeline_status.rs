@@ -150,7 +150,6 @@ impl Status {
                 let answer = &mut known.answer;
                 (answer.state, answer.message, answer.leads) = (WorkerState::Running, None, *leads);
                 (answer.workers, answer.generation) = (Some(*workers), Some(*generation));
-                known.windows.clear();
                 tracing::info!(generation, workers, leads, "takes part");
             }
             Event::Interrupted { why } => {

@@ -39,7 +39,7 @@ use crate::io::{Connectors, Encode, Fault};
 use crate::run::with;
 
 /// How soon a request to stop is noticed, and how exactly the clock of checkpoints goes.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 /// How long a worker that is to stop waits for a checkpoint that holds what it did.
 const PARTING: Duration = Duration::from_secs(20);
 /// How long others may be there, or be gone, before the work is divided anew.
@@ -208,8 +208,16 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Ends all connections.
-    pub(crate) fn close(&self) {
+    /// Tells all that this worker cannot go on.
+    pub(crate) fn tell_failure(&self, error: &StreamError) {
+        let failed = Say::Failed(error.fault(), error.to_string());
+        self.links.values().for_each(|link| link.send_control(&failed));
+    }
+}
+
+/// Whoever still waits for this worker must learn that it is gone, however an attempt ends.
+impl Drop for Crew {
+    fn drop(&mut self) {
         self.links.values().for_each(|link| link.close());
     }
 }
@@ -287,8 +295,9 @@ impl<'a> Attempt<'a> {
             restored,
             events: around.events,
         };
-        let assembled = assembly.assemble()?;
-        let encoders = encoders(&graph, around.connectors)?;
+        let opened =
+            assembly.assemble().and_then(|assembled| Ok((assembled, encoders(&graph, around.connectors)?)));
+        let (assembled, encoders) = opened.inspect_err(|error| crew.tell_failure(error))?;
         let collector = Collector::new(task_ids(&graph, assignment.threads(), &assignment.here()));
         let steps = Steps { graph, encoders, events: around.events.clone() };
         let shared = Arc::new(Shared::new(steps));
@@ -343,26 +352,14 @@ impl<'a> Attempt<'a> {
     /// If it cannot go on, here or elsewhere, in a way that another attempt would meet again.
     pub(crate) fn run(mut self) -> Result<Ending, StreamError> {
         let followed = self.follow();
-        if let Err(error) = &followed
-            && !matches!(error, StreamError::Stopped)
-        {
-            self.tell_failure(error);
+        if let Err(error) = &followed {
+            self.crew.tell_failure(error);
         }
         self.shared.stop();
         for thread in self.threads.drain(..) {
             thread.join().expect("a worker thread does not panic");
         }
-        self.crew.close();
         followed
-    }
-
-    fn tell_failure(&self, error: &StreamError) {
-        let failed = Say::Failed(error.fault(), error.to_string());
-        if self.assignment.leads() {
-            self.crew.links.values().for_each(|link| link.send_control(&failed));
-        } else if let Some(leader) = self.crew.links.get(&0) {
-            leader.send_control(&failed);
-        }
     }
 
     fn follow(&mut self) -> Result<Ending, StreamError> {
@@ -464,7 +461,8 @@ impl<'a> Attempt<'a> {
             lead.divide = true;
             return self.checkpoint();
         }
-        if lead.begun.elapsed() < YOUNG || self.leaving.is_some() {
+        // Who leaves takes its work along: there is nothing to wait for.
+        if lead.begun.elapsed() < YOUNG || !self.around.leaving.borrow().is_empty() {
             self.ending = Some(Ending::Divide);
         }
         Ok(())
@@ -527,11 +525,6 @@ impl<'a> Attempt<'a> {
                 let id = self.assignment.workers[who as usize].id.clone();
                 self.around.leaving.borrow_mut().push(id);
                 self.divide()?;
-                // Without checkpoints there is nothing to wait for.
-                let lead = self.lead.as_ref().expect("it was there");
-                if lead.with.keeper.is_none() && self.ending.is_none() {
-                    self.ending = Some(Ending::Divide);
-                }
             }
             Say::Missing(who, why) if self.lead.is_some() => self.missing(who, &why),
             Say::Leaving | Say::Missing(..) | Say::Start(_) => {}

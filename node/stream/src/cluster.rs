@@ -22,7 +22,7 @@ use pharos_beam::plan::Plan;
 
 use crate::assemble::inputs;
 use crate::assignment::Assignment;
-use crate::attempt::{Attempt, Crew, Ending, Lead, News, Port, Say, Start, Surroundings};
+use crate::attempt::{Attempt, Crew, Ending, LOOK, Lead, News, Port, Say, Start, Surroundings};
 use crate::checkpoint::coordinator::WorkerId;
 use crate::coordination::{Coordination, CoordinationError, Member, Pointer, Roster, View};
 use crate::error::StreamError;
@@ -32,8 +32,6 @@ use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::run::{CheckpointOptions, Found, Taken, restored, take_over};
 
-/// How soon a request to stop is noticed between attempts.
-const LOOK: Duration = Duration::from_millis(50);
 /// The first on the roster waits so long for others before it begins with those that are there.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// So long a worker that could not be reached is not asked again.
@@ -362,8 +360,12 @@ impl Worker<'_> {
         for (peer, socket) in (1..).zip(sockets) {
             self.connect(&mut crew, generation, peer, socket)?;
         }
-        let inputs =
-            if crew.links.is_empty() { BTreeMap::new() } else { inputs(&graph, self.around.connectors)? };
+        let inputs = if crew.links.is_empty() {
+            BTreeMap::new()
+        } else {
+            let found = inputs(&graph, self.around.connectors);
+            found.inspect_err(|error| crew.tell_failure(error))?
+        };
         for (peer, link) in &crew.links {
             let assignment = Assignment { me: *peer, ..assignment.clone() };
             let (plan, latest, inputs) = (self.plan.clone(), latest.clone(), inputs.clone());
@@ -402,29 +404,16 @@ impl Worker<'_> {
         self.enter(generation);
         let mut crew = Crew::default();
         self.connect(&mut crew, generation, 0, socket)?;
-        let met = self.meet(&mut crew, generation);
-        let start = match met {
+        let start = match self.meet(&mut crew, generation) {
             Ok(start) => start,
-            Err(ending) => {
-                crew.close();
-                return Ok(ending);
-            }
+            Err(ending) => return Ok(ending),
         };
         let graph = Graph::new(&start.plan)?;
         let found = inputs(&graph, self.around.connectors);
-        match found {
-            Ok(found) if found == start.inputs => {}
-            Ok(_) => {
-                let why = "the coordinator finds other files to read than this worker".to_owned();
-                crew.links[&0].send_control(&Say::Failed(crate::io::Fault::Environment, why.clone()));
-                crew.close();
-                return Ok(Ending::Again(why));
-            }
-            Err(error) => {
-                crew.links[&0].send_control(&Say::Failed(error.fault(), error.to_string()));
-                crew.close();
-                return Err(error);
-            }
+        if found.inspect_err(|error| crew.tell_failure(error))? != start.inputs {
+            let why = "it finds other files to read than the coordinator".to_owned();
+            crew.tell_failure(&StreamError::Exchange(why.clone()));
+            return Ok(Ending::Again(why));
         }
         self.attempt(&start.plan, graph, start.assignment, crew, start.latest.as_ref(), None)
     }
@@ -489,18 +478,8 @@ impl Worker<'_> {
         latest: Option<&Pointer>,
         lead: Option<Lead>,
     ) -> Result<Ending, StreamError> {
-        let links: Vec<Arc<Link>> = crew.links.values().map(Arc::clone).collect();
         let restored = restored(plan, self.around, &assignment, latest);
-        let attempt = restored
-            .and_then(|restored| Attempt::new(self.around, plan, graph, assignment, crew, restored, lead));
-        match attempt {
-            Ok(attempt) => attempt.run(),
-            Err(error) => {
-                let failed = Say::Failed(error.fault(), error.to_string());
-                links.iter().for_each(|link| link.send_control(&failed));
-                links.iter().for_each(|link| link.close());
-                Err(error)
-            }
-        }
+        let restored = restored.inspect_err(|error| crew.tell_failure(error))?;
+        Attempt::new(self.around, plan, graph, assignment, crew, restored, lead)?.run()
     }
 }

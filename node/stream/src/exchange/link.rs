@@ -120,15 +120,9 @@ impl Link {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends data of a channel and says how many bytes count against its credit.
-    pub(crate) fn send_data(&self, channel: u32, body: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let frame = frame(DATA, |out| {
-            out.extend_from_slice(&channel.to_le_bytes());
-            body(out);
-        });
-        let bytes = frame.len() - HEADER;
+    /// Sends a frame that [`data_frame`] made.
+    pub(crate) fn send_data(&self, frame: Vec<u8>) {
         self.push(|out| out.data.push_back(frame));
-        bytes
     }
 
     /// Gives the sender of a channel credit for what was taken out.
@@ -201,7 +195,17 @@ impl Link {
     }
 }
 
-/// Length and checksum.
+/// A frame with data of a channel, and how many bytes count against its credit.
+pub(crate) fn data_frame(channel: u32, body: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, usize) {
+    let frame = frame(DATA, |out| {
+        out.extend_from_slice(&channel.to_le_bytes());
+        body(out);
+    });
+    let bytes = frame.len() - HEADER;
+    (frame, bytes)
+}
+
+/// Length, checksum and kind.
 const HEADER: usize = 9;
 
 fn frame(kind: u8, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -392,9 +396,10 @@ mod tests {
         let (one, other) = pair();
         let ((sends, _), (hears, heard)) = (link(one), link(other));
         let long = vec![7; 3 << 20];
-        let bytes = sends.send_data(3, |out| out.extend_from_slice(&long));
+        let (frame, bytes) = data_frame(3, |out| out.extend_from_slice(&long));
         assert_eq!(bytes, long.len() + DATA_HEAD, "credit counts what arrives");
-        sends.send_data(4, |_| {});
+        sends.send_data(frame);
+        sends.send_data(data_frame(4, |_| {}).0);
         sends.send_credit(5, 6, 7);
         sends.send_control(&"word");
         sends.close();

@@ -16,7 +16,7 @@ use pharos_window::{SplitState, SplitWatermarks, Watermark};
 use super::ROUND_STEPS;
 use crate::codec::CodecError;
 use crate::column::Batch;
-use crate::exchange::link::{DATA_HEAD, Link};
+use crate::exchange::link::{DATA_HEAD, Link, data_frame};
 use crate::exchange::message::{Shape, put_message, read_message};
 use crate::group::KeyedBatch;
 
@@ -200,7 +200,10 @@ impl Channel {
     /// Sends a round.
     pub(crate) fn send(&self, message: Message) {
         if let Ends::Out { link, id } = &self.ends {
-            self.held.add(link.send_data(*id, |out| put_message(&message, out)));
+            let (frame, bytes) = data_frame(*id, |out| put_message(&message, out));
+            // Before it leaves: the credit for it may be back at once.
+            self.held.add(bytes);
+            link.send_data(frame);
             return;
         }
         let bytes = 64 + message.parts.iter().map(|(_, payload)| payload.bytes()).sum::<usize>();

@@ -7,14 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pharos_beam::plan::{ReadSpec, WriteSpec};
-use pharos_beam::schema::Schema;
-use pharos_connect::{Files, open_blobs};
+use pharos_connect::open_blobs;
 use pharos_stream::coordination::MemoryCoordination;
-use pharos_stream::io::{ConnectError, Connectors, Encode, Fault, Last, Offset, Records, Sink, Split};
+use pharos_stream::io::{Connectors, Fault};
 use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError, run};
 
-use crate::support::plan;
+use crate::support::{Mortal, plan};
 
 const DOCUMENT: &str = "
 pipeline:
@@ -54,89 +52,6 @@ fn write_input(directory: &Path) {
             writeln!(text, r#"{{"at":{at},"key":"k{}","value":{}.25}}"#, next(9), next(1000)).unwrap();
         }
         std::fs::write(directory.join(format!("in-{file}.json")), text).unwrap();
-    }
-}
-
-/// Files that take part in `left` more operations and then fail, as a process that is killed does.
-struct Mortal {
-    files: Files,
-    left: Arc<AtomicU64>,
-}
-
-fn live(left: &AtomicU64) -> Result<(), ConnectError> {
-    let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-    before.map(drop).map_err(|_| ConnectError::environment("killed"))
-}
-
-struct MortalSplit(Box<dyn Split>, Arc<AtomicU64>);
-
-impl Split for MortalSplit {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-    fn offset(&self) -> Offset {
-        self.0.offset()
-    }
-    fn bytes(&self) -> Option<u64> {
-        self.0.bytes()
-    }
-    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
-        self.0.seek(offset)
-    }
-    fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
-        live(&self.1)?;
-        self.0.read(records)
-    }
-    fn record_text(&self, line: u64) -> String {
-        self.0.record_text(line)
-    }
-}
-
-struct MortalSink(Box<dyn Sink>, Arc<AtomicU64>);
-
-impl Sink for MortalSink {
-    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError> {
-        for (at, bytes) in pieces.iter().enumerate() {
-            // Half of what was to be written may be there.
-            if live(&self.1).is_err() {
-                let half = [&pieces[..at], &[&bytes[..bytes.len() / 2]]].concat();
-                self.0.append(&half)?;
-                return Err(ConnectError::environment("killed"));
-            }
-        }
-        self.0.append(pieces)
-    }
-    fn prepare(&mut self, last: Last) -> Result<String, ConnectError> {
-        live(&self.1)?;
-        self.0.prepare(last)
-    }
-}
-
-impl Connectors for Mortal {
-    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
-        let splits = self.files.splits(read, schema)?.into_iter();
-        Ok(splits
-            .map(|split| Box::new(MortalSplit(split, Arc::clone(&self.left))) as Box<dyn Split>)
-            .collect())
-    }
-    fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
-        self.files.encoder(write, schema)
-    }
-    fn sink(
-        &self,
-        write: &WriteSpec,
-        schema: &Schema,
-        run: &str,
-        prepared: Option<&str>,
-    ) -> Result<Box<dyn Sink>, ConnectError> {
-        let sink = self.files.sink(write, schema, run, prepared)?;
-        Ok(Box::new(MortalSink(sink, Arc::clone(&self.left))))
-    }
-    fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
-        live(&self.left)?;
-        let files = self.files.commit(write, prepared)?;
-        live(&self.left)?;
-        Ok(files)
     }
 }
 
@@ -198,7 +113,7 @@ fn live_once(
         }),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let connectors: Arc<dyn Connectors> = Arc::new(Mortal { files: Files::new(directory), left });
+    let connectors: Arc<dyn Connectors> = Arc::new(Mortal::new(directory, &left));
     let report = run(&plan(document, directory), &connectors, &options);
     let restored = *restored.lock().unwrap();
     Life { report, checkpoints: checkpoints.load(Ordering::SeqCst), restored }

@@ -1,11 +1,15 @@
-//! What the tests share: running a document in a directory.
+//! What the tests share: running a document in a directory, and files that fail.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use pharos_beam::plan::{ReadSpec, WriteSpec};
+use pharos_beam::schema::Schema;
 use pharos_beam::{Plan, SourceName, compile};
 use pharos_connect::{Files, Sampler};
-use pharos_stream::io::Connectors;
+use pharos_stream::io::{ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split};
 use pharos_stream::{Report, RunOptions, StreamError, run};
 
 /// Options of a run without checkpoints.
@@ -39,4 +43,103 @@ pub(crate) fn lines(directory: &Path, name: &str) -> Vec<String> {
     let path = directory.join(format!("{name}-00000-of-00001"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(str::to_owned).collect()
+}
+
+/// Files that take part in `left` more operations and then fail, as a process that is killed does.
+pub(crate) struct Mortal {
+    files: Files,
+    left: Arc<AtomicU64>,
+    /// How long a read takes, in milliseconds.
+    pace: Arc<AtomicU64>,
+}
+
+impl Mortal {
+    /// The files below `directory`, for `left` more operations.
+    pub(crate) fn new(directory: &Path, left: &Arc<AtomicU64>) -> Self {
+        Self { files: Files::new(directory), left: Arc::clone(left), pace: Arc::default() }
+    }
+
+    /// The same on a slow disk.
+    pub(crate) fn slow(self, pace: &Arc<AtomicU64>) -> Self {
+        Self { pace: Arc::clone(pace), ..self }
+    }
+}
+
+fn live(left: &AtomicU64) -> Result<(), ConnectError> {
+    let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    before.map(drop).map_err(|_| ConnectError::environment("killed"))
+}
+
+struct MortalSplit(Box<dyn Split>, Arc<AtomicU64>, Arc<AtomicU64>);
+
+impl Split for MortalSplit {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn offset(&self) -> Offset {
+        self.0.offset()
+    }
+    fn bytes(&self) -> Option<u64> {
+        self.0.bytes()
+    }
+    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
+        self.0.seek(offset)
+    }
+    fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
+        std::thread::sleep(Duration::from_millis(self.2.load(Ordering::SeqCst)));
+        live(&self.1)?;
+        self.0.read(records)
+    }
+    fn record_text(&self, line: u64) -> String {
+        self.0.record_text(line)
+    }
+}
+
+struct MortalSink(Box<dyn Sink>, Arc<AtomicU64>);
+
+impl Sink for MortalSink {
+    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError> {
+        for (at, bytes) in pieces.iter().enumerate() {
+            // Half of what was to be written may be there.
+            if live(&self.1).is_err() {
+                let half = [&pieces[..at], &[&bytes[..bytes.len() / 2]]].concat();
+                self.0.append(&half)?;
+                return Err(ConnectError::environment("killed"));
+            }
+        }
+        self.0.append(pieces)
+    }
+    fn prepare(&mut self, last: Last) -> Result<String, ConnectError> {
+        live(&self.1)?;
+        self.0.prepare(last)
+    }
+}
+
+impl Connectors for Mortal {
+    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
+        let splits = self.files.splits(read, schema)?.into_iter();
+        let mortal = |split| -> Box<dyn Split> {
+            Box::new(MortalSplit(split, Arc::clone(&self.left), Arc::clone(&self.pace)))
+        };
+        Ok(splits.map(mortal).collect())
+    }
+    fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
+        self.files.encoder(write, schema)
+    }
+    fn sink(
+        &self,
+        write: &WriteSpec,
+        schema: &Schema,
+        run: &str,
+        prepared: Option<&str>,
+    ) -> Result<Box<dyn Sink>, ConnectError> {
+        let sink = self.files.sink(write, schema, run, prepared)?;
+        Ok(Box::new(MortalSink(sink, Arc::clone(&self.left))))
+    }
+    fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
+        live(&self.left)?;
+        let files = self.files.commit(write, prepared)?;
+        live(&self.left)?;
+        Ok(files)
+    }
 }

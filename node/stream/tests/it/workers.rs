@@ -8,14 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pharos_beam::plan::{ReadSpec, WriteSpec};
-use pharos_beam::schema::Schema;
 use pharos_connect::{Files, open_blobs};
 use pharos_stream::coordination::MemoryCoordination;
-use pharos_stream::io::{ConnectError, Connectors, Encode, Fault, Offset, Records, Sink, Split};
+use pharos_stream::io::{Connectors, Fault};
 use pharos_stream::{CheckpointOptions, Event, Outcome, StreamError, WorkerOptions, work};
 
-use crate::support::{execute, plan};
+use crate::support::{Mortal, execute, plan};
 
 const DOCUMENT: &str = "
 pipeline:
@@ -184,89 +182,19 @@ fn three_workers_give_the_bytes_of_one() {
     }
 }
 
-/// Files on a slow disk, which fail on the worker that is to die.
-struct Slow {
-    files: Files,
-    /// How long a read takes, in milliseconds.
-    pace: Arc<AtomicU64>,
-    dead: Arc<AtomicBool>,
-}
-
-struct SlowSplit {
-    split: Box<dyn Split>,
-    pace: Arc<AtomicU64>,
-    dead: Arc<AtomicBool>,
-}
-
-fn live(dead: &AtomicBool) -> Result<(), ConnectError> {
-    if dead.load(Ordering::SeqCst) { Err(ConnectError::environment("killed")) } else { Ok(()) }
-}
-
-impl Split for SlowSplit {
-    fn name(&self) -> &str {
-        self.split.name()
-    }
-    fn offset(&self) -> Offset {
-        self.split.offset()
-    }
-    fn bytes(&self) -> Option<u64> {
-        self.split.bytes()
-    }
-    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
-        self.split.seek(offset)
-    }
-    fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
-        std::thread::sleep(Duration::from_millis(self.pace.load(Ordering::SeqCst)));
-        live(&self.dead)?;
-        self.split.read(records)
-    }
-    fn record_text(&self, line: u64) -> String {
-        self.split.record_text(line)
-    }
-}
-
-impl Connectors for Slow {
-    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
-        let slow = |split| -> Box<dyn Split> {
-            Box::new(SlowSplit { split, pace: Arc::clone(&self.pace), dead: Arc::clone(&self.dead) })
-        };
-        Ok(self.files.splits(read, schema)?.into_iter().map(slow).collect())
-    }
-    fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
-        self.files.encoder(write, schema)
-    }
-    fn sink(
-        &self,
-        write: &WriteSpec,
-        schema: &Schema,
-        run: &str,
-        prepared: Option<&str>,
-    ) -> Result<Box<dyn Sink>, ConnectError> {
-        live(&self.dead)?;
-        self.files.sink(write, schema, run, prepared)
-    }
-    fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
-        live(&self.dead)?;
-        self.files.commit(write, prepared)
-    }
-}
-
 /// Workers that come and go.
 struct Crowd {
     job: Job,
     pace: Arc<AtomicU64>,
-    here: Vec<(Worker, Arc<AtomicBool>)>,
+    /// The workers, and how many operations each has left.
+    here: Vec<(Worker, Arc<AtomicU64>)>,
 }
 
 impl Crowd {
     fn add(&mut self, threads: usize) {
-        let dead = Arc::new(AtomicBool::new(false));
-        let slow = Slow {
-            files: Files::new(&self.job.directory),
-            pace: Arc::clone(&self.pace),
-            dead: Arc::clone(&dead),
-        };
-        self.here.push((self.job.worker_of(threads, Arc::new(slow)), dead));
+        let left = Arc::new(AtomicU64::new(u64::MAX));
+        let files = Mortal::new(&self.job.directory, &left).slow(&self.pace);
+        self.here.push((self.job.worker_of(threads, Arc::new(files)), left));
     }
 
     fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
@@ -307,7 +235,7 @@ impl Crowd {
         });
     }
 
-    fn take(&mut self, leads: bool) -> (Worker, Arc<AtomicBool>) {
+    fn take(&mut self, leads: bool) -> (Worker, Arc<AtomicU64>) {
         let place =
             self.here.iter().position(|(worker, _)| worker.told.leads.load(Ordering::SeqCst) == leads);
         self.here.remove(place.unwrap())
@@ -335,8 +263,8 @@ fn workers_come_and_go_and_die_and_the_bytes_are_those_of_one() {
     crowd.together();
     crowd.advance();
     // One that does not lead dies.
-    let (worker, dead) = crowd.take(false);
-    dead.store(true, Ordering::SeqCst);
+    let (worker, left) = crowd.take(false);
+    left.store(0, Ordering::SeqCst);
     worker.outcome().unwrap_err();
     crowd.together();
     crowd.advance();
@@ -350,8 +278,8 @@ fn workers_come_and_go_and_die_and_the_bytes_are_those_of_one() {
     crowd.together();
     crowd.advance();
     // The one that leads dies.
-    let (worker, dead) = crowd.take(true);
-    dead.store(true, Ordering::SeqCst);
+    let (worker, left) = crowd.take(true);
+    left.store(0, Ordering::SeqCst);
     worker.outcome().unwrap_err();
     crowd.together();
     assert!(!together.path().join("fixed-00000-of-00001").exists(), "nothing is visible before the end");
@@ -376,5 +304,21 @@ fn a_row_that_fails_on_one_worker_is_told_by_all() {
     for worker in workers {
         let error = worker.outcome().unwrap_err();
         assert!(error.fault() == Fault::User && error.to_string().contains("in-3.json"), "{error}");
+    }
+}
+
+#[test]
+fn an_input_that_is_not_there_ends_the_work_of_all() {
+    let directory = tempfile::tempdir().unwrap();
+    write_input(directory.path(), 100);
+    let job = Job::new(directory.path(), Some(Duration::from_secs(10)));
+    let workers: Vec<Worker> = [1, 1, 1].map(|threads| job.worker(threads)).into();
+    // Each has compiled the document by now.
+    for file in 0..5 {
+        std::fs::remove_file(directory.path().join(format!("in-{file}.json"))).unwrap();
+    }
+    for worker in workers {
+        let error = worker.outcome().unwrap_err();
+        assert!(error.fault() == Fault::User && error.to_string().contains("in-*.json"), "{error}");
     }
 }
