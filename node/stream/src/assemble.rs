@@ -17,7 +17,7 @@ use crate::checkpoint::collector::TaskId;
 use crate::checkpoint::coordinator::WorkerId;
 use crate::error::StreamError;
 use crate::event::{Event, Events};
-use crate::exchange::link::Link;
+use crate::exchange::link::Wire;
 use crate::exchange::message::Shape;
 use crate::exec::channel::{Channel, Inbox, Round};
 use crate::exec::task::{
@@ -27,6 +27,7 @@ use crate::exec::worker::Task;
 use crate::graph::Graph;
 use crate::group::Grouping;
 use crate::io::{ConnectError, Connectors, Split};
+use crate::plant;
 
 /// The bytes of a table, and the start of its slice.
 pub(crate) type Kept = (i64, Vec<u8>);
@@ -57,7 +58,7 @@ pub(crate) struct Assembly<'a> {
     /// Who works on it.
     pub assignment: &'a Assignment,
     /// The connections to the other workers.
-    pub links: &'a BTreeMap<WorkerId, Arc<Link>>,
+    pub links: &'a BTreeMap<WorkerId, Arc<dyn Wire>>,
     /// The name of the run, for files in the making.
     pub run: &'a str,
     /// Where to go on.
@@ -241,7 +242,9 @@ impl Assembly<'_> {
             return Ok((grouping, Watermark::NEG_INF));
         };
         for (slice, bytes) in pieces {
-            let mine = |hash: crate::key::KeyHash| hash.group().owner(self.assignment.threads()) == thread;
+            let mine = |hash: crate::key::KeyHash| {
+                hash.group().owner(self.assignment.threads()) == thread || plant::groups_owned_twice()
+            };
             grouping.restore(*slice, bytes, mine).map_err(|source| StreamError::State {
                 what: format!("transform `{}`", node.name),
                 source,

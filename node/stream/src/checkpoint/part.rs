@@ -21,6 +21,7 @@ use crate::error::StreamError;
 use crate::exec::task::{Done, SplitProgress, TaskState};
 use crate::group::Frozen;
 use crate::key::KeyGroup;
+use crate::plant;
 
 /// What a state file starts with: magic and version.
 pub(super) const HEADER: &[u8; 8] = b"PHST\x01\0\0\0";
@@ -125,6 +126,7 @@ impl PartWriter {
 }
 
 fn state_name(generation: u64, of: &str, worker: WorkerId) -> String {
+    let generation = if plant::shares_names() { 0 } else { generation };
     format!("{generation}-{of}-{worker}.state")
 }
 
@@ -159,6 +161,7 @@ fn write_group(
         Frozen::General(bytes) => Ok(vec![piece(0, &|file| file.extend_from_slice(&bytes))]),
         Frozen::Slices(tables) => tables
             .into_iter()
+            .filter(|(_, table)| table.is_some() || !plant::drops_unchanged())
             .map(|(slice, table)| match table {
                 Some(table) => Ok(piece(slice, &|file| table.write(file))),
                 None => kept.get(&(name.to_owned(), thread, slice)).cloned().ok_or_else(|| {

@@ -68,6 +68,18 @@ pub(crate) trait Handler: Send + Sync {
     fn lost(&self, why: &str);
 }
 
+/// One end of a connection, as those see it who send.
+pub(crate) trait Wire: fmt::Debug + Send + Sync {
+    /// Sends a frame that [`data_frame`] made.
+    fn send_data(&self, frame: Vec<u8>);
+    /// Gives the sender of a channel credit for what was taken out.
+    fn send_credit(&self, channel: u32, bytes: usize, rounds: usize);
+    /// Sends a message to the other worker's control side.
+    fn send_control(&self, message: &[u8]);
+    /// Ends the connection once what was sent is on its way.
+    fn close(&self);
+}
+
 /// One end of a connection.
 pub(crate) struct Link {
     socket: TcpStream,
@@ -120,27 +132,6 @@ impl Link {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a frame that [`data_frame`] made.
-    pub(crate) fn send_data(&self, frame: Vec<u8>) {
-        self.push(|out| out.data.push_back(frame));
-    }
-
-    /// Gives the sender of a channel credit for what was taken out.
-    pub(crate) fn send_credit(&self, channel: u32, bytes: usize, rounds: usize) {
-        let frame = frame(CREDIT, |out| {
-            out.extend_from_slice(&channel.to_le_bytes());
-            out.extend_from_slice(&(bytes as u64).to_le_bytes());
-            out.extend_from_slice(&(rounds as u32).to_le_bytes());
-        });
-        self.push(|out| out.first.push_back(frame));
-    }
-
-    /// Sends a message to the other worker's control side.
-    pub(crate) fn send_control<T: Serialize>(&self, message: &T) {
-        let body = serde_json::to_vec(message).expect("plain data becomes JSON");
-        self.push(|out| out.first.push_back(frame(CONTROL, |frame| frame.extend_from_slice(&body))));
-    }
-
     fn push(&self, change: impl FnOnce(&mut Out)) {
         let mut out = self.out();
         if !out.closed {
@@ -154,15 +145,6 @@ impl Link {
         self.more.notify_all();
         // The other end may have shut it down already.
         let _ = self.socket.shutdown(Shutdown::Both);
-    }
-
-    /// Ends the connection once what was sent is on its way, and waits for its threads.
-    pub(crate) fn close(&self) {
-        self.out().closed = true;
-        self.more.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        // The writer ends first, when its queue is empty, and shuts the connection down.
-        threads.into_iter().rev().for_each(|thread| thread.join().expect("a link does not panic"));
     }
 
     fn write(&self, mut socket: BufWriter<TcpStream>) -> std::io::Result<()> {
@@ -192,6 +174,34 @@ impl Link {
             frames.iter().try_for_each(|frame| socket.write_all(frame))?;
             socket.flush()?;
         }
+    }
+}
+
+impl Wire for Link {
+    fn send_data(&self, frame: Vec<u8>) {
+        self.push(|out| out.data.push_back(frame));
+    }
+
+    fn send_credit(&self, channel: u32, bytes: usize, rounds: usize) {
+        let frame = frame(CREDIT, |out| {
+            out.extend_from_slice(&channel.to_le_bytes());
+            out.extend_from_slice(&(bytes as u64).to_le_bytes());
+            out.extend_from_slice(&(rounds as u32).to_le_bytes());
+        });
+        self.push(|out| out.first.push_back(frame));
+    }
+
+    fn send_control(&self, message: &[u8]) {
+        self.push(|out| out.first.push_back(frame(CONTROL, |frame| frame.extend_from_slice(message))));
+    }
+
+    /// Waits for its threads, too.
+    fn close(&self) {
+        self.out().closed = true;
+        self.more.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The writer ends first, when its queue is empty, and shuts the connection down.
+        threads.into_iter().rev().for_each(|thread| thread.join().expect("a link does not panic"));
     }
 }
 
@@ -401,7 +411,7 @@ mod tests {
         sends.send_data(frame);
         sends.send_data(data_frame(4, |_| {}).0);
         sends.send_credit(5, 6, 7);
-        sends.send_control(&"word");
+        sends.send_control(b"\"word\"");
         sends.close();
         let all: Vec<Heard> = heard.iter().take(5).collect();
         let data: Vec<&Heard> = all.iter().filter(|heard| matches!(heard, Heard::Data(..))).collect();

@@ -28,6 +28,7 @@ use crate::group::{Frozen, Grouping, KeyedBatch};
 use crate::io::{BadRecord, Last, Offset, Records, Sink, Split};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
+use crate::plant;
 
 /// How far time is after each step of a round.
 type States = [SplitState; ROUND_STEPS];
@@ -256,7 +257,11 @@ impl ReadTask {
         let progress = |open: &OpenSplit| SplitProgress {
             index: open.index,
             name: open.split.name().to_owned(),
-            offset: open.split.offset(),
+            offset: if plant::offset_ahead_of_state() {
+                Offset { byte: open.split.offset().byte + ROUND_RECORDS as u64, ..open.split.offset() }
+            } else {
+                open.split.offset()
+            },
             highest: open.highest.map(Timestamp::micros),
             ended: open.ended,
         };
@@ -299,6 +304,7 @@ impl ReadTask {
                 (Some(spec), Some(highest)) => {
                     SplitState::Active(Watermark::behind(highest, Span::from_micros(spec.max_delay.0)))
                 }
+                _ if plant::idle_ends_time() => SplitState::Idle,
                 _ => SplitState::Active(Watermark::NEG_INF),
             }
         })
@@ -436,6 +442,8 @@ impl GroupTask {
             return Ok(Polled::Waiting);
         }
         let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let early = plant::barrier_before_data() && gathered.barrier.is_some();
+        let early = early.then(|| self.grouping.freeze());
         let mut outbox = Outbox::new();
         let mut states = [SplitState::Finished; ROUND_STEPS];
         let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
@@ -452,7 +460,7 @@ impl GroupTask {
         self.outlet.send(outbox, gathered.round, states, gathered.end, gathered.barrier);
         let (_, after) = gathered.watermarks[ROUND_STEPS - 1];
         if gathered.barrier.is_some() || gathered.end {
-            let state = TaskState::Group(after, self.grouping.freeze());
+            let state = TaskState::Group(after, early.unwrap_or_else(|| self.grouping.freeze()));
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
         Ok(Polled::Worked)
