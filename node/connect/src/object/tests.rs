@@ -283,11 +283,11 @@ fn an_upload_that_is_gone_is_told_from_one_that_is_finished() {
     let server = Server::start();
     let bucket = server.bucket();
     let upload = bucket.start_upload("k").unwrap();
-    let part = bucket.put_part("k", &upload, 0, b"whole".to_vec()).unwrap().unwrap();
-    bucket.finish_upload("k", &upload, &[part.clone()], 5).unwrap();
-    bucket.finish_upload("k", &upload, &[part.clone()], 5).unwrap();
+    let parts = [bucket.put_part("k", &upload, 0, b"whole".to_vec()).unwrap().unwrap()];
+    bucket.finish_upload("k", &upload, &parts, 5).unwrap();
+    bucket.finish_upload("k", &upload, &parts, 5).unwrap();
     assert_eq!(bucket.put_part("k", &upload, 1, Vec::new()), Ok(None));
-    let error = bucket.finish_upload("k", &upload, &[part], 6).unwrap_err();
+    let error = bucket.finish_upload("k", &upload, &parts, 6).unwrap_err();
     assert_eq!(error.fault, Fault::Environment);
     assert!(error.message.contains("`s3://b/k`: the upload in parts that was under way is gone"), "{error}");
 }
