@@ -215,7 +215,9 @@ impl Status {
         };
         reads("pharos_records_read_total", "counter", "Records read.", &|input| Some(input.records));
         reads("pharos_bytes_read_total", "counter", "Bytes read.", &|input| Some(input.read));
-        reads("pharos_input_splits", "gauge", "Files or objects to read.", &|input| Some(input.splits));
+        reads("pharos_input_splits", "gauge", "Files, objects, or parts of large ones, to read.", &|input| {
+            Some(input.splits)
+        });
         reads("pharos_input_bytes", "gauge", "Bytes to read in all, where they are known.", &|input| {
             input.bytes
         });

@@ -26,8 +26,11 @@ use crate::exec::task::{
 use crate::exec::worker::Task;
 use crate::graph::Graph;
 use crate::group::Grouping;
-use crate::io::{ConnectError, Connectors, Split};
+use crate::io::{AttemptId, ConnectError, Connectors, Split};
 use crate::plant;
+
+/// What to do about an input that is not what the checkpoint knows.
+const AS_IT_WAS: &str = "put the files back as they were and start the worker again, or begin a new run";
 
 /// The bytes of a table, and the start of its slice.
 pub(crate) type Kept = (i64, Vec<u8>);
@@ -172,7 +175,7 @@ impl Assembly<'_> {
         if let Some(missing) =
             progress.and_then(|kept| kept.values().find(|kept| kept.index as usize >= splits.len()))
         {
-            let gone = format!("`{}` was being read and is gone", missing.name);
+            let gone = format!("`{}` was being read and is gone: {AS_IT_WAS}", missing.name);
             return Err(failed(ConnectError::user(gone)));
         }
         let (here, threads) = (self.assignment.here(), self.assignment.threads());
@@ -184,7 +187,7 @@ impl Assembly<'_> {
             let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
             let open = open.map_err(failed)?;
             bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
-            done += open.split.offset().byte;
+            done += open.split.bytes().filter(|_| open.ended).unwrap_or_else(|| open.split.done());
             count += 1;
             by_thread.entry(index % threads).or_default().push(open);
         }
@@ -224,7 +227,8 @@ impl Assembly<'_> {
                 let inbox = self.inbox(node, thread, channels, Watermark::NEG_INF);
                 let prepared = self.restored.sinks.get(&node.id).map(String::as_str);
                 let schema = self.graph.input_schema(node, 0);
-                let sink = self.connectors.sink(spec, schema, self.run, prepared).map_err(failed)?;
+                let attempt = AttemptId { run: self.run, generation: self.assignment.generation };
+                let sink = self.connectors.sink(spec, schema, attempt, prepared).map_err(failed)?;
                 Some(Task::Sink(Box::new(SinkTask::new(node, sink, inbox))))
             }
             NodeKind::AssertEqual { .. } if mine => {
@@ -300,9 +304,12 @@ fn open(
 ) -> Result<OpenSplit, ConnectError> {
     let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false }) };
     if kept.name != split.name() {
-        let changed = format!("`{}` was being read, now `{}` stands in its place", kept.name, split.name());
+        let (was, is) = (&kept.name, split.name());
+        let changed = format!("`{was}` was being read, now `{is}` stands in its place: {AS_IT_WAS}");
         return Err(ConnectError::user(changed));
     }
-    split.seek(kept.offset)?;
+    if !kept.ended {
+        split.seek(kept.offset, kept.version.as_ref())?;
+    }
     Ok(OpenSplit { index, split, highest: kept.highest.map(Timestamp::from_micros), ended: kept.ended })
 }

@@ -144,7 +144,7 @@ pub(crate) fn restore(
         if !files.contains_key(blob) {
             let bytes = get(blobs, blob)?;
             if !bytes.starts_with(HEADER) {
-                return Err(StreamError::Checkpoint(format!("`{blob}` is no state file of version 1")));
+                return Err(StreamError::Damaged(format!("`{blob}` is no state file of version 1")));
             }
             files.insert(blob, bytes);
         }
@@ -184,11 +184,14 @@ fn manifest_name(generation: u64, epoch: Epoch) -> String {
 
 fn get(blobs: &dyn Blobs, name: &str) -> Result<Vec<u8>, StreamError> {
     let bytes = blobs.get(name).map_err(failed)?;
-    bytes.ok_or_else(|| StreamError::Checkpoint(format!("`{name}` is missing")))
+    // One that was taken for the leader's while another took over may meet this, too: trying again tells.
+    bytes.ok_or_else(|| {
+        StreamError::Checkpoint(format!("`{name}` is missing: put it back, or begin a new run"))
+    })
 }
 
 fn read_piece(piece: &Piece, files: &BTreeMap<&str, Vec<u8>>) -> Result<(i64, Vec<u8>), StreamError> {
-    let damaged = || StreamError::Checkpoint(format!("`{}` is damaged at byte {}", piece.blob, piece.offset));
+    let damaged = || StreamError::Damaged(format!("`{}` is damaged at byte {}", piece.blob, piece.offset));
     let file = files.get(piece.blob.as_str()).ok_or_else(damaged)?;
     let (start, end) = (piece.offset as usize, piece.offset.saturating_add(piece.length) as usize);
     let bytes = file.get(start..end).ok_or_else(damaged)?;

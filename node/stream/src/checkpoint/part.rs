@@ -132,7 +132,7 @@ fn state_name(generation: u64, of: &str, worker: WorkerId) -> String {
 
 /// An error of the store as one of the run.
 pub(super) fn failed(error: BlobError) -> StreamError {
-    StreamError::Checkpoint(error.0)
+    StreamError::Store(error)
 }
 
 fn write_group(

@@ -25,7 +25,7 @@ use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
 use crate::group::{Frozen, Grouping, KeyedBatch};
-use crate::io::{BadRecord, Last, Offset, Records, Sink, Split};
+use crate::io::{BadRecord, Last, Offset, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
 use crate::plant;
@@ -47,10 +47,13 @@ pub(crate) struct Route {
 pub(crate) struct SplitProgress {
     /// Its place among the read's splits.
     pub index: u32,
-    /// Its file.
+    /// Its file, and which part of it.
     pub name: String,
     /// Where reading goes on.
     pub offset: Offset,
+    /// What the file was when it was first opened; earlier builds did not keep it.
+    #[serde(default)]
+    pub version: Option<Version>,
     /// The highest event time, in microseconds.
     pub highest: Option<i64>,
     /// Whether it has ended.
@@ -262,6 +265,7 @@ impl ReadTask {
             } else {
                 open.split.offset()
             },
+            version: Some(open.split.version()),
             highest: open.highest.map(Timestamp::micros),
             ended: open.ended,
         };
@@ -273,9 +277,9 @@ impl ReadTask {
     fn read(&mut self, position: usize, steps: &Steps, outbox: &mut Outbox) -> Result<States, StreamError> {
         let open = &mut self.splits[position];
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
-        let from = open.split.offset().byte;
+        let from = open.split.done();
         let records = open.split.read(ROUND_RECORDS).map_err(failed)?;
-        let bytes = open.split.offset().byte.saturating_sub(from);
+        let bytes = open.split.done().saturating_sub(from);
         open.ended = records.end;
         let label = Label::new(self.node.id, 0, open.index);
         steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64, bytes);
@@ -333,7 +337,7 @@ impl ReadTask {
 
 /// The rows with their event times and steps. A record without an event time joins the bad ones.
 fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadRecord>) -> Batch {
-    let Records { columns, rows, lines, positions, .. } = records;
+    let Records { columns, rows, positions, .. } = records;
     let steps = positions.iter().map(|position| (*position as usize / STEP_RECORDS) as u8).collect();
     let batch = Batch { steps: RowSteps::Each(steps), ..Batch::untimed(columns, rows) };
     let Some(watermark) = &spec.watermark else { return batch };
@@ -344,12 +348,8 @@ fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadR
         return batch;
     }
     bad.extend(times.errors.iter().map(|(row, error)| {
-        let line = lines[*row as usize];
-        BadRecord {
-            place: format!("{}:{line}", open.split.name()),
-            text: open.split.record_text(line),
-            message: error.to_string(),
-        }
+        let (place, text) = open.split.record(positions[*row as usize]);
+        BadRecord { place, text, message: error.to_string() }
     }));
     let failed = |row: &u32| times.errors.binary_search_by_key(row, |(failed, _)| *failed).is_ok();
     batch.take(&(0..rows as u32).filter(|row| !failed(row)).collect::<Vec<_>>())

@@ -16,14 +16,14 @@ use super::data::Row;
 use super::world::{Op, Proc, op, with};
 use crate::checkpoint::{BlobError, Blobs};
 use crate::column::{Batch, build};
-use crate::io::{ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split};
+use crate::io::{AttemptId, ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split, Version};
 use crate::json;
 
 /// The store, as one process sees it.
 pub(super) struct SimBlobs(pub(super) Proc);
 
 fn dead() -> BlobError {
-    BlobError("killed".to_owned())
+    ConnectError::environment("killed").into()
 }
 
 impl Blobs for SimBlobs {
@@ -82,7 +82,13 @@ impl Split for SimSplit {
     fn bytes(&self) -> Option<u64> {
         Some(self.records)
     }
-    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
+    fn done(&self) -> u64 {
+        self.at.byte
+    }
+    fn version(&self) -> Version {
+        Version::default()
+    }
+    fn seek(&mut self, offset: Offset, _: Option<&Version>) -> Result<(), ConnectError> {
         self.at = offset;
         Ok(())
     }
@@ -102,14 +108,13 @@ impl Split for SimSplit {
         Ok(Records {
             columns: self.schema.fields.iter().map(column).collect(),
             rows: rows.len(),
-            lines: rows.iter().map(|row| row.position).collect(),
             positions: rows.iter().map(|row| (row.position - from) as u32).collect(),
             bad: Vec::new(),
             end: until == self.records,
         })
     }
-    fn record_text(&self, line: u64) -> String {
-        format!("record {line}")
+    fn record(&self, position: u32) -> (String, String) {
+        (self.name.clone(), format!("record {position}"))
     }
 }
 
@@ -181,7 +186,7 @@ impl Connectors for SimFiles {
         &self,
         write: &WriteSpec,
         _: &Schema,
-        _: &str,
+        _: AttemptId<'_>,
         prepared: Option<&str>,
     ) -> Result<Box<dyn Sink>, ConnectError> {
         let at = prepared.map_or(0, |prepared| prepared.parse().expect("it is a number"));
