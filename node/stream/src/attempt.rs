@@ -299,7 +299,7 @@ impl<'a> Attempt<'a> {
             assembly.assemble().and_then(|assembled| Ok((assembled, encoders(&graph, around.connectors)?)));
         let (assembled, encoders) = opened.inspect_err(|error| crew.tell_failure(error))?;
         let collector = Collector::new(task_ids(&graph, assignment.threads(), &assignment.here()));
-        let steps = Steps { graph, encoders, events: around.events.clone() };
+        let steps = Steps::new(graph, encoders, around.events.clone());
         let shared = Arc::new(Shared::new(steps));
         for (peer, port) in &crew.ports {
             let theirs = |number: &&u32| assembled.channels[number].is_over(&crew.links[peer]);

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::channel::{Epoch, Round};
 use super::fragment::Steps;
@@ -17,9 +17,16 @@ use super::task::{
     AssertTask, Begin, Context, CreateTask, GroupTask, Polled, ReadTask, SinkTask, TaskReport,
 };
 use crate::error::StreamError;
+use crate::meter::{TaskClock, TaskMeter, Wait};
+
+/// A task and where its time goes.
+pub(crate) struct Task {
+    kind: Kind,
+    clock: TaskClock,
+}
 
 /// A task of any kind.
-pub(crate) enum Task {
+pub(crate) enum Kind {
     /// Reads splits.
     Read(Box<ReadTask>),
     /// Gives literal rows.
@@ -33,14 +40,31 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
-        match self {
-            Self::Read(task) => task.poll(context),
-            Self::Create(task) => task.poll(context),
-            Self::Group(task) => task.poll(context),
-            Self::Sink(task) => task.poll(context),
-            Self::Assert(task) => task.poll(context),
+    /// A task whose time goes to a meter.
+    #[must_use]
+    pub(crate) fn new(kind: Kind, meter: Arc<TaskMeter>) -> Self {
+        Self { kind, clock: TaskClock::new(meter) }
+    }
+
+    /// Calls it at `now`, and moves that to the end of its work, if it did any. One that must wait is not worth a look
+    /// at the clock.
+    fn poll(&mut self, context: &Context<'_>, now: &mut Instant) -> Result<Polled, StreamError> {
+        let polled = match &mut self.kind {
+            Kind::Read(task) => task.poll(context)?,
+            Kind::Create(task) => task.poll(context)?,
+            Kind::Group(task) => task.poll(context)?,
+            Kind::Sink(task) => task.poll(context)?,
+            Kind::Assert(task) => task.poll(context)?,
+        };
+        match polled {
+            Polled::Worked(watermark) => {
+                let from = std::mem::replace(now, Instant::now());
+                self.clock.worked(from, *now, watermark);
+            }
+            Polled::Waiting(why) => self.clock.waits(*now, why),
+            Polled::Ended => self.clock.waits(*now, Wait::Input),
         }
+        Ok(polled)
     }
 }
 
@@ -168,22 +192,26 @@ impl Drop for EndsAll<'_> {
 }
 
 fn turn(shared: &Shared, context: &Context<'_>, tasks: &mut [Task]) -> Result<(), StreamError> {
+    let mut now = Instant::now();
     loop {
         if shared.stop.load(Ordering::Acquire) {
             return Err(StreamError::Stopped);
         }
-        let mut polled = Vec::with_capacity(tasks.len());
+        let (mut worked, mut ended) = (false, true);
         for task in tasks.iter_mut() {
-            polled.push(task.poll(context)?);
+            let polled = task.poll(context, &mut now)?;
+            worked |= matches!(polled, Polled::Worked(_));
+            ended &= polled == Polled::Ended;
         }
-        if polled.contains(&Polled::Worked) {
+        if worked {
             shared.wake();
-        } else if polled.iter().all(|polled| *polled == Polled::Ended) {
+        } else if ended {
             return Ok(());
         } else {
             // Every change that could let this thread go on wakes it; the limit only bounds the harm
             // of a wake-up that came between the check and the wait before threads were introduced.
             std::thread::park_timeout(Duration::from_millis(20));
+            now = Instant::now();
         }
     }
 }
