@@ -23,10 +23,11 @@ use crate::exec::channel::{Channel, Inbox, Round};
 use crate::exec::task::{
     AssertTask, CreateTask, Done, GroupTask, OpenSplit, Outlet, ReadTask, Route, SinkTask, SplitProgress,
 };
-use crate::exec::worker::Task;
+use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;
 use crate::group::Grouping;
 use crate::io::{AttemptId, ConnectError, Connectors, Split};
+use crate::meter::SplitMeter;
 use crate::plant;
 
 /// What to do about an input that is not what the checkpoint knows.
@@ -93,6 +94,8 @@ impl Assembly<'_> {
     /// # Errors
     /// If a source or sink cannot be opened, or restored state cannot be read.
     pub(crate) fn assemble(mut self) -> Result<Assembled, StreamError> {
+        self.events.meters().begin();
+        self.show_peers();
         let channels = self.channels();
         let here = self.assignment.here();
         let mut tasks: Vec<Vec<Task>> = here.clone().map(|_| Vec::new()).collect();
@@ -100,10 +103,19 @@ impl Assembly<'_> {
             let mut splits = self.splits(node)?;
             for (thread, tasks) in here.clone().zip(&mut tasks) {
                 let mine = splits.remove(&thread).unwrap_or_default();
-                tasks.extend(self.task(node, thread, mine, &channels)?);
+                let kind = self.task(node, thread, mine, &channels)?;
+                let meter = || self.events.meters().task(&node.name, thread - here.start);
+                tasks.extend(kind.map(|kind| Task::new(kind, meter())));
             }
         }
         Ok(Assembled { tasks, channels: channels.by_number })
+    }
+
+    fn show_peers(&self) {
+        for (worker, link) in self.links {
+            let name = &self.assignment.workers[*worker as usize].name;
+            self.events.meters().peer(name, &link.traffic());
+        }
     }
 
     /// The threads on which a target runs: all for a grouping, one for a sink.
@@ -121,6 +133,8 @@ impl Assembly<'_> {
                 for to in self.threads_of(*target) {
                     for from in 0..self.assignment.threads() {
                         if let Some(channel) = self.channel(from, to, number, &shape) {
+                            let name = |node: &NodeId| &self.graph.node(*node).name;
+                            self.events.meters().queue(name(origin), name(target), &channel);
                             channels.by_number.insert(number, Arc::clone(&channel));
                             channels.all.insert((*origin, from, *target, to), channel);
                         }
@@ -186,6 +200,7 @@ impl Assembly<'_> {
             }
             let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
             let open = open.map_err(failed)?;
+            self.events.meters().split(&node.name, &open.meter);
             bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
             done += open.split.bytes().filter(|_| open.ended).unwrap_or_else(|| open.split.done());
             count += 1;
@@ -202,26 +217,26 @@ impl Assembly<'_> {
         thread: usize,
         splits: Vec<OpenSplit>,
         channels: &Channels,
-    ) -> Result<Option<Task>, StreamError> {
+    ) -> Result<Option<Kind>, StreamError> {
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
         let round = self.restored.round;
         let mine = self.threads_of(node.id).contains(&thread);
         Ok(match &node.kind {
             NodeKind::Read(spec) => {
                 let outlet = self.outlet(node, thread, channels);
-                Some(Task::Read(Box::new(ReadTask::new(node, spec, splits, outlet, round))))
+                Some(Kind::Read(Box::new(ReadTask::new(node, spec, splits, outlet, round))))
             }
             NodeKind::Create { rows } => {
                 let out = self.restored.creates.get(&node.id) == Some(&Done::Yes);
                 let rows = if thread == 0 && !out { rows.clone() } else { Vec::new() };
                 let outlet = self.outlet(node, thread, channels);
-                Some(Task::Create(Box::new(CreateTask::new(node, rows, outlet, round))))
+                Some(Kind::Create(Box::new(CreateTask::new(node, rows, outlet, round))))
             }
             NodeKind::Combine { .. } => {
                 let (grouping, watermark) = self.grouping(node, thread)?;
                 let inbox = self.inbox(node, thread, channels, watermark);
                 let outlet = self.outlet(node, thread, channels);
-                Some(Task::Group(Box::new(GroupTask::new(node, grouping, inbox, outlet))))
+                Some(Kind::Group(Box::new(GroupTask::new(node, grouping, inbox, outlet))))
             }
             NodeKind::Write(spec) if mine => {
                 let inbox = self.inbox(node, thread, channels, Watermark::NEG_INF);
@@ -229,12 +244,12 @@ impl Assembly<'_> {
                 let schema = self.graph.input_schema(node, 0);
                 let attempt = AttemptId { run: self.run, generation: self.assignment.generation };
                 let sink = self.connectors.sink(spec, schema, attempt, prepared).map_err(failed)?;
-                Some(Task::Sink(Box::new(SinkTask::new(node, sink, inbox))))
+                Some(Kind::Sink(Box::new(SinkTask::new(node, sink, inbox))))
             }
             NodeKind::AssertEqual { .. } if mine => {
                 let inbox = self.inbox(node, thread, channels, Watermark::NEG_INF);
                 let rows = self.restored.asserts.remove(&node.id).unwrap_or_default();
-                Some(Task::Assert(Box::new(AssertTask::new(node, rows, inbox))))
+                Some(Kind::Assert(Box::new(AssertTask::new(node, rows, inbox))))
             }
             _ => None,
         })
@@ -302,7 +317,8 @@ fn open(
     mut split: Box<dyn Split>,
     kept: Option<&SplitProgress>,
 ) -> Result<OpenSplit, ConnectError> {
-    let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false }) };
+    let meter = SplitMeter::new(index, split.name(), split.bytes());
+    let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false, meter }) };
     if kept.name != split.name() {
         let (was, is) = (&kept.name, split.name());
         let changed = format!("`{was}` was being read, now `{is}` stands in its place: {AS_IT_WAS}");
@@ -311,5 +327,8 @@ fn open(
     if !kept.ended {
         split.seek(kept.offset, kept.version.as_ref())?;
     }
-    Ok(OpenSplit { index, split, highest: kept.highest.map(Timestamp::from_micros), ended: kept.ended })
+    let highest = kept.highest.map(Timestamp::from_micros);
+    let open = OpenSplit { index, split, highest, ended: kept.ended, meter };
+    open.show();
+    Ok(open)
 }

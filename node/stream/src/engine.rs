@@ -82,7 +82,7 @@ impl Engine {
         let assembled = assembly.assemble()?;
         let encoders = encoders(&graph, connectors)?;
         let collector = Collector::new(task_ids(&graph, assignment.threads(), &assignment.here()));
-        let shared = Arc::new(Shared::new(Steps { graph, encoders, events: events.clone() }));
+        let shared = Arc::new(Shared::new(Steps::new(graph, encoders, events.clone())));
         let writer = PartWriter::new(blobs, plan, assignment);
         let here = assignment.here();
         Ok(Self { shared, channels: assembled.channels, tasks: assembled.tasks, here, collector, writer })

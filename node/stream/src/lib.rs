@@ -28,6 +28,8 @@ pub mod io;
 pub mod json;
 pub mod kernel;
 mod key;
+mod load;
+mod meter;
 mod plant;
 mod run;
 #[cfg(test)]
@@ -38,5 +40,7 @@ pub use control::Outcome;
 pub use error::StreamError;
 pub use event::{Event, GroupReport, Listener, Report};
 pub use exec::STEP_RECORDS;
-pub use pharos_window::Watermark;
+pub use load::{Bottleneck, Flow, Load, Peer, Queue, SplitAt, SplitLag, TaskLoad, bottleneck, worst_splits};
+pub use meter::Meters;
+pub use pharos_window::{Timestamp, Watermark};
 pub use run::{CheckpointOptions, Durability, RunOptions, run};

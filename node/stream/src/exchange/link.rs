@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::meter::Traffic;
+
 /// What a connection starts with, and the version of greetings and frames.
 const MAGIC: &[u8; 4] = b"PHEX";
 const VERSION: u16 = 1;
@@ -78,6 +80,8 @@ pub(crate) trait Wire: fmt::Debug + Send + Sync {
     fn send_control(&self, message: &[u8]);
     /// Ends the connection once what was sent is on its way.
     fn close(&self);
+    /// What goes over it.
+    fn traffic(&self) -> Arc<Traffic>;
 }
 
 /// One end of a connection.
@@ -85,6 +89,7 @@ pub(crate) struct Link {
     socket: TcpStream,
     out: Mutex<Out>,
     more: Condvar,
+    traffic: Arc<Traffic>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -111,11 +116,17 @@ impl Link {
         socket.set_read_timeout(Some(SILENCE))?;
         socket.set_write_timeout(Some(SILENCE))?;
         let (reading, writing) = (socket.try_clone()?, socket.try_clone()?);
-        let link =
-            Arc::new(Self { socket, out: Mutex::default(), more: Condvar::new(), threads: Mutex::default() });
+        let traffic = Arc::<Traffic>::default();
+        let link = Arc::new(Self {
+            socket,
+            out: Mutex::default(),
+            more: Condvar::new(),
+            traffic: Arc::clone(&traffic),
+            threads: Mutex::default(),
+        });
         let (reader, writer) = (Arc::clone(&link), Arc::clone(&link));
         let read = std::thread::Builder::new().name("pharos-link-in".to_owned()).spawn(move || {
-            let why = receive(&mut BufReader::with_capacity(64 << 10, reading), &*handler);
+            let why = receive(&mut BufReader::with_capacity(64 << 10, reading), &*handler, &traffic);
             reader.stop();
             handler.lost(&why);
         })?;
@@ -149,7 +160,7 @@ impl Link {
 
     fn write(&self, mut socket: BufWriter<TcpStream>) -> std::io::Result<()> {
         loop {
-            let frames = {
+            let mut frames = {
                 let out = self.out();
                 let idle = |out: &mut Out| out.first.is_empty() && out.data.is_empty() && !out.closed;
                 let (mut out, _) =
@@ -169,8 +180,9 @@ impl Link {
                 frames
             };
             if frames.is_empty() {
-                socket.write_all(&frame(LIFE, |_| {}))?;
+                frames.push(frame(LIFE, |_| {}));
             }
+            self.traffic.sends(frames.iter().map(Vec::len).sum());
             frames.iter().try_for_each(|frame| socket.write_all(frame))?;
             socket.flush()?;
         }
@@ -203,6 +215,10 @@ impl Wire for Link {
         // The writer ends first, when its queue is empty, and shuts the connection down.
         threads.into_iter().rev().for_each(|thread| thread.join().expect("a link does not panic"));
     }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
 }
 
 /// A frame with data of a channel, and how many bytes count against its credit.
@@ -230,13 +246,14 @@ fn frame(kind: u8, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 /// Reads frames until none comes, and says why.
-fn receive(socket: &mut impl Read, handler: &dyn Handler) -> String {
+fn receive(socket: &mut impl Read, handler: &dyn Handler, traffic: &Traffic) -> String {
     loop {
         let (kind, body) = match read_frame(socket, LONGEST) {
             Ok(frame) => frame,
             Err(why) => return why,
         };
         let length = body.len();
+        traffic.receives(HEADER + length);
         let whole = match (kind, length) {
             (DATA, DATA_HEAD..) => {
                 let channel = u32::from_le_bytes(body[..DATA_HEAD].try_into().expect("four bytes"));

@@ -194,6 +194,13 @@ impl Channel {
         }
     }
 
+    /// The bytes and rounds that wait for a receiver on this worker; none if it is on another one.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> Option<(usize, usize)> {
+        let held = || (self.held.bytes.load(Ordering::Relaxed), self.held.rounds.load(Ordering::Relaxed));
+        (!matches!(self.ends, Ends::Out { .. })).then(held)
+    }
+
     /// Whether another round may be sent. One round more than the bound is always let in, or a
     /// large round could never pass.
     pub(crate) fn has_room(&self) -> bool {
@@ -283,6 +290,14 @@ pub(crate) struct Gathered {
     pub barrier: Option<Epoch>,
     /// Whether nothing follows.
     pub end: bool,
+}
+
+impl Gathered {
+    /// The watermark at the end of it.
+    #[must_use]
+    pub(crate) fn reached(&self) -> Watermark {
+        self.watermarks[ROUND_STEPS - 1].1
+    }
 }
 
 impl Inbox {

@@ -28,6 +28,7 @@ use crate::group::{Frozen, Grouping, KeyedBatch};
 use crate::io::{BadRecord, Last, Offset, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
+use crate::meter::{SplitMeter, Wait};
 use crate::plant;
 
 /// How far time is after each step of a round.
@@ -123,10 +124,10 @@ pub(crate) enum Begin {
 /// What came of calling a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Polled {
-    /// It did a round.
-    Worked,
+    /// It did a round, and its time has come so far.
+    Worked(Watermark),
     /// It must wait.
-    Waiting,
+    Waiting(Wait),
     /// It has ended.
     Ended,
 }
@@ -187,6 +188,15 @@ pub(crate) struct OpenSplit {
     pub highest: Option<Timestamp>,
     /// Whether it has ended.
     pub ended: bool,
+    /// Where all can see how far it is.
+    pub meter: Arc<SplitMeter>,
+}
+
+impl OpenSplit {
+    /// Shows how far it is.
+    pub(crate) fn show(&self) {
+        self.meter.stands(self.split.done(), self.highest, self.ended);
+    }
 }
 
 /// One thread's splits of a read.
@@ -223,10 +233,10 @@ impl ReadTask {
             return Ok(Polled::Ended);
         }
         if !self.outlet.has_room() {
-            return Ok(Polled::Waiting);
+            return Ok(Polled::Waiting(Wait::Room));
         }
         let round = self.round;
-        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting) };
+        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting(Wait::Input)) };
         let mut outbox = Outbox::new();
         let mut read = Vec::with_capacity(self.splits.len());
         for position in 0..self.splits.len() {
@@ -250,7 +260,8 @@ impl ReadTask {
         self.outlet.send(outbox, round, states, self.ended, barrier);
         self.round += 1;
         self.report(context, round, barrier);
-        Ok(Polled::Worked)
+        let reached = if self.ended { Watermark::POS_INF } else { self.watermarks.combined() };
+        Ok(Polled::Worked(reached))
     }
 
     fn report(&self, context: &Context<'_>, round: Round, barrier: Option<Epoch>) {
@@ -287,6 +298,7 @@ impl ReadTask {
         let last = records.positions.last().map_or(0, |last| *last as usize / STEP_RECORDS);
         let batch = timed(&self.spec, open, records, &mut bad);
         let states = self.advance(position, &batch, last);
+        self.splits[position].show();
         if !bad.is_empty() {
             self.dead_letters(bad, label, steps, outbox)?;
         }
@@ -400,7 +412,9 @@ impl CreateTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Begin::Now(barrier) = (context.barrier)(self.round) else { return Ok(Polled::Waiting) };
+        let Begin::Now(barrier) = (context.barrier)(self.round) else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let mut outbox = Outbox::new();
         let batch = Batch::untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
         let label = Label::new(self.node.id, 0, 0);
@@ -410,7 +424,7 @@ impl CreateTask {
         self.ended = true;
         let state = TaskState::Create(Done::Yes);
         send_report(context, self.node.id, self.round, barrier, true, &state);
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(Watermark::POS_INF))
     }
 }
 
@@ -439,13 +453,16 @@ impl GroupTask {
             return Ok(Polled::Ended);
         }
         if !self.outlet.has_room() {
-            return Ok(Polled::Waiting);
+            return Ok(Polled::Waiting(Wait::Room));
         }
-        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let early = plant::barrier_before_data() && gathered.barrier.is_some();
         let early = early.then(|| self.grouping.freeze());
         let mut outbox = Outbox::new();
         let mut states = [SplitState::Finished; ROUND_STEPS];
+        let reached = gathered.reached();
         let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
         for (step, (before, after)) in gathered.watermarks.into_iter().enumerate() {
             self.take_in(&parts, step as u8, before, context, &mut outbox)?;
@@ -458,12 +475,11 @@ impl GroupTask {
         }
         self.ended = gathered.end;
         self.outlet.send(outbox, gathered.round, states, gathered.end, gathered.barrier);
-        let (_, after) = gathered.watermarks[ROUND_STEPS - 1];
         if gathered.barrier.is_some() || gathered.end {
-            let state = TaskState::Group(after, early.unwrap_or_else(|| self.grouping.freeze()));
+            let state = TaskState::Group(reached, early.unwrap_or_else(|| self.grouping.freeze()));
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(reached))
     }
 
     fn take_in(
@@ -637,7 +653,9 @@ impl SinkTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
         let mut written = 0;
         for whole in gathered.parts.chunk_by(|(one, _), (next, _)| one.whole() == next.whole()) {
@@ -651,6 +669,7 @@ impl SinkTask {
         }
         if written > 0 {
             context.steps.events.wrote(&self.node.name, written);
+            context.steps.flow(self.node.id).gives(written as usize);
         }
         self.ended = gathered.end;
         if gathered.barrier.is_some() || gathered.end {
@@ -658,7 +677,7 @@ impl SinkTask {
             let state = TaskState::Sink(self.sink.prepare(last).map_err(failed)?);
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(gathered.reached()))
     }
 }
 
@@ -685,7 +704,9 @@ impl AssertTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let schema = context.steps.graph.input_schema(&self.node, 0);
         for (_, payload) in &gathered.parts {
             let Payload::Rows(batch) = payload else { unreachable!("an assertion is sent rows") };
@@ -704,6 +725,6 @@ impl AssertTask {
             let state = TaskState::Assert(self.rows.clone());
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(gathered.reached()))
     }
 }

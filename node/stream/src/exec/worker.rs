@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::channel::{Epoch, Round};
 use super::fragment::Steps;
@@ -17,10 +17,17 @@ use super::task::{
     AssertTask, Begin, Context, CreateTask, GroupTask, Polled, ReadTask, SinkTask, TaskReport,
 };
 use crate::error::StreamError;
+use crate::meter::{TaskClock, TaskMeter, Wait};
 use crate::plant;
 
+/// A task and where its time goes.
+pub(crate) struct Task {
+    kind: Kind,
+    clock: TaskClock,
+}
+
 /// A task of any kind.
-pub(crate) enum Task {
+pub(crate) enum Kind {
     /// Reads splits.
     Read(Box<ReadTask>),
     /// Gives literal rows.
@@ -34,14 +41,31 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
-        match self {
-            Self::Read(task) => task.poll(context),
-            Self::Create(task) => task.poll(context),
-            Self::Group(task) => task.poll(context),
-            Self::Sink(task) => task.poll(context),
-            Self::Assert(task) => task.poll(context),
+    /// A task whose time goes to a meter.
+    #[must_use]
+    pub(crate) fn new(kind: Kind, meter: Arc<TaskMeter>) -> Self {
+        Self { kind, clock: TaskClock::new(meter) }
+    }
+
+    /// Calls it at `now`, and moves that to the end of its work, if it did any. One that must wait is not worth a look
+    /// at the clock.
+    fn poll(&mut self, context: &Context<'_>, now: &mut Instant) -> Result<Polled, StreamError> {
+        let polled = match &mut self.kind {
+            Kind::Read(task) => task.poll(context)?,
+            Kind::Create(task) => task.poll(context)?,
+            Kind::Group(task) => task.poll(context)?,
+            Kind::Sink(task) => task.poll(context)?,
+            Kind::Assert(task) => task.poll(context)?,
+        };
+        match polled {
+            Polled::Worked(watermark) => {
+                let from = std::mem::replace(now, Instant::now());
+                self.clock.worked(from, *now, watermark);
+            }
+            Polled::Waiting(why) => self.clock.waits(*now, why),
+            Polled::Ended => self.clock.waits(*now, Wait::Input),
         }
+        Ok(polled)
     }
 }
 
@@ -138,6 +162,17 @@ pub(crate) enum News {
     Ended(Result<(), StreamError>),
 }
 
+/// What came of calling each task of a thread once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// At least one did a round.
+    Worked,
+    /// All that have not ended must wait.
+    Waiting,
+    /// All have ended, or the thread must not go on.
+    Ended,
+}
+
 /// The tasks of one thread, as they are run.
 pub(crate) struct Crew {
     shared: Arc<Shared>,
@@ -145,6 +180,8 @@ pub(crate) struct Crew {
     here: Range<usize>,
     /// Those near the end of the plan first.
     tasks: Vec<Task>,
+    /// When a task was last seen to have worked, or the thread to wait no longer; none: it waits.
+    now: Option<Instant>,
 }
 
 impl Crew {
@@ -152,26 +189,26 @@ impl Crew {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, thread: usize, here: Range<usize>, mut tasks: Vec<Task>) -> Self {
         tasks.reverse();
-        Self { shared, thread, here, tasks }
+        Self { shared, thread, here, tasks, now: None }
     }
 
     /// Calls each task once. Tells what they keep, and in the end that they have ended or why not.
-    pub(crate) fn step(&mut self, news: &dyn Fn(News)) -> Polled {
+    pub(crate) fn step(&mut self, news: &dyn Fn(News)) -> Turn {
         match self.turn(news) {
-            Ok(Polled::Ended) => {
+            Ok(Turn::Ended) => {
                 news(News::Ended(Ok(())));
-                Polled::Ended
+                Turn::Ended
             }
-            Ok(polled) => polled,
+            Ok(turn) => turn,
             Err(error) => {
                 self.shared.stop();
                 news(News::Ended(Err(error)));
-                Polled::Ended
+                Turn::Ended
             }
         }
     }
 
-    fn turn(&mut self, news: &dyn Fn(News)) -> Result<Polled, StreamError> {
+    fn turn(&mut self, news: &dyn Fn(News)) -> Result<Turn, StreamError> {
         let shared = &*self.shared;
         if shared.stop.load(Ordering::Acquire) {
             return Err(StreamError::Stopped);
@@ -180,18 +217,22 @@ impl Crew {
         let report = |report| news(News::Report(report));
         let (steps, thread, here) = (&shared.steps, self.thread, self.here.clone());
         let context = Context { steps, thread, here, barrier: &barrier, report: &report };
-        let mut all = Polled::Ended;
+        let mut now = self.now.unwrap_or_else(Instant::now);
+        let (mut worked, mut ended) = (false, true);
         for task in &mut self.tasks {
-            match task.poll(&context)? {
-                Polled::Worked => all = Polled::Worked,
-                Polled::Waiting if all == Polled::Ended => all = Polled::Waiting,
-                Polled::Waiting | Polled::Ended => {}
-            }
+            let polled = task.poll(&context, &mut now)?;
+            worked |= matches!(polled, Polled::Worked(_));
+            ended &= polled == Polled::Ended;
         }
-        if all == Polled::Worked {
+        self.now = worked.then_some(now);
+        if worked {
             shared.wake();
         }
-        Ok(all)
+        Ok(match (worked, ended) {
+            (true, _) => Turn::Worked,
+            (false, true) => Turn::Ended,
+            (false, false) => Turn::Waiting,
+        })
     }
 }
 
@@ -201,11 +242,11 @@ pub(crate) fn run(mut crew: Crew, news: &dyn Fn(News)) {
     let _guard = EndsAll(&shared);
     loop {
         match crew.step(news) {
-            Polled::Worked => {}
-            Polled::Ended => return,
+            Turn::Worked => {}
+            Turn::Ended => return,
             // Every change that could let this thread go on wakes it; the limit only bounds the harm
             // of a wake-up that came between the check and the wait before threads were introduced.
-            Polled::Waiting => std::thread::park_timeout(Duration::from_millis(20)),
+            Turn::Waiting => std::thread::park_timeout(Duration::from_millis(20)),
         }
     }
 }

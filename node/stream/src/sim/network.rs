@@ -13,6 +13,7 @@ use crate::control::Moment;
 use crate::coordination::Member;
 use crate::driver::{Connection, Judge, News, Port};
 use crate::exchange::link::{DATA_HEAD, Handler, Hello, Wire};
+use crate::meter::Traffic;
 
 pub(super) type LinkId = u32;
 
@@ -86,6 +87,9 @@ impl Wire for SimWire {
     }
     fn send_control(&self, message: &[u8]) {
         self.send(Frame::Control(message.to_vec()));
+    }
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::default()
     }
     fn close(&self) {
         self.send(Frame::End);

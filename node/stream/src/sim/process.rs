@@ -24,8 +24,7 @@ use crate::coordination::{Coordination, Member};
 use crate::driver::{Driver, News, Port, Running, Surroundings, System};
 use crate::event::Events;
 use crate::exchange::link::{Hello, Wire};
-use crate::exec::task::Polled;
-use crate::exec::worker::Shared;
+use crate::exec::worker::{Shared, Turn};
 
 /// How long threads that wait sleep at most.
 const NAP: Duration = Duration::from_millis(20);
@@ -270,7 +269,7 @@ pub(super) fn step(proc: Proc, thread: usize) {
     let polled = running.crew.step(&running.tell);
     let over = with(|world| {
         let same = world.live(proc).is_some_and(|process| process.attempt == attempt);
-        if !same || polled == Polled::Ended {
+        if !same || polled == Turn::Ended {
             if same {
                 world.wake(proc);
             }
@@ -279,7 +278,7 @@ pub(super) fn step(proc: Proc, thread: usize) {
         let spread = world.rng.between(50, 150);
         let process = world.processes.get_mut(&proc).expect("it is alive");
         process.threads.insert(thread, Some(running));
-        let time = if polled == Polled::Worked {
+        let time = if polled == Turn::Worked {
             process.waits.clear();
             pace * spread as u32 / 100
         } else {
@@ -287,7 +286,7 @@ pub(super) fn step(proc: Proc, thread: usize) {
             *wait = (*wait * 2).min(NAP);
             *wait
         };
-        if polled == Polled::Worked {
+        if polled == Turn::Worked {
             world.wake(proc);
         }
         world.step_after(proc, thread, time);
