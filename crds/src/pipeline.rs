@@ -348,7 +348,7 @@ pub struct SplitLag {
     pub index: i64,
     /// File or object.
     pub file: String,
-    /// Where reading goes on, in bytes.
+    /// How many of its bytes are read.
     pub offset: i64,
     /// How many bytes are left, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

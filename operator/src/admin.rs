@@ -83,7 +83,7 @@ pub struct WorkerSplit {
     pub index: i64,
     /// Its file.
     pub file: String,
-    /// Where reading goes on.
+    /// How many of its bytes are read.
     pub offset: i64,
     /// How many bytes are left.
     #[serde(default)]

@@ -116,8 +116,12 @@ impl System for Machine {
 
     fn dial(&self, hello: &Hello, to: &Member, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String> {
         let socket = dial(&to.address, hello)?;
-        let link = Link::start(socket, Arc::clone(port) as Arc<dyn Handler>);
-        link.map(|link| link as Arc<dyn Wire>).map_err(|error| format!("{}: {error}", to.address))
+        let start = || {
+            let link = Link::new(socket)?;
+            link.start(Arc::clone(port) as Arc<dyn Handler>)?;
+            Ok(link as Arc<dyn Wire>)
+        };
+        start().map_err(|error: std::io::Error| format!("{}: {error}", to.address))
     }
 
     fn start(&self, shared: &Arc<Shared>, threads: Vec<Running>) {
@@ -181,9 +185,13 @@ fn let_in(socket: TcpStream, judge: &Judge, sender: &Sender<News>) {
     let Ok(hello) = welcome(&socket, |hello| judge.judge(hello)) else { return };
     let port = Port::new(hello.generation, hello.from, sender.clone());
     // The other end learns that there is no link from the end of the connection.
-    if let Ok(wire) = Link::start(socket, Arc::clone(&port) as Arc<dyn Handler>) {
-        let connection = Connection { wire, port };
-        let _ = sender.send(News::Connected(hello.generation, hello.from, connection));
+    let Ok(link) = Link::new(socket) else { return };
+    let connection = Connection { wire: Arc::clone(&link) as Arc<dyn Wire>, port: Arc::clone(&port) };
+    // Before anything is heard over it: what is said in a generation that has not begun here is not meant.
+    let told = sender.send(News::Connected(hello.generation, hello.from, connection));
+    if told.is_err() || link.start(Arc::clone(&port) as Arc<dyn Handler>).is_err() {
+        link.close();
+        port.lost("it cannot be heard");
     }
 }
 
@@ -199,6 +207,37 @@ impl Drop for Door {
             && let Some(thread) = self.thread.take()
         {
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::say::Say;
+
+    #[test]
+    fn that_someone_has_connected_is_heard_before_what_it_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let judge = Judge { id: "b".to_owned(), run: "/r".to_owned(), generation: Arc::default() };
+        let (sender, news) = channel();
+        for generation in 1..=100 {
+            let (there, from) = (address.clone(), Port::new(generation, 1, channel().0));
+            let hello = Hello { run: "/r".to_owned(), generation, from: 0, to: "b".to_owned() };
+            let caller = std::thread::spawn(move || {
+                let link = Link::new(dial(&there, &hello).unwrap()).unwrap();
+                link.send_control(&serde_json::to_vec(&Say::Go).unwrap());
+                link.start(from).unwrap();
+                link
+            });
+            let_in(listener.accept().unwrap().0, &judge, &sender);
+            let News::Connected(of, 0, connection) = news.recv().unwrap() else { panic!("it is told first") };
+            let News::Said(said_in, 0, Say::Go) = news.recv().unwrap() else { panic!("then what it says") };
+            assert_eq!((of, said_in), (generation, generation));
+            caller.join().unwrap().close();
+            connection.wire.close();
+            assert!(matches!(news.recv().unwrap(), News::Lost(..)));
         }
     }
 }

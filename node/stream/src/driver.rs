@@ -342,6 +342,22 @@ impl Driver {
                 self.start_threads();
                 None
             }
+            Command::End => {
+                self.end();
+                None
+            }
+            Command::Tell(event) => {
+                self.around.events.send(event);
+                None
+            }
+            Command::Exit(_) => None,
+            of_checkpoint => self.carry_out_of_checkpoint(of_checkpoint)?,
+        })
+    }
+
+    /// What has to do with a checkpoint, or with the end of the run.
+    fn carry_out_of_checkpoint(&mut self, command: Command) -> Result<Option<Input>, StreamError> {
+        Ok(match command {
             Command::Hold(epoch) => {
                 let begun = self.engine.as_ref().and_then(|engine| engine.shared.barriers.hold());
                 Some(Input::Held(epoch, begun))
@@ -377,15 +393,7 @@ impl Driver {
                 }
                 Some(Input::Noted)
             }
-            Command::End => {
-                self.end();
-                None
-            }
-            Command::Tell(event) => {
-                self.around.events.send(event);
-                None
-            }
-            Command::Exit(_) => None,
+            _ => None,
         })
     }
 

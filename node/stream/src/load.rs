@@ -73,7 +73,7 @@ pub struct SplitAt {
     pub index: u32,
     /// Its file.
     pub file: String,
-    /// Where reading goes on.
+    /// How many of its bytes are read.
     pub offset: u64,
     /// How many bytes it has, if that is known.
     pub bytes: Option<u64>,

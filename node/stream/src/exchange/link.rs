@@ -107,26 +107,34 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Starts the threads of a connection that was greeted.
+    /// An end of a connection that was greeted. What is sent waits, and nothing is heard, until it is
+    /// [started](Link::start).
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn start(socket: TcpStream, handler: Arc<dyn Handler>) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn new(socket: TcpStream) -> std::io::Result<Arc<Self>> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE))?;
         socket.set_write_timeout(Some(SILENCE))?;
-        let (reading, writing) = (socket.try_clone()?, socket.try_clone()?);
-        let traffic = Arc::<Traffic>::default();
-        let link = Arc::new(Self {
+        Ok(Arc::new(Self {
             socket,
             out: Mutex::default(),
             more: Condvar::new(),
-            traffic: Arc::clone(&traffic),
+            traffic: Arc::default(),
             threads: Mutex::default(),
-        });
-        let (reader, writer) = (Arc::clone(&link), Arc::clone(&link));
+        }))
+    }
+
+    /// Starts its threads.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn start(self: &Arc<Self>, handler: Arc<dyn Handler>) -> std::io::Result<()> {
+        let (reading, writing) = (self.socket.try_clone()?, self.socket.try_clone()?);
+        let (reader, writer) = (Arc::clone(self), Arc::clone(self));
         let read = std::thread::Builder::new().name("pharos-link-in".to_owned()).spawn(move || {
-            let why = receive(&mut BufReader::with_capacity(64 << 10, reading), &*handler, &traffic);
+            let mut socket = BufReader::with_capacity(64 << 10, reading);
+            let why = receive(&mut socket, &*handler, &reader.traffic);
             reader.stop();
             handler.lost(&why);
         })?;
@@ -135,8 +143,8 @@ impl Link {
             let _ = writer.write(BufWriter::with_capacity(64 << 10, writing));
             writer.stop();
         })?;
-        link.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([read, write]);
-        Ok(link)
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([read, write]);
+        Ok(())
     }
 
     fn out(&self) -> MutexGuard<'_, Out> {
@@ -415,7 +423,9 @@ mod tests {
 
     fn link(socket: TcpStream) -> (Arc<Link>, Receiver<Heard>) {
         let (sender, heard) = channel();
-        (Link::start(socket, Arc::new(Ear(Mutex::new(sender)))).unwrap(), heard)
+        let link = Link::new(socket).unwrap();
+        link.start(Arc::new(Ear(Mutex::new(sender)))).unwrap();
+        (link, heard)
     }
 
     #[test]

@@ -156,9 +156,9 @@ pub(super) fn dial(
 pub(super) fn deliver(link: LinkId, to: Side) {
     let arrived = with(|world| {
         let pipe = world.links.get(&link)?;
-        let ((there, here), (proc, host)) = (pipe.ends[1 - to], pipe.ends[to]);
+        let ((_, there), (proc, host)) = (pipe.ends[1 - to], pipe.ends[to]);
         let paused = world.processes.get(&proc).map(|process| process.paused);
-        let later = match (paused, world.cut.get(&(here, host))) {
+        let later = match (paused, world.cut.get(&(there, host))) {
             (_, Some(until)) if *until > world.now => Some(*until),
             (Some(paused), _) if paused > world.now => Some(paused),
             _ => None,
@@ -175,7 +175,6 @@ pub(super) fn deliver(link: LinkId, to: Side) {
         } else {
             data.pop_front()
         };
-        let _ = there;
         Some((frame?, Arc::clone(&pipe.ports[to]), proc, pipe.closed[to]))
     });
     let Some((frame, port, proc, closed)) = arrived else { return };
