@@ -140,7 +140,7 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
             Ok(found.iter().any(|key| key.contains("-2.")).then_some(()))
         })
         .unwrap();
-    let finished = objects::list(sandbox.cluster, &format!("{}/results", sandbox.name)).unwrap();
+    let finished = visible(&sandbox);
     sandbox.kubectl(["delete", "pods", "--selector", SELECTOR, "--grace-period=0", "--force"]).unwrap();
     assert_eq!(finished, [""; 0], "the result was there before the pod was killed");
     let completed = sandbox.get("pipeline/flights").unwrap()["status"]["completed"].clone();
@@ -150,9 +150,22 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
     let key = format!("{}/results/punctuality.json-00000-of-00001", sandbox.name);
     let results = objects::get(sandbox.cluster, &key).unwrap();
     assert_eq!(rows(&results), expected);
+    nothing_is_left_beside(&sandbox, &key);
     super::applied_again_changes_nothing(&sandbox, "pipeline/flights", &manifest);
     is_not_run_again(&sandbox);
     assert_eq!(objects::get(sandbox.cluster, &key).unwrap(), results);
+}
+
+/// The results that are there. Hidden beside them, while a run lasts, are notes of what it has begun to upload.
+fn visible(sandbox: &Sandbox<'_>) -> Vec<String> {
+    let place = format!("{}/results", sandbox.name);
+    let found = objects::list(sandbox.cluster, &place).unwrap();
+    found.into_iter().filter(|key| !key[place.len()..].starts_with("/.")).collect()
+}
+
+/// The result is all that is there.
+fn nothing_is_left_beside(sandbox: &Sandbox<'_>, key: &str) {
+    assert_eq!(objects::list(sandbox.cluster, &format!("{}/results", sandbox.name)).unwrap(), [key]);
 }
 
 /// Its pods are gone, and an operator that knows nothing of the past makes none.
@@ -245,7 +258,7 @@ fn a_pipeline_on_two_workers_survives_the_loss_of_one_and_scales() {
             Ok(led.map(|(pod, said)| (pod.clone(), said["generation"].as_u64().unwrap())))
         })
         .unwrap();
-    let finished = objects::list(sandbox.cluster, &format!("{}/results", sandbox.name)).unwrap();
+    let finished = visible(&sandbox);
     sandbox.kubectl(["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
     assert_eq!(finished, [""; 0], "the result was there before the leader was killed");
 
@@ -261,6 +274,7 @@ fn a_pipeline_on_two_workers_survives_the_loss_of_one_and_scales() {
 
     let key = format!("{}/results/punctuality.json-00000-of-00001", sandbox.name);
     assert_eq!(rows(&objects::get(sandbox.cluster, &key).unwrap()), expected);
+    nothing_is_left_beside(&sandbox, &key);
     let pipeline = sandbox.get("pipeline/flights").unwrap();
     assert_eq!(pipeline["spec"]["replicas"], 1);
     assert_eq!(pipeline["status"]["state"], "completed");
