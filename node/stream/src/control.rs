@@ -171,7 +171,7 @@ enum Ending {
     /// The work is to be divided anew.
     Divide,
     /// The coordinator of a later generation has called.
-    Superseded(u64),
+    Superseded,
     /// This worker was to stop.
     Stopped,
     /// Nothing can be done here.
@@ -335,6 +335,8 @@ impl Control {
                 let settled = self.settled || self.now.saturating_sub(self.since) > SETTLE;
                 if self.stopping {
                     self.exit(Ok(Outcome::Stopped));
+                } else if let Some(generation) = self.called_by() {
+                    self.meet(generation);
                 } else if self.view.completed {
                     self.exit(Ok(Outcome::Completed));
                 } else if rested && self.is_first() && settled {
@@ -375,7 +377,8 @@ impl Control {
             Ending::Completed => self.exit(Ok(Outcome::Completed)),
             Ending::Stopped => self.exit(Ok(Outcome::Stopped)),
             Ending::Failed(error) => self.exit(Err(error)),
-            Ending::Superseded(generation) => self.meet(generation),
+            // Between attempts a worker follows whoever has called.
+            Ending::Superseded => {}
             Ending::Divide if self.setup.alone => self.exit(Ok(Outcome::Stopped)),
             Ending::Divide => self.settled = true,
             Ending::Again(why) if self.setup.alone => self.exit(Err(StreamError::Exchange(why))),

@@ -18,8 +18,9 @@ use pharos_beam::plan::Plan;
 use crate::assemble::inputs;
 use crate::checkpoint::Blobs;
 use crate::checkpoint::coordinator::WorkerId;
+use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::part::Part;
-use crate::control::say::{Say, Start};
+use crate::control::say::{Inputs, Say, Start};
 use crate::control::{Command, Control, Input, Moment, Outcome, Took};
 use crate::coordination::{Coordination, Member, View};
 use crate::engine::{Engine, Parts, Told, commit};
@@ -309,92 +310,77 @@ impl Driver {
         self.around.generation.load(Ordering::Acquire)
     }
 
+    /// Carries out a command and says what it is answered with, if it is.
     fn carry_out(&mut self, command: Command) -> Result<Option<Input>, StreamError> {
-        Ok(match command {
-            Command::TakeOver => Some(Input::TookOver(self.take_over()?)),
-            Command::Enter(generation) => {
-                self.around.generation.store(generation, Ordering::Release);
-                self.hang_up(|of| of < generation);
-                None
-            }
+        let mut answer = None;
+        match command {
+            Command::TakeOver => answer = Some(Input::TookOver(self.take_over()?)),
+            Command::Enter(generation) => self.enter(generation),
             Command::Dial { generation, from, peer, member } => {
-                let result = self.dial(generation, from, peer, &member);
-                Some(Input::Dialled(generation, peer, result))
+                let dialled = self.dial(generation, from, peer, &member);
+                answer = Some(Input::Dialled(generation, peer, dialled));
             }
-            Command::Survey => {
-                let found = inputs(&Graph::new(&self.plan)?, &*self.around.connectors)?;
-                Some(Input::Surveyed(found))
+            Command::Survey => answer = Some(Input::Surveyed(self.survey()?)),
+            Command::Assemble(start) => answer = Some(Input::Assembled(self.assemble(*start)?)),
+            Command::Say(who, say) => self.say(&say, |peer| peer == who),
+            Command::SayAll(say) => self.say(&say, |_| true),
+            Command::Go => self.start_threads(),
+            Command::Hold(epoch) => answer = Some(Input::Held(epoch, self.hold())),
+            Command::Place(epoch, round) => self.place(epoch, round),
+            Command::Write(epoch, round, parts) => {
+                answer = Some(Input::Written(epoch, self.write(epoch, round, parts)?));
             }
-            Command::Assemble(start) => Some(Input::Assembled(self.assemble(*start)?)),
-            Command::Say(who, say) => {
-                let body = body(&say);
-                self.links_now()
-                    .filter(|(peer, _)| *peer == who)
-                    .for_each(|(_, wire)| wire.send_control(&body));
-                None
-            }
-            Command::SayAll(say) => {
-                let body = body(&say);
-                self.links_now().for_each(|(_, wire)| wire.send_control(&body));
-                None
-            }
-            Command::Go => {
-                self.start_threads();
-                None
-            }
-            Command::End => {
-                self.end();
-                None
-            }
-            Command::Tell(event) => {
-                self.around.events.send(event);
-                None
-            }
-            Command::Exit(_) => None,
-            of_checkpoint => self.carry_out_of_checkpoint(of_checkpoint)?,
-        })
+            Command::Publish(epoch) => answer = self.publish().map(|()| Some(Input::Published(epoch)))?,
+            Command::Clean => self.clean()?,
+            Command::Commit(sinks) => answer = self.commit(&sinks).map(|()| Some(Input::Committed))?,
+            Command::Note => answer = self.note().map(|()| Some(Input::Noted))?,
+            Command::End => self.end(),
+            Command::Tell(event) => self.around.events.send(event),
+            // The last of all: whoever asked for a turn is told of it.
+            Command::Exit(_) => {}
+        }
+        Ok(answer)
     }
 
-    /// What has to do with a checkpoint, or with the end of the run.
-    fn carry_out_of_checkpoint(&mut self, command: Command) -> Result<Option<Input>, StreamError> {
-        Ok(match command {
-            Command::Hold(epoch) => {
-                let begun = self.engine.as_ref().and_then(|engine| engine.shared.barriers.hold());
-                Some(Input::Held(epoch, begun))
-            }
-            Command::Place(epoch, round) => {
-                if let Some(engine) = &self.engine {
-                    engine.shared.barriers.place(epoch, round);
-                    engine.shared.wake();
-                }
-                None
-            }
-            Command::Write(epoch, round, parts) => self.write(epoch, round, parts)?,
-            Command::Publish(epoch) => {
-                self.publish()?;
-                Some(Input::Published(epoch))
-            }
-            Command::Clean => {
-                if let Some(keeper) = self.lead.as_mut().and_then(|lead| lead.keeper.as_mut()) {
-                    keeper.clean()?;
-                }
-                None
-            }
-            Command::Commit(sinks) => {
-                if let Some(engine) = &self.engine {
-                    let graph = &engine.shared.steps.graph;
-                    commit(graph, &*self.around.connectors, &self.around.events, &sinks)?;
-                }
-                Some(Input::Committed)
-            }
-            Command::Note => {
-                if let Some(coordination) = &self.around.coordination {
-                    with(coordination, |ensemble| ensemble.complete())?;
-                }
-                Some(Input::Noted)
-            }
-            _ => None,
-        })
+    fn enter(&mut self, generation: u64) {
+        self.around.generation.store(generation, Ordering::Release);
+        self.hang_up(|of| of < generation);
+    }
+
+    fn say(&self, say: &Say, to: impl Fn(WorkerId) -> bool) {
+        let body = serde_json::to_vec(say).expect("plain data becomes JSON");
+        self.links_now().filter(|(peer, _)| to(*peer)).for_each(|(_, wire)| wire.send_control(&body));
+    }
+
+    fn survey(&self) -> Result<Inputs, StreamError> {
+        inputs(&Graph::new(&self.plan)?, &*self.around.connectors)
+    }
+
+    fn hold(&self) -> Option<Round> {
+        self.engine.as_ref().and_then(|engine| engine.shared.barriers.hold())
+    }
+
+    fn place(&self, epoch: Epoch, round: Round) {
+        if let Some(engine) = &self.engine {
+            engine.shared.barriers.place(epoch, round);
+            engine.shared.wake();
+        }
+    }
+
+    fn clean(&mut self) -> Result<(), StreamError> {
+        let keeper = self.lead.as_mut().and_then(|lead| lead.keeper.as_mut());
+        keeper.map_or(Ok(()), Keeper::clean)
+    }
+
+    fn commit(&self, sinks: &BTreeMap<String, String>) -> Result<(), StreamError> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let graph = &engine.shared.steps.graph;
+        commit(graph, &*self.around.connectors, &self.around.events, sinks)
+    }
+
+    fn note(&self) -> Result<(), StreamError> {
+        let ensemble = self.around.coordination.as_ref();
+        ensemble.map_or(Ok(()), |ensemble| with(ensemble, |ensemble| ensemble.complete()))
     }
 
     fn take_over(&mut self) -> Result<Took, StreamError> {
@@ -492,11 +478,11 @@ impl Driver {
         epoch: Epoch,
         round: Option<Round>,
         parts: BTreeMap<WorkerId, Box<Part>>,
-    ) -> Result<Option<Input>, StreamError> {
+    ) -> Result<u64, StreamError> {
         let keeper = self.lead.as_mut().and_then(|lead| lead.keeper.as_mut());
         let parts = parts.into_iter().map(|(worker, part)| (worker, *part)).collect();
         let written = keeper.map(|keeper| keeper.write(epoch, round, parts)).transpose()?;
-        Ok(Some(Input::Written(epoch, written.unwrap_or_default())))
+        Ok(written.unwrap_or_default())
     }
 
     fn publish(&mut self) -> Result<(), StreamError> {
@@ -534,10 +520,6 @@ impl Drop for Driver {
         self.end();
         self.hang_up(|_| true);
     }
-}
-
-fn body(say: &Say) -> Vec<u8> {
-    serde_json::to_vec(say).expect("plain data becomes JSON")
 }
 
 fn inputs_of(told: Vec<Told>) -> impl Iterator<Item = Input> {

@@ -136,18 +136,19 @@ impl Control {
     /// Another worker has connected.
     pub(super) fn called(&mut self, generation: u64, from: WorkerId) {
         self.calls.insert((generation, from));
-        if from == 0 && generation > self.generation {
-            match self.phase {
-                Phase::Over => {}
-                // What comes of taking over says whether this one leads after all.
-                Phase::Idle(_) | Phase::TakingOver => self.meet(generation),
-                Phase::Calling(_) | Phase::Meeting(_) | Phase::Working(_) => {
-                    self.end(Ending::Superseded(generation));
-                }
+        match self.phase {
+            Phase::Calling(_) | Phase::Meeting(_) | Phase::Working(_) if self.called_by().is_some() => {
+                self.end(Ending::Superseded);
             }
-        } else if generation == self.generation {
-            self.look_who_is_there();
+            Phase::Meeting(_) => self.look_who_is_there(),
+            _ => {}
         }
+    }
+
+    /// The latest generation whose coordinator has called, if that is later than this worker's own.
+    pub(super) fn called_by(&self) -> Option<u64> {
+        let coordinators = self.calls.iter().filter(|(_, from)| *from == 0);
+        coordinators.map(|(generation, _)| *generation).max().filter(|latest| *latest > self.generation)
     }
 
     /// Takes part in an attempt that another worker leads.

@@ -293,31 +293,14 @@ async fn take_over(client: &impl Znodes, paths: &Paths, name: &str) -> Try<(Tenu
     for path in [paths.generation(), paths.latest()] {
         attempt!(client.ensure(&path).await);
     }
-    if plant::reads_without_sync() || plant::reads_before_fence() {
-        return take_over_planted(client, paths, name).await;
-    }
+    let before =
+        if plant::reads_before_fence() { Some(attempt!(client.get(&paths.latest()).await)) } else { None };
     // The generation is taken first: what is read after it cannot be changed by anyone before us.
     let generation = attempt!(client.set(&paths.generation(), name.as_bytes()).await);
-    attempt!(client.sync(paths.run()).await);
-    let latest = attempt!(client.get(&paths.latest()).await);
-    taken_over(client, paths, generation, latest).await
-}
-
-async fn take_over_planted(client: &impl Znodes, paths: &Paths, name: &str) -> Try<(Tenure, State)> {
-    let before = attempt!(client.get(&paths.latest()).await);
-    let generation = attempt!(client.set(&paths.generation(), name.as_bytes()).await);
-    let after = attempt!(client.get(&paths.latest()).await);
-    let latest = if plant::reads_before_fence() { before } else { after };
-    taken_over(client, paths, generation, latest).await
-}
-
-/// What a process finds that has raised the generation.
-async fn taken_over(
-    client: &impl Znodes,
-    paths: &Paths,
-    generation: i32,
-    (bytes, version): (Vec<u8>, i32),
-) -> Try<(Tenure, State)> {
+    if !plant::reads_without_sync() {
+        attempt!(client.sync(paths.run()).await);
+    }
+    let (bytes, version) = before.unwrap_or(attempt!(client.get(&paths.latest()).await));
     let latest = if bytes.is_empty() {
         None
     } else {

@@ -2,16 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use pharos_beam::plan::{ReadSpec, WriteSpec};
-use pharos_beam::schema::Schema;
-use pharos_connect::Files;
-use pharos_stream::io::{AttemptId, ConnectError, Connectors, Encode, Last, Sink, Split};
+use pharos_stream::io::Connectors;
 use pharos_stream::{Event, Load, Meters, RunOptions, TaskLoad, bottleneck, run, worst_splits};
 
-use crate::support::{options, plan};
+use crate::support::{Mortal, options, plan};
 
 const DOCUMENT: &str = "
 pipeline:
@@ -34,53 +32,15 @@ struct Watch {
     seen: Mutex<Vec<Load>>,
 }
 
-/// Files whose writes take `pace`, and are watched.
-struct Slow {
-    files: Files,
-    pace: Duration,
-    watch: Arc<Watch>,
-}
-
-struct SlowSink(Box<dyn Sink>, Duration, Arc<Watch>);
-
-impl Sink for SlowSink {
-    fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError> {
-        std::thread::sleep(self.1);
-        self.2.seen.lock().unwrap().push(self.2.meters.get().unwrap().load());
-        self.0.append(pieces)
-    }
-    fn prepare(&mut self, last: Last) -> Result<String, ConnectError> {
-        self.0.prepare(last)
-    }
-}
-
-impl Connectors for Slow {
-    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
-        self.files.splits(read, schema)
-    }
-    fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
-        self.files.encoder(write, schema)
-    }
-    fn sink(
-        &self,
-        write: &WriteSpec,
-        schema: &Schema,
-        attempt: AttemptId<'_>,
-        prepared: Option<&str>,
-    ) -> Result<Box<dyn Sink>, ConnectError> {
-        let sink = self.files.sink(write, schema, attempt, prepared)?;
-        Ok(Box::new(SlowSink(sink, self.pace, Arc::clone(&self.watch))))
-    }
-    fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
-        self.files.commit(write, prepared)
-    }
-}
-
 /// Runs the document on two threads; what was seen at each write, and at the end.
 fn watched(directory: &Path, pace: Duration) -> (Vec<Load>, Load) {
     let watch = Arc::<Watch>::default();
-    let connectors: Arc<dyn Connectors> =
-        Arc::new(Slow { files: Files::new(directory), pace, watch: Arc::clone(&watch) });
+    let sees = Arc::clone(&watch);
+    let files = Mortal::new(directory, &Arc::new(AtomicU64::new(u64::MAX))).before_write(move || {
+        std::thread::sleep(pace);
+        sees.seen.lock().unwrap().push(sees.meters.get().unwrap().load());
+    });
+    let connectors: Arc<dyn Connectors> = Arc::new(files);
     let hears = Arc::clone(&watch);
     let listener = Arc::new(move |event: &Event| {
         if let Event::Measured { meters } = event {

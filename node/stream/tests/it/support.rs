@@ -53,17 +53,31 @@ pub(crate) struct Mortal {
     left: Arc<AtomicU64>,
     /// How long a read takes, in milliseconds.
     pace: Arc<AtomicU64>,
+    /// What comes before each write.
+    before_write: Hook,
 }
+
+type Hook = Arc<dyn Fn() + Send + Sync>;
 
 impl Mortal {
     /// The files below `directory`, for `left` more operations.
     pub(crate) fn new(directory: &Path, left: &Arc<AtomicU64>) -> Self {
-        Self { files: Files::new(directory), left: Arc::clone(left), pace: Arc::default() }
+        Self {
+            files: Files::new(directory),
+            left: Arc::clone(left),
+            pace: Arc::default(),
+            before_write: Arc::new(|| {}),
+        }
     }
 
     /// The same, with files divided in another way.
     pub(crate) fn divided(self, division: Division) -> Self {
         Self { files: self.files.divided(division), ..self }
+    }
+
+    /// The same, with something that comes before each write.
+    pub(crate) fn before_write(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { before_write: Arc::new(hook), ..self }
     }
 
     /// The same on a slow disk.
@@ -108,10 +122,11 @@ impl Split for MortalSplit {
     }
 }
 
-struct MortalSink(Box<dyn Sink>, Arc<AtomicU64>);
+struct MortalSink(Box<dyn Sink>, Arc<AtomicU64>, Hook);
 
 impl Sink for MortalSink {
     fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError> {
+        (self.2)();
         for (at, bytes) in pieces.iter().enumerate() {
             // Half of what was to be written may be there.
             if live(&self.1).is_err() {
@@ -147,7 +162,7 @@ impl Connectors for Mortal {
         prepared: Option<&str>,
     ) -> Result<Box<dyn Sink>, ConnectError> {
         let sink = self.files.sink(write, schema, attempt, prepared)?;
-        Ok(Box::new(MortalSink(sink, Arc::clone(&self.left))))
+        Ok(Box::new(MortalSink(sink, Arc::clone(&self.left), Arc::clone(&self.before_write))))
     }
     fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {
         live(&self.left)?;
