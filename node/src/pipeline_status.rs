@@ -160,6 +160,9 @@ impl Status {
                 known.answer.epoch = Some(*epoch);
                 tracing::info!(epoch, "goes on from a checkpoint");
             }
+            Event::TakenOver { kept, begun } => {
+                tracing::info!(?kept, ?begun, "takes the state of the document before over");
+            }
             Event::Written { files, .. } => tracing::info!(?files, "wrote"),
             Event::Log { level, text, .. } => match level {
                 pharos_beam::plan::LogLevel::Error => tracing::error!("{text}"),

@@ -167,21 +167,17 @@ impl Assembly<'_> {
         let schema = &node.outputs[0].schema;
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
         let splits = self.connectors.splits(spec, schema).map_err(failed)?;
+        let names: Vec<&str> = splits.iter().map(|split| split.name()).collect();
         let progress = self.restored.reads.get(&node.id);
-        if let Some(missing) =
-            progress.and_then(|kept| kept.values().find(|kept| kept.index as usize >= splits.len()))
-        {
-            let gone = format!("`{}` was being read and is gone", missing.name);
-            return Err(failed(ConnectError::user(gone)));
-        }
+        let mut progress =
+            progress.map_or(Ok(BTreeMap::new()), |kept| places(kept, &names)).map_err(failed)?;
         let (here, threads) = (self.assignment.here(), self.assignment.threads());
         let (mut bytes, mut done, mut count) = (Some(0), 0, 0);
         for (index, split) in splits.into_iter().enumerate() {
             if !here.contains(&(index % threads)) {
                 continue;
             }
-            let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
-            let open = open.map_err(failed)?;
+            let open = open(index as u32, split, progress.remove(&index)).map_err(failed)?;
             bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
             done += open.split.offset().byte;
             count += 1;
@@ -290,16 +286,30 @@ pub(crate) fn inputs(
     Ok(inputs)
 }
 
+/// How far each split was read, by its place now: files may have come since, and those are read from their start.
+fn places(
+    kept: &BTreeMap<u32, SplitProgress>,
+    names: &[&str],
+) -> Result<BTreeMap<usize, SplitProgress>, ConnectError> {
+    let mut places: BTreeMap<usize, SplitProgress> = BTreeMap::new();
+    for progress in kept.values() {
+        // Mostly nothing has changed.
+        let same = |place: &usize| names.get(*place).is_some_and(|name| *name == progress.name);
+        let place = Some(progress.index as usize).filter(same);
+        let place = place.or_else(|| names.iter().position(|name| *name == progress.name));
+        let place = place
+            .ok_or_else(|| ConnectError::user(format!("`{}` was being read and is gone", progress.name)))?;
+        places.insert(place, progress.clone());
+    }
+    Ok(places)
+}
+
 fn open(
     index: u32,
     mut split: Box<dyn Split>,
-    kept: Option<&SplitProgress>,
+    kept: Option<SplitProgress>,
 ) -> Result<OpenSplit, ConnectError> {
     let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false }) };
-    if kept.name != split.name() {
-        let changed = format!("`{}` was being read, now `{}` stands in its place", kept.name, split.name());
-        return Err(ConnectError::user(changed));
-    }
     split.seek(kept.offset)?;
     Ok(OpenSplit { index, split, highest: kept.highest.map(Timestamp::from_micros), ended: kept.ended })
 }

@@ -5,7 +5,8 @@
 //! Invariant: an upload becomes visible as a whole by one request. Its id, its parts and the tail
 //! are what a checkpoint keeps; parts uploaded after it are uploaded again under the same numbers. The
 //! bytes of a part depend on those of the output alone, not on how they came: a worker that was given
-//! up and still uploads puts what its successor puts.
+//! up and still uploads puts what its successor puts. One of another document may put another part; the store
+//! then refuses to complete the upload, for the parts are named by their tags.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

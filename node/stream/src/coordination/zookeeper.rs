@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError};
 
 use super::{Coordination, CoordinationError, Paths, Pointer, Tenure};
+use lineage::Known;
 
 /// How often a step is tried before the run gives up, with a pause in between.
 const TRIES: u32 = 30;
@@ -24,6 +25,8 @@ pub struct ZooKeeperCoordination {
     cluster: String,
     paths: Paths,
     name: String,
+    /// Who else may go on in the same znodes.
+    lineage: Option<Lineage>,
     runtime: Runtime,
     state: State,
 }
@@ -35,6 +38,8 @@ struct State {
     generation: Option<i32>,
     /// The version of `latest`.
     latest: i32,
+    /// The record of the lineage, if there is one.
+    record: Option<Known>,
 }
 
 /// What a try came to.
@@ -62,6 +67,7 @@ impl<T> From<Error> for Try<T> {
     }
 }
 
+/// The value, or the failure as that of the step.
 macro_rules! attempt {
     ($result:expr) => {
         match $result {
@@ -69,9 +75,51 @@ macro_rules! attempt {
             Err(error) => return error.into(),
         }
     };
+    (@done $try:expr) => {
+        match $try {
+            Try::Done(value) => value,
+            Try::Again(error) => return Try::Again(error),
+            Try::Failed(error) => return Try::Failed(error),
+        }
+    };
 }
 
+mod lineage;
+
+pub use lineage::{Lineage, Submission};
+
 impl ZooKeeperCoordination {
+    /// Finds where a document goes on, which another document may have begun, and gives the coordination of
+    /// its run there.
+    ///
+    /// # Errors
+    /// If the Ensemble does not answer or holds what cannot be read.
+    pub fn of_submission(
+        cluster: &str,
+        submission: &Submission,
+        name: &str,
+    ) -> Result<(Self, Lineage), CoordinationError> {
+        let mut this = Self::new(cluster, Paths { run: String::new() }, name)?;
+        let lineage = this.find(submission)?;
+        this.paths = lineage.paths(submission);
+        this.lineage = Some(lineage.clone());
+        // Only who leads needs a session.
+        this.state = State::default();
+        Ok((this, lineage))
+    }
+
+    fn find(&mut self, submission: &Submission) -> Result<Lineage, CoordinationError> {
+        let submission = submission.clone();
+        let found = self.persist(move |client, state, _| {
+            let submission = submission.clone();
+            async move {
+                let found = attempt!(@done lineage::find(&client, &submission).await);
+                Try::Done((found, state))
+            }
+        });
+        found.map(|(lineage, _)| lineage)
+    }
+
     /// Coordination of the run at `paths` through the Ensemble at `cluster` (`host:port,…`). `name`
     /// says who leads, for people.
     ///
@@ -88,6 +136,7 @@ impl ZooKeeperCoordination {
             cluster: cluster.to_owned(),
             paths,
             name: name.to_owned(),
+            lineage: None,
             runtime,
             state: State::default(),
         })
@@ -151,11 +200,11 @@ impl ZooKeeperCoordination {
 
 impl Coordination for ZooKeeperCoordination {
     fn take_over(&mut self) -> Result<Tenure, CoordinationError> {
-        let name = self.name.clone();
+        let (name, lineage) = (self.name.clone(), self.lineage.clone());
         self.state.generation = None;
         let (tenure, state) = self.persist(move |client, _, paths| {
-            let name = name.clone();
-            async move { take_over(&client, &paths, &name).await }
+            let (name, lineage) = (name.clone(), lineage.clone());
+            async move { take_over(&client, &paths, &name, lineage.as_ref()).await }
         })?;
         self.state = state;
         Ok(tenure)
@@ -179,9 +228,21 @@ impl Coordination for ZooKeeperCoordination {
     }
 }
 
-async fn take_over(client: &Client, paths: &Paths, name: &str) -> Try<(Tenure, State)> {
+async fn take_over(
+    client: &Client,
+    paths: &Paths,
+    name: &str,
+    lineage: Option<&Lineage>,
+) -> Try<(Tenure, State)> {
     let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
     attempt!(client.mkdir(paths.run(), &options).await);
+    let record = match lineage {
+        None => None,
+        Some(lineage) => {
+            attempt!(client.sync(paths.run()).await);
+            Some(attempt!(@done lineage::known(client, lineage).await))
+        }
+    };
     for path in [paths.generation(), paths.latest()] {
         match client.create(&path, b"", &options).await {
             Ok(_) | Err(Error::NodeExists) => {}
@@ -202,7 +263,8 @@ async fn take_over(client: &Client, paths: &Paths, name: &str) -> Try<(Tenure, S
     };
     let completed = attempt!(client.check_stat(&paths.completed()).await).is_some();
     let tenure = Tenure { generation: u64::from(stat.version.unsigned_abs()), latest, completed };
-    Try::Done((tenure, State { client: None, generation: Some(stat.version), latest: latest_stat.version }))
+    let (generation, latest) = (Some(stat.version), latest_stat.version);
+    Try::Done((tenure, State { client: None, generation, latest, record }))
 }
 
 fn our_generation<T>(state: &State) -> Result<i32, Try<T>> {
@@ -218,14 +280,27 @@ async fn publish(client: &Client, state: State, paths: &Paths, pointer: &Pointer
     attempt!(client.sync(paths.run()).await);
     let (bytes, stat) = attempt!(client.get_data(&paths.latest()).await);
     if Pointer::parse(&paths.latest(), &bytes).as_ref() == Ok(pointer) {
-        return Try::Done(((), State { latest: stat.version, ..state }));
+        let record = state.record.map(Known::after_checkpoint);
+        return Try::Done(((), State { latest: stat.version, record, ..state }));
     }
     let data = serde_json::to_vec(pointer).expect("plain data becomes JSON");
     let mut multi = client.new_multi_writer();
     attempt!(multi.add_check_version(&paths.generation(), generation));
     attempt!(multi.add_set_data(&paths.latest(), &data, Some(state.latest)));
+    match &state.record {
+        None => {}
+        Some(Known { path, version, succession: None }) => {
+            attempt!(multi.add_check_version(path, *version));
+        }
+        Some(Known { path, version, succession: Some(data) }) => {
+            attempt!(multi.add_set_data(path, data, Some(*version)));
+        }
+    }
     match multi.commit().await {
-        Ok(_) => Try::Done(((), State { latest: state.latest + 1, ..state })),
+        Ok(_) => {
+            let record = state.record.map(Known::after_checkpoint);
+            Try::Done(((), State { latest: state.latest + 1, record, ..state }))
+        }
         Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
             Try::Failed(CoordinationError::Fenced)
         }

@@ -5,5 +5,6 @@
 mod by_hand;
 mod recovery;
 mod support;
+mod upgrade;
 mod workers;
 mod yaml;
