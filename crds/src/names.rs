@@ -273,6 +273,8 @@ pub mod reason {
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// The pipeline document has errors.
     pub const INVALID_PIPELINE: &str = "InvalidPipeline";
+    /// The pipeline document cannot take over the state of the one before it, which stays.
+    pub const INCOMPATIBLE_CHANGE: &str = "IncompatibleChange";
     /// The pipeline document is valid.
     pub const VALID: &str = "Valid";
     /// The referred Ensemble does not exist.

@@ -119,15 +119,16 @@ pub struct PipelineSpec {
     /// Checkpoints: how often and where to. Required unless `upgradeMode` is `Stateless`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointSpec>,
-    /// What a change of the document or the image keeps: `LastState` goes on from the last checkpoint, `Stateless`
+    /// What a change of the document or the image keeps: with `LastState` transforms go on from what those of the same
+    /// names had in the last checkpoint, and a document that cannot is refused before a worker is stopped; `Stateless`
     /// starts anew. Default: `LastState`.
     #[serde(default)]
     pub upgrade_mode: UpgradeMode,
     /// Whether the workers are taken away while state and progress are kept. Default: false.
     #[serde(default)]
     pub suspend: bool,
-    /// Number of the run. A greater number runs a completed pipeline again; nothing else does. Default: 1. From 1 to
-    /// 2147483647.
+    /// Number of the run. A greater number runs a completed pipeline again; of what else can be changed only another
+    /// document does. Default: 1. From 1 to 2147483647.
     #[serde(default = "default_run_id")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub run_id: i64,
@@ -191,7 +192,8 @@ pub struct CheckpointSpec {
     #[schemars(length(min = 2, max = 8))]
     pub interval: String,
     /// URL of a directory in an object store (`s3://bucket/prefix`) or on a file system that every worker mounts
-    /// (`file:///path`). Exactly one of `location` and `volumeClaim`. At most 1024 characters.
+    /// (`file:///path`), for this Pipeline alone: another one is refused there by name. Exactly one of `location` and
+    /// `volumeClaim`. At most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub location: Option<String>,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a caller may take over its request.
@@ -133,8 +133,8 @@ struct Checkpoint {
 /// What a worker says.
 pub(crate) struct Status {
     known: Mutex<Known>,
-    /// From when the run begins.
-    meters: OnceLock<Arc<Meters>>,
+    /// From when a run begins.
+    meters: Mutex<Option<Arc<Meters>>>,
     progress: Progress,
 }
 
@@ -167,11 +167,15 @@ impl Status {
             checkpoint: None,
             stretch: Stretch::default(),
         };
-        Self { known: Mutex::new(known), meters: OnceLock::new(), progress: Progress::in_log() }
+        Self { known: Mutex::new(known), meters: Mutex::default(), progress: Progress::in_log() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meters(&self) -> MutexGuard<'_, Option<Arc<Meters>>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says who the worker is.
@@ -191,7 +195,11 @@ impl Status {
         self.progress.hear(event);
         let mut known = self.known();
         match event {
-            Event::Measured { meters } => drop(self.meters.set(Arc::clone(meters))),
+            // What the run of the document before came to says nothing of this one.
+            Event::Measured { meters } => {
+                *self.meters() = Some(Arc::clone(meters));
+                known.stretch = Stretch::default();
+            }
             Event::WindowClosed { transform, closed, .. } => {
                 known.windows.insert(transform.clone(), *closed);
                 known.answer.windows_closed = known.windows.values().sum();
@@ -227,6 +235,9 @@ impl Status {
                 known.answer.epoch = Some(*epoch);
                 tracing::info!(epoch, "goes on from a checkpoint");
             }
+            Event::TakenOver { kept, begun } => {
+                tracing::info!(?kept, ?begun, "takes the state of the document before over");
+            }
             Event::Written { files, .. } => tracing::info!(?files, "wrote"),
             Event::Log { level, text, .. } => match level {
                 pharos_beam::plan::LogLevel::Error => tracing::error!("{text}"),
@@ -242,7 +253,8 @@ impl Status {
     }
 
     fn load(&self) -> Load {
-        self.meters.get().map(|meters| meters.load()).unwrap_or_default()
+        let meters = self.meters().clone();
+        meters.map(|meters| meters.load()).unwrap_or_default()
     }
 
     fn json(&self) -> String {

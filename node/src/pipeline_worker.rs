@@ -8,11 +8,12 @@
 use crate::failure::Failure;
 use crate::pipeline::{Trouble, compile, threads, trouble};
 use crate::pipeline_status::{Status, WorkerState, serve};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use pharos_beam::SourceName;
 use pharos_connect::{Files, open_blobs};
-use pharos_crds::names::ZNODE_PIPELINES;
-use pharos_stream::coordination::{Paths, ZooKeeperCoordination, ZooKeeperRoster};
+use pharos_crds::names::{ENV_UPGRADE_MODE, ZNODE_PIPELINES};
+use pharos_stream::checkpoint::Owner;
+use pharos_stream::coordination::{Lineage, Submission, Upgrade, ZooKeeperCoordination, ZooKeeperRoster};
 use pharos_stream::io::{Connectors, Fault};
 use pharos_stream::{CheckpointOptions, Event, Outcome, WorkerOptions};
 use std::net::{SocketAddr, TcpListener};
@@ -23,6 +24,16 @@ use std::time::Duration;
 
 /// How soon an idle worker notices that it is to end.
 const WATCH: Duration = Duration::from_millis(100);
+
+/// What a changed document goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum UpgradeArg {
+    /// The last checkpoint: transforms of the same names take their state over
+    LastState,
+    /// Nothing
+    Stateless,
+}
 
 /// The flags of a worker.
 #[derive(Args, Debug)]
@@ -45,6 +56,9 @@ pub(crate) struct WorkerArgs {
     /// Which run of the document
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) run_id: i64,
+    /// What it goes on from if another document of the Pipeline ran before
+    #[arg(long, value_enum, env = ENV_UPGRADE_MODE, default_value_t = UpgradeArg::LastState)]
+    pub(crate) upgrade_mode: UpgradeArg,
     /// Where the Ensemble answers clients, host:port, several joined by commas
     #[arg(long, value_name = "ADDRESSES")]
     pub(crate) ensemble: String,
@@ -97,7 +111,30 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Works until the document's own run is done. One of the document before that was still under way is brought
+/// to its end first if it has read all its input; then this one begins anew.
 fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Result<Outcome, Trouble> {
+    loop {
+        match work_in_lineage(args, status, stop)? {
+            Worked::On(outcome) => return Ok(outcome),
+            Worked::OnOther => tracing::info!("the run of the document before is complete; this one begins"),
+        }
+    }
+}
+
+/// On whose run it worked.
+enum Worked {
+    /// Its own.
+    On(Outcome),
+    /// That of the document before, which is done.
+    OnOther,
+}
+
+fn work_in_lineage(
+    args: &WorkerArgs,
+    status: &Arc<Status>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Worked, Trouble> {
     let of = |fault, text| Trouble { fault, text };
     let document = std::fs::read_to_string(&args.pipeline_file)
         .map_err(|error| of(Fault::User, format!("{}: {error}", args.pipeline_file.display())))?;
@@ -105,11 +142,13 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
     let plan = compile(&document, SourceName::new("spec.pipeline"), &files)?;
     let ours =
         |error: &dyn std::fmt::Display| of(Fault::Environment, format!("Pipeline {}: {error}", args.name));
-    let paths = Paths::new(ZNODE_PIPELINES, &args.pipeline_uid, &args.document_hash, args.run_id);
     let machine = machine_name();
     let name = args.worker_name.clone().unwrap_or_else(|| machine.clone());
-    let coordination =
-        ZooKeeperCoordination::new(&args.ensemble, paths.clone(), &name).map_err(|error| ours(&error))?;
+    let submission = submission(args);
+    let Some((coordination, lineage)) = find_lineage(args, &submission, &name, stop)? else {
+        return Ok(Worked::On(Outcome::Stopped));
+    };
+    let paths = lineage.paths(&submission);
     let listener = TcpListener::bind(args.exchange_addr)
         .map_err(|error| of(Fault::User, format!("cannot listen on {}: {error}", args.exchange_addr)))?;
     let port = listener.local_addr().map_err(|error| ours(&error))?.port();
@@ -124,7 +163,9 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
     let checkpoints = match &args.checkpoint {
         None => None,
         Some(url) => {
-            let place = format!("{}/{}/{run}", url.trim_end_matches('/'), args.pipeline_uid);
+            own_location(args, url)?;
+            let url = url.trim_end_matches('/');
+            let place = format!("{url}/{}/{}", args.pipeline_uid, lineage.short_name());
             let blobs = open_blobs(&place, Path::new("."));
             let blobs = blobs.map_err(|error| of(error.fault, format!("Pipeline {}: {error}", args.name)))?;
             Some(CheckpointOptions { interval: Duration::from_secs(args.checkpoint_interval), blobs })
@@ -138,7 +179,7 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
         listener,
         address: format!("{host}:{port}"),
         threads: threads(),
-        run: paths.run().to_owned(),
+        run: lineage.work(&submission),
         part: run,
         events: Arc::new(move |event: &Event| heard.hear(event)),
         coordination: Arc::new(Mutex::new(coordination)),
@@ -147,7 +188,62 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
         stop: Arc::clone(stop),
     };
     let connectors: Arc<dyn Connectors> = Arc::new(files);
-    pharos_stream::work(&plan, &connectors, options).map_err(|error| trouble(&args.name, &error))
+    let worked = pharos_stream::work(&plan, &connectors, options);
+    let outcome = worked.map_err(|error| trouble(&args.name, &error))?;
+    if outcome == Outcome::Completed {
+        let now = find_lineage(args, &submission, &args.name, stop)?;
+        if now.is_some_and(|(_, now)| now.short_name() != lineage.short_name()) {
+            return Ok(Worked::OnOther);
+        }
+    }
+    Ok(Worked::On(outcome))
+}
+
+/// Finds where the document goes on; nothing if the process is to stop before the Ensemble has answered.
+fn find_lineage(
+    args: &WorkerArgs,
+    submission: &Submission,
+    name: &str,
+    stop: &AtomicBool,
+) -> Result<Option<(ZooKeeperCoordination, Lineage)>, Trouble> {
+    let trouble = |error: &dyn std::fmt::Display| Trouble {
+        fault: Fault::Environment,
+        text: format!("Pipeline {}: {error}", args.name),
+    };
+    let (ensemble, submission, name) = (args.ensemble.clone(), submission.clone(), name.to_owned());
+    let finding = std::thread::Builder::new()
+        .name("pharos-lineage".to_owned())
+        .spawn(move || ZooKeeperCoordination::of_submission(&ensemble, &submission, &name))
+        .map_err(|error| trouble(&error))?;
+    while !finding.is_finished() {
+        if stop.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        std::thread::sleep(WATCH);
+    }
+    let found = finding.join().expect("it does not panic");
+    found.map(Some).map_err(|error| trouble(&error))
+}
+
+fn submission(args: &WorkerArgs) -> Submission {
+    Submission {
+        root: ZNODE_PIPELINES.to_owned(),
+        uid: args.pipeline_uid.clone(),
+        document: args.document_hash.clone(),
+        run_id: args.run_id,
+        upgrade: match args.upgrade_mode {
+            UpgradeArg::LastState => Upgrade::LastState,
+            UpgradeArg::Stateless => Upgrade::Stateless,
+        },
+    }
+}
+
+/// Makes sure that the checkpoints' location is this Pipeline's alone.
+fn own_location(args: &WorkerArgs, url: &str) -> Result<(), Trouble> {
+    let of = |fault, text: String| Trouble { fault, text: format!("Pipeline {}: {text}", args.name) };
+    let blobs = open_blobs(url, Path::new(".")).map_err(|error| of(error.fault, error.to_string()))?;
+    let owner = Owner::new(&args.pipeline_uid, &args.namespace, &args.name);
+    owner.claim(&*blobs, url).map_err(|error| of(error.fault(), error.to_string()))
 }
 
 /// What no other process has.

@@ -12,6 +12,7 @@ use crate::graph::{self, Port, Step, StepKind};
 use crate::plan::error_schema;
 use crate::plan::{KEY_GROUPS, Node, NodeId, NodeKind, Output, OutputRef, PLAN_VERSION, Plan, ReadSpec};
 use crate::schema::{Schema, Type};
+use crate::state::{StateSchema, Types};
 use crate::transforms::{self, Rows, Sampler};
 use crate::{syntax, yaml};
 
@@ -36,6 +37,7 @@ impl SchemaSource for NoSchemas {
 pub struct CheckedPipeline {
     transforms: Vec<String>,
     sampled: Vec<String>,
+    state: StateSchema,
 }
 
 impl CheckedPipeline {
@@ -50,6 +52,12 @@ impl CheckedPipeline {
     pub fn unsampled_reads(&self) -> &[String] {
         &self.sampled
     }
+
+    /// What state it keeps, as far as the document alone tells.
+    #[must_use]
+    pub fn state(&self) -> &StateSchema {
+        &self.state
+    }
 }
 
 /// Checks everything that needs no data. What an operator runs.
@@ -62,7 +70,8 @@ pub fn check(text: &str, source: SourceName) -> Result<CheckedPipeline, Diagnost
             _ => None,
         })
         .collect();
-    Ok(CheckedPipeline { transforms: nodes.into_iter().map(|node| node.name).collect(), sampled })
+    let state = StateSchema::of_nodes(&nodes, Types::Declared);
+    Ok(CheckedPipeline { transforms: nodes.into_iter().map(|node| node.name).collect(), sampled, state })
 }
 
 /// Compiles a Beam YAML document, once it is sound asking for the schemas it does not declare.

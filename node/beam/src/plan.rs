@@ -233,7 +233,7 @@ pub struct ReadSpec {
 }
 
 /// How a read's bytes become rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadFormat {
     /// One row `line: string` for each line.
@@ -264,7 +264,7 @@ pub struct WatermarkSpec {
 }
 
 /// A write.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteSpec {
     /// The path; shards add to it.
     pub path: String,
@@ -275,7 +275,7 @@ pub struct WriteSpec {
 }
 
 /// How a write's rows become bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteFormat {
     /// The only field, a line for each row.
@@ -339,7 +339,7 @@ pub enum AggregateFunction {
 }
 
 /// How rows are windowed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Windowing {
     /// Which windows.
     pub function: WindowFunction,

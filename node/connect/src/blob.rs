@@ -41,20 +41,44 @@ impl Directory {
     fn failed(path: &Path) -> impl Fn(std::io::Error) -> BlobError {
         move |error| disk_failed(path)(error).into()
     }
+
+    /// Writes the file of that name beside its place.
+    fn write(&self, path: &Path, beside: &Path, bytes: &[u8]) -> Result<(), BlobError> {
+        let failed = Self::failed(path);
+        fs::create_dir_all(path.parent().unwrap_or(&self.directory)).map_err(&failed)?;
+        let mut file = File::create(beside).map_err(&failed)?;
+        file.write_all(bytes).map_err(&failed)?;
+        file.sync_all().map_err(&failed)
+    }
+
+    /// Makes the name of a file durable.
+    fn sync(&self, path: &Path) -> Result<(), BlobError> {
+        let parent = path.parent().unwrap_or(&self.directory);
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(Self::failed(path))
+    }
 }
 
 impl Blobs for Directory {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BlobError> {
         let path = self.directory.join(name);
-        let failed = Self::failed(&path);
-        let parent = path.parent().unwrap_or(&self.directory);
-        fs::create_dir_all(parent).map_err(&failed)?;
         let beside = path.with_extension("tmp");
-        let mut file = File::create(&beside).map_err(&failed)?;
-        file.write_all(bytes).map_err(&failed)?;
-        file.sync_all().map_err(&failed)?;
-        fs::rename(&beside, &path).map_err(&failed)?;
-        File::open(parent).and_then(|parent| parent.sync_all()).map_err(&failed)
+        self.write(&path, &beside, bytes)?;
+        fs::rename(&beside, &path).map_err(Self::failed(&path))?;
+        self.sync(&path)
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BlobError> {
+        let path = self.directory.join(name);
+        // Nobody else has a file of that name, and a link is made at once or not at all.
+        let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+        self.write(&path, &beside, bytes)?;
+        let linked = fs::hard_link(&beside, &path);
+        fs::remove_file(&beside).map_err(Self::failed(&beside))?;
+        match linked {
+            Ok(()) => self.sync(&path).map(|()| true),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(Self::failed(&path)(error)),
+        }
     }
 
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
@@ -99,6 +123,10 @@ impl Blobs for Prefix {
         self.bucket.put(&self.key(name), bytes.to_vec()).map_err(BlobError::from)
     }
 
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BlobError> {
+        self.bucket.create(&self.key(name), bytes.to_vec()).map_err(BlobError::from)
+    }
+
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
         let got = self.bucket.get(&self.key(name)).map_err(BlobError::from)?;
         Ok(got.map(Into::into))
@@ -119,6 +147,7 @@ impl Blobs for Prefix {
 mod tests {
     use std::collections::VecDeque;
 
+    use pharos_stream::checkpoint::Owner;
     use pharos_stream::io::Fault;
 
     use super::*;
@@ -156,5 +185,22 @@ mod tests {
             assert!(error.message.starts_with("`s3://b/kept/1-2.state`: "), "{error}");
         }
         assert_eq!(blobs.get("1-2.state"), Ok(Some(b"state".to_vec())));
+    }
+
+    #[test]
+    fn a_location_is_that_of_the_pipeline_that_came_first_whoever_comes_later_is_told_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = open_blobs("place", directory.path()).unwrap();
+        let (first, second) = (Owner::new("1", "ns", "a"), Owner::new("2", "ns", "b"));
+        first.claim(&*blobs, "place").unwrap();
+        first.claim(&*blobs, "place").unwrap();
+        let refused = second.claim(&*blobs, "place").unwrap_err().to_string();
+        assert!(refused.starts_with("checkpoint location `place` is that of Pipeline ns/a"), "{refused}");
+        // It was deleted, and made anew under the same name.
+        Owner::new("3", "ns", "a").claim(&*blobs, "place").unwrap();
+        assert!(blobs.get("owner.json").unwrap().unwrap().windows(3).any(|bytes| bytes == b"\"3\""));
+        blobs.delete("owner.json").unwrap();
+        second.claim(&*blobs, "place").unwrap();
+        assert_eq!(blobs.list().unwrap(), ["owner.json"]);
     }
 }

@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use pharos_stream::io::{ConnectError, Fault, Version};
 use tokio::runtime::Runtime;
 
@@ -219,6 +219,20 @@ impl Bucket {
         let (store, path) = (Arc::clone(&self.store), path_of(key));
         let put = wait(async move { store.put(&path, PutPayload::from(bytes)).await });
         put.map(drop).map_err(|error| self.failed(key, error))
+    }
+
+    /// Writes an object if there is none, and says whether it did.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn create(&self, key: &str, bytes: Vec<u8>) -> Result<bool, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
+        let options = PutOptions::from(PutMode::Create);
+        match wait(async move { store.put_opts(&path, PutPayload::from(bytes), options).await }) {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(self.failed(key, error)),
+        }
     }
 
     /// Deletes an object; that there is none is no error.

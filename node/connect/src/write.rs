@@ -124,6 +124,7 @@ pub(crate) fn sink(
         let mut open = match (place, kept) {
             (Place::Local(path), Some(Shard::Local(kept))) => Open::Local(local::LocalShard::reopen(
                 &shard_path(&path.to_string_lossy(), shard, count),
+                attempt.run,
                 kept,
             )?),
             (Place::Local(path), _) => Open::Local(local::LocalShard::create(

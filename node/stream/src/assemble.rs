@@ -185,21 +185,17 @@ impl Assembly<'_> {
         let schema = &node.outputs[0].schema;
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
         let splits = self.connectors.splits(spec, schema).map_err(failed)?;
+        let names: Vec<&str> = splits.iter().map(|split| split.name()).collect();
         let progress = self.restored.reads.get(&node.id);
-        if let Some(missing) =
-            progress.and_then(|kept| kept.values().find(|kept| kept.index as usize >= splits.len()))
-        {
-            let gone = format!("`{}` was being read and is gone: {AS_IT_WAS}", missing.name);
-            return Err(failed(ConnectError::user(gone)));
-        }
+        let mut progress =
+            progress.map_or(Ok(BTreeMap::new()), |kept| places(kept, &names)).map_err(failed)?;
         let (here, threads) = (self.assignment.here(), self.assignment.threads());
         let (mut bytes, mut done, mut count) = (Some(0), 0, 0);
         for (index, split) in splits.into_iter().enumerate() {
             if !here.contains(&(index % threads)) {
                 continue;
             }
-            let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
-            let open = open.map_err(failed)?;
+            let open = open(index as u32, split, progress.remove(&index)).map_err(failed)?;
             self.events.meters().split(&node.name, &open.meter);
             bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
             done += open.split.bytes().filter(|_| open.ended).unwrap_or_else(|| open.split.done());
@@ -312,18 +308,40 @@ pub(crate) fn inputs(
     Ok(inputs)
 }
 
+/// How far each split was read, by its place now: files may have come since, and those are read from their start.
+fn places(
+    kept: &BTreeMap<u32, SplitProgress>,
+    names: &[&str],
+) -> Result<BTreeMap<usize, SplitProgress>, ConnectError> {
+    let mut places: BTreeMap<usize, SplitProgress> = BTreeMap::new();
+    for progress in kept.values() {
+        // Mostly nothing has changed.
+        let same = |place: &usize| names.get(*place).is_some_and(|name| *name == progress.name);
+        let place = Some(progress.index as usize).filter(same);
+        let place = place.or_else(|| names.iter().position(|name| *name == progress.name));
+        let place = place.ok_or_else(|| gone(progress, kept, names))?;
+        places.insert(place, progress.clone());
+    }
+    Ok(places)
+}
+
+/// No split has the name of one that was being read: its file is gone, or is divided in another way.
+fn gone(progress: &SplitProgress, kept: &BTreeMap<u32, SplitProgress>, names: &[&str]) -> ConnectError {
+    let was = &progress.name;
+    let known = |name: &str| kept.values().any(|kept| kept.name == name);
+    ConnectError::user(match names.get(progress.index as usize).filter(|name| !known(name)) {
+        Some(is) => format!("`{was}` was being read, now `{is}` stands in its place: {AS_IT_WAS}"),
+        None => format!("`{was}` was being read and is gone: {AS_IT_WAS}"),
+    })
+}
+
 fn open(
     index: u32,
     mut split: Box<dyn Split>,
-    kept: Option<&SplitProgress>,
+    kept: Option<SplitProgress>,
 ) -> Result<OpenSplit, ConnectError> {
     let meter = SplitMeter::new(index, split.name(), split.bytes());
     let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false, meter }) };
-    if kept.name != split.name() {
-        let (was, is) = (&kept.name, split.name());
-        let changed = format!("`{was}` was being read, now `{is}` stands in its place: {AS_IT_WAS}");
-        return Err(ConnectError::user(changed));
-    }
     if !kept.ended {
         split.seek(kept.offset, kept.version.as_ref())?;
     }

@@ -1,6 +1,6 @@
 //! Checkpoints: what is kept, where, and who may say that it counts.
 //!
-//! Owns: the formats of state files and manifests, the coordinator, the store's interface.
+//! Owns: the formats of state files and manifests, the coordinator, the store's interface, whose a store is.
 //! Must not know: how tasks work.
 //! Invariant: what `latest` points to is complete and durable.
 
@@ -8,7 +8,10 @@ pub(crate) mod collector;
 pub(crate) mod coordinator;
 pub(crate) mod keeper;
 pub(crate) mod manifest;
+mod owner;
 pub(crate) mod part;
+
+pub use owner::{Owner, OwnerError};
 
 use crate::io::{ConnectError, Fault};
 
@@ -35,6 +38,12 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// If it cannot be kept.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BlobError>;
+
+    /// Keeps a blob if there is none of that name, and says whether it did.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BlobError>;
 
     /// The blob of that name, if there is one.
     ///

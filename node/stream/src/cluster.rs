@@ -64,6 +64,7 @@ pub fn work(
     let door = Door::open(&options, sender.clone())?;
     let threads = options.threads.max(1) as u32;
     let me = Member::new(options.id.clone(), options.name.clone(), options.address.clone(), threads);
+    let me = Member { work: Some(options.run.clone()), ..me };
     let checkpoints = options.checkpoints.clone().map(|options| (options.blobs, options.interval));
     let around = Surroundings {
         connectors: Arc::clone(connectors),

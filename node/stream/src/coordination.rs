@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryCoordination;
 pub use roster::ZooKeeperRoster;
-pub use zookeeper::ZooKeeperCoordination;
+pub use zookeeper::{Lineage, Submission, ZooKeeperCoordination};
 
 use std::sync::Arc;
 
@@ -27,6 +27,12 @@ pub enum CoordinationError {
     /// Another process has taken over.
     #[error("another process has taken over the run")]
     Fenced,
+    /// Another document of the Pipeline has gone on from here.
+    #[error("the document {document} has followed the one of this process")]
+    Superseded {
+        /// Its hash.
+        document: String,
+    },
     /// The Ensemble holds something that this build cannot read.
     #[error("znode `{path}`: {what}")]
     Unreadable {
@@ -38,6 +44,15 @@ pub enum CoordinationError {
     /// The Ensemble does not answer, or refuses.
     #[error("ensemble: {0}")]
     Ensemble(String),
+}
+
+/// What a document goes on from, if another one came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// The last checkpoint.
+    LastState,
+    /// Nothing.
+    Stateless,
 }
 
 /// What `latest` says: less than 1 KiB.
@@ -117,14 +132,26 @@ pub struct Member {
     pub address: String,
     /// How many threads it works with.
     pub threads: u32,
+    /// What it works on, if it says so: workers of another document may be on the same roster.
+    #[serde(default)]
+    pub work: Option<String>,
 }
 
 impl Member {
     /// A member of this version.
     #[must_use]
     pub fn new(id: String, name: String, address: String, threads: u32) -> Self {
-        Self { version: VERSION, id, name, address, threads }
+        Self { version: VERSION, id, name, address, threads, work: None }
     }
+}
+
+/// Those that a worker may work with, of all that are there in the order in which they came. Where one of
+/// another document came before them all, that one stands in front: it is to finish before they begin.
+#[must_use]
+fn seen_by(me: &Member, all: &[Member]) -> Vec<Member> {
+    let other = |member: &&Member| member.work.is_some() && me.work.is_some() && member.work != me.work;
+    let first = all.first().filter(other);
+    first.into_iter().chain(all.iter().filter(|member| !other(member))).cloned().collect()
 }
 
 /// What the Ensemble says of a run's workers.

@@ -115,6 +115,13 @@ pub enum Event {
         /// Its number.
         epoch: u64,
     },
+    /// That checkpoint is of another document.
+    TakenOver {
+        /// The steps that go on from the state of those of the same names.
+        kept: Vec<String>,
+        /// The steps that keep state and begin without.
+        begun: Vec<String>,
+    },
     /// An output was made visible.
     Written {
         /// The step.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use pharos_beam::plan::{self, Node, NodeId, NodeKind, OutputRef, PLAN_VERSION, Plan, WindowFunction};
 use pharos_beam::schema::Schema;
+use pharos_beam::state::windows_are_given;
 use pharos_window::{Accumulation, Lateness, Span, TimestampCombiner, WindowFn, WindowingStrategy};
 
 use crate::error::StreamError;
@@ -163,16 +164,7 @@ impl Graph {
             strategy: strategy(&self.node(input.node).outputs[input.output as usize].windowing),
             keys: keys.iter().map(|key| schema.fields[*key].ty.clone()).collect(),
             aggregations: aggregations.iter().cloned().collect(),
-            explicit_windows: self.comes_from_grouping(input),
-        }
-    }
-
-    fn comes_from_grouping(&self, output: OutputRef) -> bool {
-        let node = self.node(output.node);
-        match node.kind {
-            NodeKind::Combine { .. } => true,
-            NodeKind::WindowInto | NodeKind::Read(_) | NodeKind::Create { .. } => false,
-            _ => node.inputs.iter().any(|input| self.comes_from_grouping(*input)),
+            explicit_windows: windows_are_given(&self.nodes, input),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pharos_beam::plan::Plan;
+use pharos_beam::state::TakeOver;
 
 use crate::assemble::Restored;
 use crate::assignment::Assignment;
@@ -159,11 +160,15 @@ pub(crate) fn take_over(
     }
     let mut lead = Lead { keeper: None, next: 1 };
     if let Some((blobs, _)) = &around.checkpoints {
-        let keeper = Keeper::open(Arc::clone(blobs), plan, tenure.generation, tenure.latest.as_ref())?;
+        let (generation, latest) = (tenure.generation, tenure.latest.as_ref());
+        let keeper = Keeper::open(Arc::clone(blobs), plan, &around.part, generation, latest)?;
         keeper.sweep()?;
         if let Some(last) = keeper.last() {
             let (epoch, ended) = (last.epoch, last.round.is_none());
             around.events.send(Event::Restored { epoch });
+            if let Some(TakeOver { kept, begun }) = keeper.taken_over() {
+                around.events.send(Event::TakenOver { kept, begun });
+            }
             if ended {
                 // Who led died after the input had ended: what the sinks prepared is committed again.
                 if !plant::notes_without_commit() {
@@ -194,7 +199,7 @@ pub(crate) fn restored(
     match (&around.checkpoints, latest) {
         (Some((blobs, _)), Some(pointer)) => {
             let groups = KeyGroup::of_owners(&assignment.here(), assignment.threads());
-            restore(&**blobs, plan, pointer, &groups)
+            restore(&**blobs, plan, &around.part, pointer, &groups)
         }
         _ => Ok(Restored::default()),
     }

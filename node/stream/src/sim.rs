@@ -2,7 +2,7 @@
 //! store and network.
 //!
 //! Owns: virtual time and faults around the shipped driver, control, coordinator, tasks, channels, state
-//! files and manifests, and around the shipped rules for lost answers of the Ensemble.
+//! files and manifests, and around the shipped rules for lost answers of the Ensemble and for where a run goes on.
 //! Must not know: sockets, threads, files.
 //! Invariant: a seed reproduces its run. After each, what is visible is what an oracle says and what one
 //! worker alone writes; while it lasts, every checkpoint that counts is whole.

@@ -6,3 +6,4 @@ mod disks;
 mod documents;
 mod kit;
 mod members;
+mod upgrade;

@@ -75,6 +75,21 @@ async fn document(
     Ok(map.and_then(|map| map.data?.get(&reference.key).cloned()))
 }
 
+/// The document that the template of the workers names, if it is still there.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn document_before(
+    client: &Client,
+    pipeline: &Pipeline,
+    hash: &str,
+) -> Result<Option<String>, DereferenceError> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &pipeline.namespace().unwrap_or_default());
+    let name = names::pipeline::document(&pipeline.name_any(), hash);
+    let map = maps.get_opt(&name).await.map_err(read("ConfigMap", &name))?;
+    Ok(map.and_then(|map| map.data?.get(names::KEY_PIPELINE).cloned()))
+}
+
 fn read(kind: &str, name: &str) -> impl FnOnce(kube::Error) -> DereferenceError {
     let what = format!("{kind} {name}");
     move |source| DereferenceError::Read { what, source: Box::new(source) }

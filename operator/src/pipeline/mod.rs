@@ -1,4 +1,5 @@
-//! The controller of Pipelines: one visit is `dereference → validate → build → apply → plan → carry out → status`.
+//! The controller of Pipelines: one visit is `dereference → validate → upgrade → build → apply → plan → carry
+//! out → status`.
 //!
 //! Owns the order of these steps and what becomes of their errors. Must not know what any of them does.
 //!
@@ -11,6 +12,7 @@ pub mod dereference;
 pub mod load;
 pub mod plan;
 pub mod status;
+pub mod upgrade;
 pub mod validate;
 
 #[cfg(test)]
@@ -117,6 +119,9 @@ async fn visit_one(pipeline: &Pipeline, context: &Context) -> Result<Action, Err
             return conclude_blocked(pipeline, &old, &blocked, context).await;
         }
     };
+    if let Some(blocked) = refused_upgrade(&validated, pipeline, &existing, context).await? {
+        return conclude_blocked(pipeline, &old, &blocked, context).await;
+    }
     let wanted = Wanted {
         uid: validated.uid.clone(),
         hash: validated.hash.clone(),
@@ -142,6 +147,32 @@ async fn visit_one(pipeline: &Pipeline, context: &Context) -> Result<Action, Err
         Step::Completed | Step::Suspended => requeue::IDLE,
         Step::Wait { .. } | Step::Replace { .. } | Step::RecordCompletion | Step::Leaving => requeue::SOON,
     }))
+}
+
+/// Why the document must not take the place of the one before it, if it must not.
+async fn refused_upgrade(
+    validated: &validate::Validated,
+    pipeline: &Pipeline,
+    existing: &dereference::Existing,
+    context: &Context,
+) -> Result<Option<Blocked>, Error> {
+    let completed = pipeline.status.as_ref().and_then(|status| status.completed.as_ref());
+    let running = existing.stateful_set.as_ref().and_then(upgrade::running);
+    let Some(running) = running.filter(|running| running.is_followed_by(validated, completed)) else {
+        return Ok(None);
+    };
+    let before = dereference::document_before(&context.client, pipeline, &running.hash).await?;
+    let Some(before) = before else { return Ok(None) };
+    let Err(refused) = upgrade::compare(&before, validated) else { return Ok(None) };
+    let observed = dereference::observe(&context.nodes, pipeline, existing).await;
+    let said = || observed.workers.iter().filter_map(|worker| worker.status.as_ref());
+    let seen = pipeline.status.clone().unwrap_or_default();
+    // A run that has just been completed has no state to lose.
+    if !running.has_state(&seen, said()) || said().any(|said| running.has_completed(said)) {
+        return Ok(None);
+    }
+    let message = upgrade::message(&refused);
+    Ok(Some(Blocked { reason: reason::INCOMPATIBLE_CHANGE, message, stalled: true }))
 }
 
 async fn write_objects(

@@ -121,6 +121,85 @@ fn only_workers_of_the_same_pipeline_exchange_rows() {
     assert!(with_port(names::PORT_ADMIN).all(|rule| rule["from"].is_null()));
 }
 
+/// A document with a window of so many seconds, a read without a schema, and an output.
+fn windowed(seconds: u32, more: &str) -> String {
+    let document = format!(
+        "pipeline: {{type: chain, transforms: [{{type: ReadFromJson, name: R, config: {{path: in, watermark: {{timestamp: at, \
+         max_delay: 1s}}}}}}, {more} {{type: Combine, name: Sum, windowing: {{type: fixed, size: {seconds}s}}, config: \
+         {{group_by: user, combine: {{n: {{value: cost, fn: count}}}}}}}}, {{type: WriteToJson, name: W, config: {{path: \
+         out}}}}]}}"
+    );
+    SMALLEST
+        .replace(DOCUMENT, &format!("pipeline: {}", serde_json::to_string(&document).expect("text is JSON")))
+}
+
+#[test]
+fn a_change_that_cannot_take_over_the_state_is_refused_by_the_name_of_the_transform() {
+    let before = valid(&windowed(60, ""));
+    let set = build(&before, 1).stateful_set;
+    let running = super::upgrade::running(&set).expect("it names a document");
+    assert_eq!(running, super::upgrade::Running { hash: before.hash.clone(), run_id: 1, keeps_state: true });
+    let compared = |after: &str| {
+        let after = valid(after);
+        assert!(running.is_followed_by(&after, None), "it is another document of the same run");
+        super::upgrade::compare(&before.document, &after)
+    };
+    let refused = compared(&windowed(300, "")).expect_err("the window differs");
+    let message = super::upgrade::message(&refused);
+    assert!(message.contains("transform `Sum`: window was fixed 60 s, is fixed 300 s"), "{message}");
+    let filter = "{type: Filter, name: F, config: {language: python, keep: cost > 1}},";
+    assert_eq!(compared(&windowed(60, filter)), Ok(()));
+}
+
+#[test]
+fn nothing_is_compared_where_no_state_is_taken_over() {
+    let before = valid(&windowed(60, ""));
+    let running = super::upgrade::running(&build(&before, 1).stateful_set).expect("it names a document");
+    let other = windowed(300, "");
+    assert!(!running.is_followed_by(&before, None), "the document has not changed");
+    for (from, to) in [("upgradeMode: LastState", "upgradeMode: Stateless"), ("spec: {", "spec: {runId: 2, ")]
+    {
+        assert!(!running.is_followed_by(&valid(&other.replace(from, to)), None), "{to}");
+    }
+    let completed = pharos_crds::CompletedRun {
+        uid: "u1".into(),
+        document_hash: before.hash.clone(),
+        run_id: 1,
+        at: String::new(),
+    };
+    assert!(!running.is_followed_by(&valid(&other), Some(&completed)), "the run before is over");
+    let another = pharos_crds::CompletedRun { document_hash: "0".into(), ..completed };
+    assert!(running.is_followed_by(&valid(&other), Some(&another)));
+    let says =
+        |said: Value| -> crate::admin::WorkerStatus { serde_json::from_value(said).expect("a status") };
+    let said = says(json!({"state": "completed", "documentHash": before.hash, "runId": 1}));
+    assert!(running.has_completed(&said));
+    assert!(!running.has_completed(&crate::admin::WorkerStatus { run_id: Some(2), ..said }));
+}
+
+#[test]
+fn a_document_that_never_had_a_checkpoint_is_no_hindrance_on_the_way_back() {
+    let running =
+        super::upgrade::running(&build(&valid(SMALLEST), 1).stateful_set).expect("it names a document");
+    let hash = running.hash.clone();
+    let says = |epoch: Option<u64>| -> crate::admin::WorkerStatus {
+        let said = json!({"state": "failed", "documentHash": hash, "runId": 1, "epoch": epoch});
+        serde_json::from_value(said).expect("a status")
+    };
+    let seen = |epoch: Option<i64>| PipelineStatus {
+        document_hash: Some(hash.clone()),
+        run_id: Some(1),
+        epoch,
+        ..PipelineStatus::default()
+    };
+    assert!(!running.has_state(&seen(None), [].iter()));
+    assert!(!running.has_state(&seen(None), [says(None)].iter()));
+    assert!(running.has_state(&seen(None), [says(Some(3))].iter()));
+    assert!(running.has_state(&seen(Some(3)), [].iter()), "its workers are away");
+    let of_another = PipelineStatus { document_hash: Some("0".into()), ..seen(Some(3)) };
+    assert!(!running.has_state(&of_another, [].iter()));
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::ResourceExt;
+use pharos_beam::StateSchema;
 use pharos_crds::names::reason;
 use pharos_crds::{Pipeline, PipelineSpec, names};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,8 @@ pub struct Validated {
     pub document: String,
     /// SHA-256 of the document, in hexadecimal digits.
     pub hash: String,
+    /// What state its pipeline keeps, as far as the document tells.
+    pub state: StateSchema,
     /// Image of the workers.
     pub image: Image,
     /// The image that they ran when they were last seen to run.
@@ -100,10 +103,8 @@ pub fn validate(
     })?;
     let spec = pipeline.spec.clone();
     let document = document(&spec, referred)?;
-    let problems = check(&document, &source(&spec));
-    if !problems.is_empty() {
-        return Err(Invalid::Document(describe(&problems)));
-    }
+    let state =
+        check(&document, &source(&spec)).map_err(|problems| Invalid::Document(describe(&problems)))?;
     let running_pod = running.and_then(|set| set.spec.as_ref()).and_then(|one| one.template.spec.as_ref());
     let status = pipeline.status.clone().unwrap_or_default();
     let kept_image = Image::kept(status.image.as_deref(), !status.conditions.is_empty(), running_pod);
@@ -114,6 +115,7 @@ pub fn validate(
         generation: pipeline.metadata.generation,
         hash: hex::encode(Sha256::digest(document.as_bytes())),
         document,
+        state,
         image: Image::choose(spec.image.as_ref(), kept_image.as_deref(), running_pod, default_image),
         kept_image,
         checkpoint: checkpoint(&spec),

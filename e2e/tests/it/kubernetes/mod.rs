@@ -6,6 +6,7 @@ mod operator;
 mod pipeline;
 mod recovery;
 mod restore;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;

@@ -17,17 +17,17 @@ use serde_json::Value;
 
 use super::{installed, operator};
 
-const READY: Duration = Duration::from_secs(180);
-const SELECTOR: &str = "app.kubernetes.io/component=pipeline";
+pub(super) const READY: Duration = Duration::from_secs(180);
+pub(super) const SELECTOR: &str = "app.kubernetes.io/component=pipeline";
 /// Copies of the example's flights that make the input, each a year later than the one before.
-const YEARS: u32 = 60;
+pub(super) const YEARS: u32 = 60;
 /// The same for several workers, which need time to come and go in.
 const YEARS_OF_SEVERAL: u32 = 240;
 /// Files that several workers read the input from.
 const FILES: usize = 4;
 
 /// Flights per airport and window, with the files' place left open.
-fn document(input: &str, results: &str) -> String {
+pub(super) fn document(input: &str, results: &str) -> String {
     format!(
         "pipeline:
   transforms:
@@ -56,7 +56,7 @@ fn document(input: &str, results: &str) -> String {
 }
 
 /// A Pipeline that is slow enough to be disturbed.
-fn manifest(sandbox: &Sandbox<'_>, document: &str) -> String {
+pub(super) fn manifest(sandbox: &Sandbox<'_>, document: &str) -> String {
     let environment = objects::environment(sandbox.cluster).unwrap();
     let document: String = document.lines().map(|line| format!("    {line}\n")).collect();
     format!(
@@ -75,7 +75,7 @@ spec:
     )
 }
 
-fn with_ensemble(purpose: &str) -> Sandbox<'static> {
+pub(super) fn with_ensemble(purpose: &str) -> Sandbox<'static> {
     let sandbox = Sandbox::new(&installed().cluster, purpose).unwrap();
     let ensemble = "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
                     spec: {replicas: 1, storage: {size: 1Gi}}}";
@@ -85,7 +85,7 @@ fn with_ensemble(purpose: &str) -> Sandbox<'static> {
 }
 
 /// Deals the flights of so many years out to files, row by row: all of them span the same time.
-fn write_input(years: u32, files: &[impl AsRef<Path>]) {
+pub(super) fn write_input(years: u32, files: &[impl AsRef<Path>]) {
     let flights = installed().cluster.root().join("examples/data/flights.jsonl");
     let flights = std::fs::read_to_string(flights).unwrap();
     let create = |file| BufWriter::new(std::fs::File::create(file).unwrap());
@@ -101,7 +101,7 @@ fn write_input(years: u32, files: &[impl AsRef<Path>]) {
 }
 
 /// How often each row is there.
-fn rows(text: &str) -> BTreeMap<String, usize> {
+pub(super) fn rows(text: &str) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::new();
     for line in text.lines() {
         let row: BTreeMap<String, Value> = serde_json::from_str(line).unwrap();
@@ -111,7 +111,7 @@ fn rows(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// What the same document gives undisturbed, in one process on this machine.
-fn expected(directory: &Path, input: &str) -> BTreeMap<String, usize> {
+pub(super) fn expected(directory: &Path, input: &str) -> BTreeMap<String, usize> {
     std::fs::write(directory.join("flights.yaml"), document(input, "results.json")).unwrap();
     let mut local = Command::new(our_binaries().unwrap().join("pharos-node"));
     local.args(["local", "--client-addr", "127.0.0.1:0", "-f"]).arg(directory.join("flights.yaml"));

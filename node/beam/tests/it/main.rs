@@ -5,4 +5,5 @@
 mod errors;
 mod plans;
 mod robustness;
+mod state;
 mod support;

@@ -84,20 +84,39 @@ impl Begun {
         }))
     }
 
+    /// Goes on from a checkpoint of the run `before`, of another document perhaps: gives up what that one's attempts
+    /// before `generation` began, but for the upload that this one goes on with, and removes their notes. The one
+    /// that goes on needs none, for every checkpoint from now on holds it.
+    ///
+    /// # Errors
+    /// As [`Begun::give_up_before`].
+    pub(super) fn follow(
+        &self,
+        before: &str,
+        generation: u64,
+        kept: Option<&str>,
+    ) -> Result<(), ConnectError> {
+        if before == self.run {
+            return Ok(());
+        }
+        Self::of(self.bucket.clone(), self.key.clone(), before).clear(|attempt| attempt < generation, kept)
+    }
+
     /// Gives up all but the upload that has become visible, and removes all notes.
     ///
     /// # Errors
     /// As [`Begun::give_up_before`].
     pub(super) fn finish(&self, visible: Option<&str>) -> Result<(), ConnectError> {
-        permitted(self.each(
-            |_| true,
-            |note, upload| {
-                if visible != Some(upload) {
-                    self.bucket.abort_upload(&self.key, upload)?;
-                }
-                self.bucket.delete(note)
-            },
-        ))
+        self.clear(|_| true, visible)
+    }
+
+    fn clear(&self, wanted: impl Fn(u64) -> bool, kept: Option<&str>) -> Result<(), ConnectError> {
+        permitted(self.each(wanted, |note, upload| {
+            if kept != Some(upload) {
+                self.bucket.abort_upload(&self.key, upload)?;
+            }
+            self.bucket.delete(note)
+        }))
     }
 
     fn each(

@@ -5,7 +5,9 @@
 //! Invariant: an upload becomes visible as a whole by one request. Its id, its parts and the tail
 //! are what a checkpoint keeps; parts uploaded after it are uploaded again under the same numbers. The
 //! bytes of a part depend on those of the output alone, not on how they came: a worker that was given
-//! up and still uploads puts what its successor puts. Every upload that has a part is noted before (`begun.rs`).
+//! up and still uploads puts what its successor puts. One of another document may put another part; the store
+//! then refuses to complete the upload, for the parts are named by their tags. Every upload that has a part is
+//! noted before (`begun.rs`).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -65,6 +67,9 @@ impl ObjectShard {
         let begun = Begun::of(bucket, key, attempt.run);
         let upload = prepared.and_then(|prepared| prepared.upload.clone());
         begun.give_up_before(attempt.generation, upload.as_deref())?;
+        if let Some(before) = prepared.and_then(|prepared| prepared.run.as_deref()) {
+            begun.follow(before, attempt.generation, upload.as_deref())?;
+        }
         Ok(Self {
             begun,
             generation: attempt.generation,

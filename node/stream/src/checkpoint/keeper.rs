@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pharos_beam::plan::Plan;
+use pharos_beam::state::TakeOver;
 use pharos_window::{Timestamp, Watermark};
 
 use super::Blobs;
@@ -26,6 +27,7 @@ use crate::plant;
 pub(crate) struct Keeper {
     blobs: Arc<dyn Blobs>,
     plan: Plan,
+    run: String,
     generation: u64,
     /// The checkpoint that counts, and its blob.
     last: Option<(String, Manifest)>,
@@ -34,27 +36,36 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper whose last checkpoint is the one that `pointer` names.
+    /// A keeper of the run `run` whose last checkpoint is the one that `pointer` names; it may be of another
+    /// document.
     ///
     /// # Errors
-    /// If that checkpoint cannot be read.
+    /// If that checkpoint cannot be read, or the plan cannot go on from it.
     pub(crate) fn open(
         blobs: Arc<dyn Blobs>,
         plan: &Plan,
+        run: &str,
         generation: u64,
         pointer: Option<&Pointer>,
     ) -> Result<Self, StreamError> {
         let last = match pointer {
             None => None,
-            Some(pointer) => Some((pointer.manifest.clone(), read_manifest(&*blobs, plan, pointer)?)),
+            Some(pointer) => Some((pointer.manifest.clone(), read_manifest(&*blobs, plan, run, pointer)?)),
         };
-        Ok(Self { blobs, plan: plan.clone(), generation, last, next: None })
+        Ok(Self { blobs, plan: plan.clone(), run: run.to_owned(), generation, last, next: None })
     }
 
     /// The checkpoint that counts.
     #[must_use]
     pub(crate) fn last(&self) -> Option<&Manifest> {
         self.last.as_ref().map(|(_, manifest)| manifest)
+    }
+
+    /// What the plan takes over from the checkpoint that counts, if that is of another plan.
+    #[must_use]
+    pub(crate) fn taken_over(&self) -> Option<TakeOver> {
+        let (name, manifest) = self.last.as_ref()?;
+        manifest.taken_over_by(name, &self.plan, &self.run).ok()?
     }
 
     /// Writes the manifest of a checkpoint, and says how many bytes the whole came to.
@@ -67,7 +78,7 @@ impl Keeper {
         round: Option<Round>,
         parts: BTreeMap<WorkerId, Part>,
     ) -> Result<u64, StreamError> {
-        let mut manifest = Manifest::new(&self.plan, epoch, round);
+        let mut manifest = Manifest::new(&self.plan, &self.run, epoch, round);
         let written: u64 = parts.values().map(|part| part.written).sum();
         parts.into_values().for_each(|part| manifest.take_in(part));
         let (bytes, crc) = manifest.write();
@@ -125,18 +136,20 @@ impl Keeper {
     }
 }
 
-/// The state of the checkpoint that `pointer` names, for any number of threads; of the groupings at
-/// least that of the key groups `groups`.
+/// The state of the checkpoint that `pointer` names, for any number of threads of the run `run`; of the
+/// groupings at least that of the key groups `groups`. If it is of another document, transforms of the same
+/// names take it over, and those that it does not know begin without.
 ///
 /// # Errors
-/// If it cannot be read, or a piece of it is missing or damaged.
+/// If it cannot be read or taken over, or a piece of it is missing or damaged.
 pub(crate) fn restore(
     blobs: &dyn Blobs,
     plan: &Plan,
+    run: &str,
     pointer: &Pointer,
     groups: &Range<u32>,
 ) -> Result<Restored, StreamError> {
-    let mut manifest = read_manifest(blobs, plan, pointer)?;
+    let mut manifest = read_manifest(blobs, plan, run, pointer)?;
     manifest.groups.values_mut().for_each(|group| group.pieces.retain(|piece| piece.concerns(groups)));
     let mut restored = Restored { round: manifest.round.map_or(0, |round| round + 1), ..Restored::default() };
     let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
@@ -173,9 +186,16 @@ pub(crate) fn restore(
     Ok(restored)
 }
 
-fn read_manifest(blobs: &dyn Blobs, plan: &Plan, pointer: &Pointer) -> Result<Manifest, StreamError> {
+fn read_manifest(
+    blobs: &dyn Blobs,
+    plan: &Plan,
+    run: &str,
+    pointer: &Pointer,
+) -> Result<Manifest, StreamError> {
     let bytes = get(blobs, &pointer.manifest)?;
-    Ok(Manifest::read(&pointer.manifest, &bytes, pointer.crc, plan)?)
+    let manifest = Manifest::read(&pointer.manifest, &bytes, pointer.crc)?;
+    manifest.taken_over_by(&pointer.manifest, plan, run)?;
+    Ok(manifest)
 }
 
 fn manifest_name(generation: u64, epoch: Epoch) -> String {

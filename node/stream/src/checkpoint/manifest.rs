@@ -1,6 +1,7 @@
 //! The manifest of a checkpoint: everything that is needed to go on from it.
 //!
-//! Owns: the format, version 1, in JSON; what of a plan must be the same for it to be taken up.
+//! Owns: the format, version 2, in JSON (version 1 had no `run` and no `state`, and is read); which plan may
+//! take it up.
 //! Must not know: stores, the Ensemble.
 //! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
 //! named by the full names of transforms, never by their numbers.
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use pharos_beam::plan::Plan;
+use pharos_beam::state::{Incompatible, STATE_VERSION, StateSchema, TakeOver};
 use serde::{Deserialize, Serialize};
 
 use super::part::Part;
@@ -18,8 +20,8 @@ use crate::exec::task::{Done, SplitProgress};
 use crate::exec::{ROUND_STEPS, STEP_RECORDS};
 use crate::key::KEY_VERSION;
 
-/// The version that this build writes and reads.
-const VERSION: u32 = 1;
+/// The version that this build writes; it reads all from the first on.
+const VERSION: u32 = 2;
 
 /// Why a manifest cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,12 +57,20 @@ pub(crate) enum ManifestError {
         /// The hash of the plan that was to go on from it.
         ours: String,
     },
+    /// It is of another document, whose state this one cannot take over.
+    #[error(
+        "the state of the document before cannot be taken over: {0}; go back to that document, which goes on from \
+         there, or start anew with `upgradeMode: Stateless`"
+    )]
+    Incompatible(Incompatible),
 }
 
 impl From<ManifestError> for StreamError {
     fn from(error: ManifestError) -> Self {
         match error {
-            ManifestError::OtherPlan { .. } => Self::OtherPlan(error.to_string()),
+            ManifestError::OtherPlan { .. } | ManifestError::Incompatible(_) => {
+                Self::OtherPlan(error.to_string())
+            }
             ManifestError::Unreadable(..) | ManifestError::Damaged(_) => Self::Damaged(error.to_string()),
             ManifestError::Version { .. } => Self::Checkpoint(error.to_string()),
         }
@@ -111,6 +121,12 @@ pub(crate) struct Manifest {
     pub version: u32,
     /// The hash of the plan.
     pub plan: String,
+    /// The name of the run, which tells documents from each other.
+    #[serde(default)]
+    pub run: Option<String>,
+    /// What state it is of.
+    #[serde(default)]
+    pub state: Option<StateSchema>,
     /// The version of key bytes and key hashes.
     pub key_version: u32,
     /// How many records make a step.
@@ -134,12 +150,14 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// An empty manifest of a plan.
+    /// An empty manifest of a plan in the run `run`.
     #[must_use]
-    pub(crate) fn new(plan: &Plan, epoch: Epoch, round: Option<Round>) -> Self {
+    pub(crate) fn new(plan: &Plan, run: &str, epoch: Epoch, round: Option<Round>) -> Self {
         Self {
             version: VERSION,
             plan: plan.hash().to_string(),
+            run: Some(run.to_owned()),
+            state: Some(StateSchema::of(plan)),
             key_version: KEY_VERSION,
             step_records: STEP_RECORDS as u64,
             round_steps: ROUND_STEPS as u64,
@@ -175,11 +193,11 @@ impl Manifest {
         (bytes, crc)
     }
 
-    /// Reads a manifest of `plan`.
+    /// Reads a manifest.
     ///
     /// # Errors
-    /// If it is damaged, of another version, or of another plan.
-    pub(crate) fn read(name: &str, bytes: &[u8], crc: u32, plan: &Plan) -> Result<Self, ManifestError> {
+    /// If it is damaged or of another version.
+    pub(crate) fn read(name: &str, bytes: &[u8], crc: u32) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -197,20 +215,93 @@ impl Manifest {
         };
         // A later version may look different altogether, so its number is read alone first.
         let found: Versioned = serde_json::from_slice(bytes).map_err(unreadable)?;
-        version("version", found.version.into(), VERSION.into())?;
+        if !(1..=VERSION).contains(&found.version) {
+            version("version", found.version.into(), VERSION.into())?;
+        }
         let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
         version("key version", manifest.key_version.into(), KEY_VERSION.into())?;
         version("a step length of", manifest.step_records, STEP_RECORDS as u64)?;
         version("a round length of", manifest.round_steps, ROUND_STEPS as u64)?;
-        let hash = plan.hash().to_string();
-        if manifest.plan != hash {
-            return Err(ManifestError::OtherPlan { name: name.to_owned(), found: manifest.plan, ours: hash });
+        if let Some(state) = &manifest.state {
+            version("a description of state of version", state.version.into(), STATE_VERSION.into())?;
         }
         Ok(manifest)
+    }
+
+    /// What `plan` takes over from it as the run `run`; none if it is its own.
+    ///
+    /// # Errors
+    /// If the plan cannot go on from it. Where the document is the same and the plan is not, it is the
+    /// input that was found to be different: what was read of it before may not be where it was.
+    pub(crate) fn taken_over_by(
+        &self,
+        name: &str,
+        plan: &Plan,
+        run: &str,
+    ) -> Result<Option<TakeOver>, ManifestError> {
+        let hash = plan.hash().to_string();
+        if self.plan == hash {
+            return Ok(None);
+        }
+        let ours = StateSchema::of(plan);
+        match &self.state {
+            Some(state) if self.run.as_deref() != Some(run) || state.has_input_of(&ours) => {
+                state.taken_over_by(&ours).map(Some).map_err(ManifestError::Incompatible)
+            }
+            _ => {
+                let found = self.plan.clone();
+                Err(ManifestError::OtherPlan { name: name.to_owned(), found, ours: hash })
+            }
+        }
     }
 
     /// The blobs it needs.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &str> {
         self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.blob.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pharos_beam::{NoSchemas, SourceName, compile};
+
+    use super::*;
+
+    fn plan(rows: &str) -> Plan {
+        let document = format!(
+            "pipeline: {{type: chain, transforms: [{{type: Create, name: C, config: {{elements: [{rows}]}}}}, {{type: \
+             WriteToJson, name: W, config: {{path: out}}}}]}}"
+        );
+        compile(&document, SourceName::new("p"), &NoSchemas).unwrap()
+    }
+
+    fn read(json: &serde_json::Value) -> Result<Manifest, ManifestError> {
+        let bytes = serde_json::to_vec(json).unwrap();
+        Manifest::read("m", &bytes, crc32c::crc32c(&bytes))
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_version_is_read_and_serves_its_own_plan_alone() {
+        let mut json = serde_json::to_value(Manifest::new(&plan("1"), "a", 3, Some(4))).unwrap();
+        for later in ["run", "state"] {
+            json.as_object_mut().unwrap().remove(later);
+        }
+        json["version"] = 1.into();
+        let manifest = read(&json).unwrap();
+        assert_eq!(manifest.taken_over_by("m", &plan("1"), "b"), Ok(None));
+        let other = manifest.taken_over_by("m", &plan("2"), "b").unwrap_err();
+        assert!(matches!(other, ManifestError::OtherPlan { .. }), "{other}");
+        json["version"] = 3.into();
+        assert_eq!(read(&json).unwrap_err().to_string(), "manifest `m` has version 3, this build reads 2");
+    }
+
+    #[test]
+    fn another_document_takes_over_what_it_can_and_is_refused_by_name() {
+        let mut json = serde_json::to_value(Manifest::new(&plan("1"), "a", 3, Some(4))).unwrap();
+        let refused = read(&json).unwrap().taken_over_by("m", &plan("2"), "b").unwrap_err().to_string();
+        assert!(refused.contains("transform `C`: its rows are out, and are others now"), "{refused}");
+        json["state"]["version"] = 9.into();
+        let later = read(&json).unwrap_err().to_string();
+        assert_eq!(later, "manifest `m` has a description of state of version 9, this build reads 1");
     }
 }

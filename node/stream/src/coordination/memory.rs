@@ -19,8 +19,9 @@ struct Shared {
 impl Shared {
     fn tell(&self) {
         let members: Vec<Member> = self.workers.iter().map(|(member, _)| member.clone()).collect();
-        let view = View { members, completed: self.completed };
-        self.workers.iter().for_each(|(_, watcher)| watcher(view.clone()));
+        for (member, watcher) in &self.workers {
+            watcher(View { members: super::seen_by(member, &members), completed: self.completed });
+        }
     }
 }
 

@@ -146,7 +146,7 @@ async fn watch(
             continue;
         }
         *came = true;
-        watcher(View { members, completed });
+        watcher(View { members: super::seen_by(me, &members), completed });
         tokio::select! {
             _ = changed.changed() => {}
             () = tokio::time::sleep(LOOK) => {}

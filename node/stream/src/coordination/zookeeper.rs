@@ -14,6 +14,7 @@ use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError};
 
 use super::{Coordination, CoordinationError, Paths, Pointer, Tenure};
 use crate::plant;
+use lineage::Known;
 
 /// How often a step is tried before the run gives up, with a pause in between.
 const TRIES: u32 = 30;
@@ -30,13 +31,21 @@ impl ZooKeeperCoordination {
     /// # Errors
     /// If the system gives no thread.
     pub fn new(cluster: &str, paths: Paths, name: &str) -> Result<Self, CoordinationError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("pharos-coordination")
-            .enable_all()
-            .build()
-            .map_err(|error| CoordinationError::Ensemble(error.to_string()))?;
-        Ok(Self(Persistent::new(Cluster { address: cluster.to_owned(), runtime }, paths, name)))
+        Ok(Self(Persistent::new(Cluster::new(cluster)?, paths, name)))
+    }
+
+    /// Finds where a document goes on, which another document may have begun, and gives the coordination of
+    /// its run there.
+    ///
+    /// # Errors
+    /// If the Ensemble does not answer or holds what cannot be read.
+    pub fn of_submission(
+        cluster: &str,
+        submission: &Submission,
+        name: &str,
+    ) -> Result<(Self, Lineage), CoordinationError> {
+        let (found, lineage) = Persistent::of_submission(Cluster::new(cluster)?, submission, name)?;
+        Ok((Self(found), lineage))
     }
 }
 
@@ -69,8 +78,15 @@ pub(crate) enum Write {
 pub(crate) trait Znodes: Clone + Send + Sync + 'static {
     /// Creates an empty znode and its parents; that they are there is no error.
     fn ensure(&self, path: &str) -> impl Future<Output = Result<(), Error>> + Send;
-    /// Sets a znode whatever its version, and says its version now.
-    fn set(&self, path: &str, data: &[u8]) -> impl Future<Output = Result<i32, Error>> + Send;
+    /// Creates a znode whose parent is there.
+    fn create(&self, path: &str, data: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Sets a znode of this version, or whatever its version, and says its version now.
+    fn set(
+        &self,
+        path: &str,
+        data: &[u8],
+        version: Option<i32>,
+    ) -> impl Future<Output = Result<i32, Error>> + Send;
     /// Lets what is read after it be as new as what was written before it.
     fn sync(&self, path: &str) -> impl Future<Output = Result<(), Error>> + Send;
     /// The data and the version of a znode.
@@ -86,8 +102,13 @@ impl Znodes for Client {
         self.mkdir(path, &CreateMode::Persistent.with_acls(Acls::anyone_all())).await
     }
 
-    async fn set(&self, path: &str, data: &[u8]) -> Result<i32, Error> {
-        Ok(self.set_data(path, data, None).await?.version)
+    async fn create(&self, path: &str, data: &[u8]) -> Result<(), Error> {
+        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        Self::create(self, path, data, &options).await.map(drop)
+    }
+
+    async fn set(&self, path: &str, data: &[u8], version: Option<i32>) -> Result<i32, Error> {
+        Ok(self.set_data(path, data, version).await?.version)
     }
 
     async fn sync(&self, path: &str) -> Result<(), Error> {
@@ -138,6 +159,18 @@ struct Cluster {
     runtime: Runtime,
 }
 
+impl Cluster {
+    fn new(address: &str) -> Result<Self, CoordinationError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("pharos-coordination")
+            .enable_all()
+            .build()
+            .map_err(|error| CoordinationError::Ensemble(error.to_string()))?;
+        Ok(Self { address: address.to_owned(), runtime })
+    }
+}
+
 impl Reach for Cluster {
     type Client = Client;
 
@@ -170,16 +203,27 @@ pub(crate) struct Persistent<R: Reach> {
     reach: R,
     paths: Paths,
     name: String,
+    /// Who else may go on in the same znodes.
+    lineage: Option<Lineage>,
     client: Option<R::Client>,
     state: State,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     /// The version of the generation znode that is ours.
     generation: Option<i32>,
     /// The version of `latest`.
     latest: i32,
+    /// The record of the lineage, if there is one.
+    record: Option<Known>,
+}
+
+impl State {
+    /// The state once a checkpoint counts: `latest` has this version.
+    fn after_checkpoint(self, latest: i32) -> Self {
+        Self { latest, record: self.record.map(Known::after_checkpoint), ..self }
+    }
 }
 
 /// What a try came to.
@@ -207,6 +251,7 @@ impl<T> From<Error> for Try<T> {
     }
 }
 
+/// The value, or the failure as that of the step.
 macro_rules! attempt {
     ($result:expr) => {
         match $result {
@@ -214,13 +259,54 @@ macro_rules! attempt {
             Err(error) => return error.into(),
         }
     };
+    (@done $try:expr) => {
+        match $try {
+            Try::Done(value) => value,
+            Try::Again(error) => return Try::Again(error),
+            Try::Failed(error) => return Try::Failed(error),
+        }
+    };
 }
+
+mod lineage;
+
+pub use lineage::{Lineage, Submission};
 
 impl<R: Reach> Persistent<R> {
     /// Coordination of the run at `paths`; `name` says who leads, for people.
     #[must_use]
     pub(crate) fn new(reach: R, paths: Paths, name: &str) -> Self {
-        Self { reach, paths, name: name.to_owned(), client: None, state: State::default() }
+        let (name, state) = (name.to_owned(), State::default());
+        Self { reach, paths, name, lineage: None, client: None, state }
+    }
+
+    /// Finds where a document goes on, and gives the coordination of its run there.
+    ///
+    /// # Errors
+    /// If the Ensemble does not answer or holds what cannot be read.
+    pub(crate) fn of_submission(
+        reach: R,
+        submission: &Submission,
+        name: &str,
+    ) -> Result<(Self, Lineage), CoordinationError> {
+        let mut this = Self::new(reach, Paths { run: String::new() }, name);
+        let lineage = this.find(submission)?;
+        this.paths = lineage.paths(submission);
+        this.lineage = Some(lineage.clone());
+        // Only who leads needs a session.
+        this.client = None;
+        Ok((this, lineage))
+    }
+
+    fn find(&mut self, submission: &Submission) -> Result<Lineage, CoordinationError> {
+        let found = self.persist(|client, state, _| {
+            let submission = submission.clone();
+            async move {
+                let lineage = attempt!(@done lineage::find(&client, &submission).await);
+                Try::Done((lineage, state))
+            }
+        });
+        found.map(|(lineage, _)| lineage)
     }
 
     /// Tries a step until it is done, on a fresh connection each time one broke.
@@ -245,7 +331,7 @@ impl<R: Reach> Persistent<R> {
                 }
             };
             self.client = Some(client.clone());
-            match self.reach.wait(step(client, self.state, self.paths.clone())) {
+            match self.reach.wait(step(client, self.state.clone(), self.paths.clone())) {
                 Try::Done(done) => return Ok(done),
                 Try::Failed(error) => return Err(error),
                 Try::Again(error) => {
@@ -261,11 +347,11 @@ impl<R: Reach> Persistent<R> {
 
 impl<R: Reach> Coordination for Persistent<R> {
     fn take_over(&mut self) -> Result<Tenure, CoordinationError> {
-        let name = self.name.clone();
+        let (name, lineage) = (self.name.clone(), self.lineage.clone());
         self.state.generation = None;
         let (tenure, state) = self.persist(move |client, _, paths| {
-            let name = name.clone();
-            async move { take_over(&client, &paths, &name).await }
+            let (name, lineage) = (name.clone(), lineage.clone());
+            async move { take_over(&client, &paths, &name, lineage.as_ref()).await }
         })?;
         self.state = state;
         Ok(tenure)
@@ -289,14 +375,23 @@ impl<R: Reach> Coordination for Persistent<R> {
     }
 }
 
-async fn take_over(client: &impl Znodes, paths: &Paths, name: &str) -> Try<(Tenure, State)> {
+async fn take_over(
+    client: &impl Znodes,
+    paths: &Paths,
+    name: &str,
+    lineage: Option<&Lineage>,
+) -> Try<(Tenure, State)> {
+    let record = match lineage {
+        None => None,
+        Some(lineage) => Some(attempt!(@done lineage::known(client, lineage).await)),
+    };
     for path in [paths.generation(), paths.latest()] {
         attempt!(client.ensure(&path).await);
     }
     let before =
         if plant::reads_before_fence() { Some(attempt!(client.get(&paths.latest()).await)) } else { None };
     // The generation is taken first: what is read after it cannot be changed by anyone before us.
-    let generation = attempt!(client.set(&paths.generation(), name.as_bytes()).await);
+    let generation = attempt!(client.set(&paths.generation(), name.as_bytes(), None).await);
     if !plant::reads_without_sync() {
         attempt!(client.sync(paths.run()).await);
     }
@@ -311,15 +406,15 @@ async fn take_over(client: &impl Znodes, paths: &Paths, name: &str) -> Try<(Tenu
     };
     let completed = attempt!(client.exists(&paths.completed()).await);
     let tenure = Tenure { generation: u64::from(generation.unsigned_abs()), latest, completed };
-    Try::Done((tenure, State { generation: Some(generation), latest: version }))
+    Try::Done((tenure, State { generation: Some(generation), latest: version, record }))
 }
 
-fn our_generation<T>(state: State) -> Result<i32, Try<T>> {
+fn our_generation<T>(state: &State) -> Result<i32, Try<T>> {
     state.generation.ok_or(Try::Failed(CoordinationError::Fenced))
 }
 
 async fn publish(client: &impl Znodes, state: State, paths: &Paths, pointer: &Pointer) -> Try<((), State)> {
-    let generation = match our_generation(state) {
+    let generation = match our_generation(&state) {
         Ok(generation) => generation,
         Err(failed) => return failed,
     };
@@ -327,27 +422,29 @@ async fn publish(client: &impl Znodes, state: State, paths: &Paths, pointer: &Po
     attempt!(client.sync(paths.run()).await);
     let (bytes, version) = attempt!(client.get(&paths.latest()).await);
     if Pointer::parse(&paths.latest(), &bytes).as_ref() == Ok(pointer) {
-        return Try::Done(((), State { latest: version, ..state }));
+        return Try::Done(((), state.after_checkpoint(version)));
     }
     let data = serde_json::to_vec(pointer).expect("plain data becomes JSON");
-    let mut writes =
-        vec![Write::Check(paths.generation(), generation), Write::Set(paths.latest(), data, state.latest)];
-    if plant::ignores_generation() {
-        let Some(Write::Set(path, data, _)) = writes.pop() else { unreachable!("it is the last one") };
-        writes = vec![Write::Set(path, data, version)];
-    }
+    let writes = if plant::ignores_generation() {
+        vec![Write::Set(paths.latest(), data, version)]
+    } else {
+        let fenced = Write::Check(paths.generation(), generation);
+        let record = state.record.as_ref().map(Known::write);
+        [fenced, Write::Set(paths.latest(), data, state.latest)].into_iter().chain(record).collect()
+    };
+    let next = state.latest + 1;
     match client.multi(writes).await {
-        Ok(()) => Try::Done(((), State { latest: state.latest + 1, ..state })),
+        Ok(()) => Try::Done(((), state.after_checkpoint(next))),
         Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
             Try::Failed(CoordinationError::Fenced)
         }
-        Err(_) if plant::unclear_is_done() => Try::Done(((), State { latest: state.latest + 1, ..state })),
+        Err(_) if plant::unclear_is_done() => Try::Done(((), state.after_checkpoint(next))),
         Err(error) => Error::from(error).into(),
     }
 }
 
 async fn complete(client: &impl Znodes, state: State, paths: &Paths) -> Try<((), State)> {
-    let generation = match our_generation(state) {
+    let generation = match our_generation(&state) {
         Ok(generation) => generation,
         Err(failed) => return failed,
     };

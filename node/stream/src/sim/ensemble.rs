@@ -15,7 +15,7 @@ use zookeeper_client::{Error, MultiWriteError};
 
 use super::world::{Event, Op, Proc, SESSION, World, elapse, op, with};
 use crate::coordination::zookeeper::{Reach, Write, Znodes};
-use crate::coordination::{Member, Paths, Pointer, View};
+use crate::coordination::{Member, Paths, Pointer, Submission, Upgrade, View};
 use crate::driver::News;
 
 /// Data, version, and what it was before.
@@ -30,6 +30,17 @@ pub(super) struct Ensemble {
 
 pub(super) fn paths() -> Paths {
     Paths::new("/pharos", "uid", "document", 1)
+}
+
+/// What all processes work on.
+pub(super) fn submission() -> Submission {
+    Submission {
+        root: "/pharos".to_owned(),
+        uid: "uid".to_owned(),
+        document: "document".to_owned(),
+        run_id: 1,
+        upgrade: Upgrade::LastState,
+    }
 }
 
 impl Ensemble {
@@ -94,6 +105,23 @@ impl SimClient {
     }
 }
 
+fn create(world: &mut World, path: &str, data: &[u8]) -> Result<(), Error> {
+    if world.ensemble.znodes.contains_key(path) {
+        return Err(Error::NodeExists);
+    }
+    world.ensemble.znodes.insert(path.to_owned(), (data.to_owned(), 0, None));
+    Ok(())
+}
+
+/// Whether a znode is there, and has this version.
+fn is_at(world: &World, path: &str, version: Option<i32>) -> Result<(), Error> {
+    match world.ensemble.znodes.get(path) {
+        None => Err(Error::NoNode),
+        Some((_, now, _)) if version.is_some_and(|version| version != *now) => Err(Error::BadVersion),
+        Some(_) => Ok(()),
+    }
+}
+
 fn set(world: &mut World, path: &str, data: &[u8]) -> i32 {
     let before = world.ensemble.znodes.get(path).map(|(data, version, _)| (data.clone(), *version));
     let version = before.as_ref().map_or(0, |(_, version)| version + 1);
@@ -129,15 +157,20 @@ fn check(world: &mut World, before: Option<&Pointer>) {
 
 impl Znodes for SimClient {
     async fn ensure(&self, path: &str) -> Result<(), Error> {
-        self.request(|world| {
-            if !world.ensemble.znodes.contains_key(path) {
-                world.ensemble.znodes.insert(path.to_owned(), (Vec::new(), 0, None));
-            }
-        })
+        // That it is there is no error.
+        self.request(|world| drop(create(world, path, b"")))
     }
 
-    async fn set(&self, path: &str, data: &[u8]) -> Result<i32, Error> {
-        self.request(|world| set(world, path, data))
+    async fn create(&self, path: &str, data: &[u8]) -> Result<(), Error> {
+        self.request(|world| create(world, path, data))?
+    }
+
+    async fn set(&self, path: &str, data: &[u8], version: Option<i32>) -> Result<i32, Error> {
+        *self.synced.lock().expect("nothing panics with it") = false;
+        self.request(|world| {
+            is_at(world, path, version)?;
+            Ok(set(world, path, data))
+        })?
     }
 
     async fn sync(&self, _: &str) -> Result<(), Error> {
@@ -157,25 +190,24 @@ impl Znodes for SimClient {
     async fn multi(&self, writes: Vec<Write>) -> Result<(), MultiWriteError> {
         *self.synced.lock().expect("nothing panics with it") = false;
         self.request(|world| {
-            let znodes = &world.ensemble.znodes;
             for (index, write) in writes.iter().enumerate() {
-                let failed = |source| Err(MultiWriteError::OperationFailed { index, source });
-                match write {
-                    Write::Check(path, version) | Write::Set(path, _, version) => match znodes.get(path) {
-                        None => return failed(Error::NoNode),
-                        Some((_, now, _)) if now != version => return failed(Error::BadVersion),
-                        Some(_) => {}
-                    },
-                    Write::Create(path, _) if znodes.contains_key(path) => return failed(Error::NodeExists),
-                    Write::Create(..) => {}
-                }
+                let possible = match write {
+                    Write::Check(path, version) | Write::Set(path, _, version) => {
+                        is_at(world, path, Some(*version))
+                    }
+                    Write::Create(path, _) if world.ensemble.znodes.contains_key(path) => {
+                        Err(Error::NodeExists)
+                    }
+                    Write::Create(..) => Ok(()),
+                };
+                possible.map_err(|source| MultiWriteError::OperationFailed { index, source })?;
             }
             for write in &writes {
                 match write {
                     Write::Check(..) => {}
                     Write::Set(path, data, _) => drop(set(world, path, data)),
                     Write::Create(path, data) => {
-                        world.ensemble.znodes.insert(path.clone(), (data.clone(), 0, None));
+                        drop(create(world, path, data));
                         completed(world);
                     }
                 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::data;
-use super::ensemble::{SimReach, paths};
+use super::ensemble::{SimReach, paths, submission};
 use super::network::dial;
 use super::store::{SimBlobs, SimFiles};
 use super::world::{Event, Proc, Process, World, with};
@@ -133,15 +133,20 @@ pub(super) fn start(host: usize) {
             turn: None,
         };
         world.processes.insert(proc, process);
-        world.after(0, Event::Roster(proc));
-        world.turn_after(proc, 0);
         Some((proc, world.interval))
     });
     let Some((proc, interval)) = made else { return };
-    let coordination: Arc<Mutex<dyn Coordination>> =
-        Arc::new(Mutex::new(Persistent::new(SimReach(proc), paths(), "sim")));
-    let (around, me) = with(|world| {
-        let process = &world.processes[&proc];
+    let submission = submission();
+    let (coordination, lineage) = match Persistent::of_submission(SimReach(proc), &submission, "sim") {
+        Ok(found) => found,
+        Err(why) => return exit(proc, Err(why.to_string())),
+    };
+    let coordination: Arc<Mutex<dyn Coordination>> = Arc::new(Mutex::new(coordination));
+    let found = with(|world| {
+        if lineage.paths(&submission) != paths() {
+            world.violate(format!("process {proc} goes on in {}", lineage.paths(&submission).run()));
+        }
+        let process = world.live(proc)?;
         let around = Surroundings {
             connectors: Arc::new(SimFiles(proc)),
             events: Events::new(Arc::new(|_| {})),
@@ -153,8 +158,12 @@ pub(super) fn start(host: usize) {
             sender: process.sender.clone(),
             generation: Arc::clone(&process.generation),
         };
-        (around, process.member.clone())
+        let me = process.member.clone();
+        world.after(0, Event::Roster(proc));
+        world.turn_after(proc, 0);
+        Some((around, me))
     });
+    let Some((around, me)) = found else { return };
     let plan = data::plan();
     let setup = Setup { me, plan: plan.clone(), interval: Some(interval), alone: false };
     let driver = Driver::new(around, Box::new(SimSystem(proc)), plan, Control::new(setup, Duration::ZERO));

@@ -40,6 +40,19 @@ impl Blobs for SimBlobs {
         op(self.0, Op::Store, put).ok_or_else(dead)
     }
 
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BlobError> {
+        let create = || {
+            with(|world| {
+                let free = !world.blobs.contains_key(name);
+                if free {
+                    world.blobs.insert(name.to_owned(), bytes.to_vec());
+                }
+                free
+            })
+        };
+        op(self.0, Op::Store, create).ok_or_else(dead)
+    }
+
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
         op(self.0, Op::Store, || with(|world| world.blobs.get(name).cloned())).ok_or_else(dead)
     }

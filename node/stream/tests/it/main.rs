@@ -6,5 +6,6 @@ mod by_hand;
 mod load;
 mod recovery;
 mod support;
+mod upgrade;
 mod workers;
 mod yaml;

@@ -12,7 +12,7 @@ use pharos_stream::coordination::MemoryCoordination;
 use pharos_stream::io::{Connectors, Fault};
 use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError, run};
 
-use crate::support::{Mortal, plan};
+use crate::support::{DIVIDED, Mortal, WHOLE, plan};
 
 const DOCUMENT: &str = "
 pipeline:
@@ -70,11 +70,6 @@ enum Death {
     /// At the first operation after a checkpoint counts; a run commits nothing before one does.
     AtCheckpoint,
 }
-
-/// Small files are divided as large ones are.
-const DIVIDED: Division = Division { whole: 50_000, stripe: 20_000, lanes: 3, all: 1024 };
-/// No file is.
-const WHOLE: Division = Division { whole: u64::MAX, ..DIVIDED };
 
 struct Life {
     report: Result<Report, StreamError>,

@@ -14,6 +14,11 @@ use pharos_stream::io::{
 };
 use pharos_stream::{Report, RunOptions, StreamError, run};
 
+/// Small files are divided as large ones are.
+pub(crate) const DIVIDED: Division = Division { whole: 50_000, stripe: 20_000, lanes: 3, all: 1024 };
+/// No file is.
+pub(crate) const WHOLE: Division = Division { whole: u64::MAX, ..DIVIDED };
+
 /// Options of a run without checkpoints.
 pub(crate) fn options(threads: usize) -> RunOptions {
     RunOptions {

@@ -60,6 +60,22 @@ fn what_a_later_attempt_began_or_another_run_is_not_touched() {
 }
 
 #[test]
+fn another_document_goes_on_with_the_upload_of_the_one_before_and_gives_up_what_else_that_began() {
+    let server = Server::start();
+    let mut paused = opened(&server, "before", 1, None);
+    let kept = attempt(&server, "before", 2, None).prepare();
+    paused.append(&vec![b'x'; 6 << 20]).unwrap();
+    assert_eq!(uploads(&server), ["upload-1", "upload-2"]);
+    let after = attempt(&server, "after", 3, Some(&kept)).prepare();
+    assert_eq!((uploads(&server), objects(&server)), (vec!["upload-1".to_owned()], vec![]));
+    // The one before is put back.
+    let back = attempt(&server, "before", 4, Some(&after));
+    commit(&server.bucket(), KEY, &back.prepare()).unwrap();
+    assert_eq!((uploads(&server), objects(&server)), (vec![], vec![KEY.to_owned()]));
+    assert_eq!(server.held().objects[KEY].0.len(), 18 << 20);
+}
+
+#[test]
 fn an_attempt_whose_upload_was_given_up_meets_an_error_that_may_pass() {
     let server = Server::start();
     let mut first = attempt(&server, "run", 1, None);
