@@ -6,7 +6,7 @@
 //! one that trying again may help ends with exit code 1 and is started again.
 
 use crate::failure::Failure;
-use crate::pipeline::{Trouble, compile, threads, trouble};
+use crate::pipeline::{Trouble, compile, state_bytes, threads, trouble};
 use crate::pipeline_status::{Status, WorkerState, serve};
 use clap::Args;
 use pharos_beam::SourceName;
@@ -14,7 +14,7 @@ use pharos_connect::{Files, open_blobs};
 use pharos_crds::names::ZNODE_PIPELINES;
 use pharos_stream::coordination::{Paths, ZooKeeperCoordination, ZooKeeperRoster};
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Event, Outcome, WorkerOptions};
+use pharos_stream::{CheckpointOptions, Event, Outcome, StateMemory, WorkerOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +54,13 @@ pub(crate) struct WorkerArgs {
     /// Time between checkpoints, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) checkpoint_interval: u64,
+    /// Memory for keyed state in windows, in MiB; what does not fit goes to sorted files, and a checkpoint may for a while
+    /// need as much again [default: a quarter of the container's]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) state_memory_mib: Option<u32>,
+    /// Directory in which this process makes one for these files [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Name of this worker, for messages [default: the name of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) worker_name: Option<String>,
@@ -140,6 +147,7 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
         run: paths.run().to_owned(),
         part: run,
         events: Arc::new(move |event: &Event| heard.hear(event)),
+        state: Some(state_memory(args)),
         coordination: Arc::new(Mutex::new(coordination)),
         roster: Box::new(ZooKeeperRoster::new(&args.ensemble, paths)),
         checkpoints,
@@ -147,6 +155,15 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
     };
     let connectors: Arc<dyn Connectors> = Arc::new(files);
     pharos_stream::work(&plan, &connectors, options).map_err(|error| trouble(&args.name, &error))
+}
+
+fn state_memory(args: &WorkerArgs) -> StateMemory {
+    let within = args.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+    StateMemory {
+        bytes: args.state_memory_mib.map_or_else(|| state_bytes(1), |mib| (mib as usize) << 20),
+        // In a pod the number of the process is the same each time, and what it left is cleared.
+        directory: within.join(format!("pharos-state-{}", std::process::id())),
+    }
 }
 
 /// What no other process has.

@@ -37,6 +37,7 @@ use crate::exec::worker::{self, News as ThreadNews, Shared, Task};
 use crate::graph::Graph;
 use crate::io::{Connectors, Encode, Fault};
 use crate::run::with;
+use crate::spill::StateBounds;
 
 /// How soon a request to stop is noticed, and how exactly the clock of checkpoints goes.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
@@ -132,6 +133,8 @@ pub(crate) struct Surroundings<'a> {
     pub run: &'a str,
     /// Where state is kept, and from the end of one checkpoint to the start of the next.
     pub checkpoints: Option<(Arc<dyn Blobs>, Duration)>,
+    /// How much memory keyed state may take, and where it goes beyond that.
+    pub state: Option<&'a StateBounds>,
     /// Where threads and links tell their news.
     pub sender: Sender<News>,
     /// And where they are heard.
@@ -293,6 +296,7 @@ impl<'a> Attempt<'a> {
             links: &crew.links,
             run: around.run,
             restored,
+            state: around.state,
             events: around.events,
         };
         let opened =

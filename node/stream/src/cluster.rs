@@ -31,6 +31,7 @@ use crate::exchange::link::{Hello, Link, dial, welcome};
 use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::run::{CheckpointOptions, Found, Taken, restored, take_over};
+use crate::spill::{StateBounds, StateMemory};
 
 /// The first on the roster waits so long for others before it begins with those that are there.
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -61,6 +62,8 @@ pub struct WorkerOptions {
     pub coordination: Arc<Mutex<dyn Coordination>>,
     /// Who is there.
     pub roster: Box<dyn Roster>,
+    /// How much memory keyed state may take, and where it goes beyond that; none: all stays in memory.
+    pub state: Option<StateMemory>,
     /// Checkpoints; without them a worker that is lost makes all start from the beginning.
     pub checkpoints: Option<CheckpointOptions>,
     /// Set from outside to make it leave: it hands over after a checkpoint.
@@ -91,7 +94,9 @@ pub fn work(
     let threads = options.threads.max(1) as u32;
     let me = Member::new(options.id.clone(), options.name.clone(), options.address.clone(), threads);
     let checkpoints = options.checkpoints.as_ref();
+    let state = options.state.as_ref().map(StateBounds::new);
     let around = Surroundings {
+        state: state.as_ref(),
         connectors: &**connectors,
         events: &events,
         stop: &options.stop,

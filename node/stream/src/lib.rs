@@ -27,6 +27,7 @@ pub mod json;
 pub mod kernel;
 mod key;
 mod run;
+mod spill;
 
 pub use cluster::{Outcome, WorkerOptions, work};
 pub use error::StreamError;
@@ -34,3 +35,4 @@ pub use event::{Event, GroupReport, Listener, Report};
 pub use exec::STEP_RECORDS;
 pub use pharos_window::Watermark;
 pub use run::{CheckpointOptions, Durability, RunOptions, run};
+pub use spill::{SpillError, StateMemory};

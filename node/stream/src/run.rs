@@ -24,6 +24,7 @@ use crate::event::{Event, Events, Listener, Report};
 use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::key::KeyGroup;
+use crate::spill::{StateBounds, StateMemory};
 
 /// How checkpoints are taken.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct RunOptions {
     pub run: String,
     /// Who hears of progress.
     pub listener: Listener,
+    /// How much memory keyed state may take, and where it goes beyond that; none: all stays in memory.
+    pub state: Option<StateMemory>,
     /// What outlives the process; none: nothing but the outputs.
     pub durability: Option<Durability>,
     /// Set from outside to end the run early. Its last checkpoint stays.
@@ -72,7 +75,9 @@ pub fn run(
     let (sender, news) = channel();
     let durability = options.durability.as_ref();
     let checkpoints = durability.and_then(|durability| durability.checkpoints.clone());
+    let state = options.state.as_ref().map(StateBounds::new);
     let around = Surroundings {
+        state: state.as_ref(),
         connectors: &**connectors,
         events: &events,
         stop: &options.stop,
@@ -196,7 +201,7 @@ pub(crate) fn restored(
     match (&around.checkpoints, latest) {
         (Some((blobs, _)), Some(pointer)) => {
             let groups = KeyGroup::of_owners(&assignment.here(), assignment.threads());
-            restore(&**blobs, plan, pointer, &groups)
+            restore(&**blobs, plan, pointer, &groups, around.state.map(|state| &state.disk))
         }
         _ => Ok(Restored::default()),
     }

@@ -1,6 +1,6 @@
 //! The manifest of a checkpoint: everything that is needed to go on from it.
 //!
-//! Owns: the format, version 1, in JSON; what of a plan must be the same for it to be taken up.
+//! Owns: the format, version 1, or 2 if it names sorted files, in JSON; what of a plan must be the same for it to be taken up.
 //! Must not know: stores, the Ensemble.
 //! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
 //! named by the full names of transforms, never by their numbers.
@@ -17,9 +17,12 @@ use crate::exec::channel::{Epoch, Round};
 use crate::exec::task::{Done, SplitProgress};
 use crate::exec::{ROUND_STEPS, STEP_RECORDS};
 use crate::key::KEY_VERSION;
+use crate::spill::RunId;
 
-/// The version that this build writes and reads.
-const VERSION: u32 = 1;
+/// The latest version, which this build writes for state that lies in sorted files.
+const VERSION: u32 = 2;
+/// The version of a manifest that names none: earlier builds read it.
+const WITHOUT_FILES: u32 = 1;
 
 /// Why a manifest cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,9 +89,42 @@ pub(crate) struct Piece {
     pub length: u64,
     /// CRC-32C of the bytes.
     pub crc: u32,
+    /// What the bytes are.
+    #[serde(default, skip_serializing_if = "PieceKind::is_table")]
+    pub kind: PieceKind,
+}
+
+/// What the bytes of a piece are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum PieceKind {
+    /// A table that is all there is of its slice, or what the general path holds.
+    #[default]
+    Table,
+    /// A table that comes after the files of its slice.
+    TableAfterFiles,
+    /// A sorted file; only what it has of the piece's key groups counts.
+    File {
+        /// Its name.
+        id: RunId,
+        /// Whether it holds anything that came since the last pane.
+        fresh: bool,
+    },
+}
+
+impl PieceKind {
+    /// Whether it is the one that every version knows.
+    fn is_table(&self) -> bool {
+        *self == Self::Table
+    }
 }
 
 impl Piece {
+    /// Whether it is a sorted file.
+    #[must_use]
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.kind, PieceKind::File { .. })
+    }
+
     /// Whether it may hold some of these key groups.
     #[must_use]
     pub(crate) fn concerns(&self, groups: &Range<u32>) -> bool {
@@ -139,7 +175,7 @@ impl Manifest {
     #[must_use]
     pub(crate) fn new(plan: &Plan, epoch: Epoch, round: Option<Round>) -> Self {
         Self {
-            version: VERSION,
+            version: WITHOUT_FILES,
             plan: plan.hash().to_string(),
             key_version: KEY_VERSION,
             step_records: STEP_RECORDS as u64,
@@ -162,6 +198,9 @@ impl Manifest {
         for (name, GroupState { watermark, pieces }) in groups {
             let group = self.groups.entry(name).or_default();
             group.watermark = watermark;
+            if !pieces.iter().all(|piece| piece.kind.is_table()) {
+                self.version = VERSION;
+            }
             group.pieces.extend(pieces);
         }
         self.sinks.extend(sinks);
@@ -198,7 +237,9 @@ impl Manifest {
         };
         // A later version may look different altogether, so its number is read alone first.
         let found: Versioned = serde_json::from_slice(bytes).map_err(unreadable)?;
-        version("version", found.version.into(), VERSION.into())?;
+        if found.version != WITHOUT_FILES {
+            version("version", found.version.into(), VERSION.into())?;
+        }
         let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
         version("key version", manifest.key_version.into(), KEY_VERSION.into())?;
         version("a step length of", manifest.step_records, STEP_RECORDS as u64)?;
@@ -213,5 +254,19 @@ impl Manifest {
     /// The blobs it needs.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &str> {
         self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.blob.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_written_and_read_as_in_version_1() {
+        let old =
+            r#"{"thread":1,"slice":-5,"groups":[0,512],"blob":"1-1-0.state","offset":8,"length":9,"crc":7}"#;
+        let piece: Piece = serde_json::from_str(old).unwrap();
+        assert_eq!((piece.kind, piece.groups), (PieceKind::Table, Some((0, 512))));
+        assert_eq!(serde_json::to_string(&piece).unwrap(), old);
     }
 }

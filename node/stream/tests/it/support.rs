@@ -15,6 +15,7 @@ use pharos_stream::{Report, RunOptions, StreamError, run};
 /// Options of a run without checkpoints.
 pub(crate) fn options(threads: usize) -> RunOptions {
     RunOptions {
+        state: None,
         threads,
         run: "test".to_owned(),
         listener: Arc::new(|_| {}),
