@@ -20,7 +20,7 @@ pub use ensemble::{
     RestoreAcknowledgement, RestoreSpec, RetentionSpec, SecretRef, StorageSpec,
 };
 pub use pipeline::{
-    CheckpointSpec, CompletedRun, EnsembleRef, KeyRef, Pipeline, PipelineSource, PipelineSpec,
-    PipelineStatus, UpgradeMode, Variable, VariableSource, VolumeClaimRef,
+    Bottleneck, CheckpointSpec, CompletedRun, EnsembleRef, KeyRef, Pipeline, PipelineSource, PipelineSpec,
+    PipelineStatus, SplitLag, UpgradeMode, Variable, VariableSource, VolumeClaimRef,
 };
 pub use rules::{Ruled, Violation, admit, validate, validate_update};

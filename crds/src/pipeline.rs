@@ -42,10 +42,28 @@ use crate::common::{ImageSpec, PodSettings};
         description = "Why it is ready or not."
     ),
     printcolumn(
+        name = "Workers",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        description = "Workers that are ready."
+    ),
+    printcolumn(
         name = "Watermark",
         type_ = "string",
         json_path = ".status.watermark",
         description = "Event time up to which results are complete."
+    ),
+    printcolumn(
+        name = "Lag",
+        type_ = "string",
+        json_path = ".status.watermarkLag",
+        description = "How far the watermark is behind the clock."
+    ),
+    printcolumn(
+        name = "Checkpoint",
+        type_ = "date",
+        json_path = ".status.checkpointAt",
+        description = "Time since the last checkpoint."
     ),
     printcolumn(
         name = "Late",
@@ -61,11 +79,11 @@ use crate::common::{ImageSpec, PodSettings};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
-        name = "Workers",
-        type_ = "integer",
-        json_path = ".status.readyReplicas",
+        name = "Bottleneck",
+        type_ = "string",
+        json_path = ".status.bottleneck.transform",
         priority = 1,
-        description = "Workers that are ready."
+        description = "Transform that the others wait for."
     ),
     printcolumn(
         name = "Epoch",
@@ -266,9 +284,23 @@ pub struct PipelineStatus {
     /// Last committed checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// When the last checkpoint was committed, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_at: Option<String>,
     /// Event time up to which results are complete: RFC 3339, `-inf` or `+inf`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<String>,
+    /// How far the watermark is behind the clock, in the two largest units, as in `3m20s`. Not there while no worker says a
+    /// watermark, nor before the first row and after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark_lag: Option<String>,
+    /// The transform that the others wait for, if any was in the last seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck: Option<Bottleneck>,
+    /// The splits that are farthest behind the others of their read, the worst first. At most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub splits: Vec<SplitLag>,
     /// Rows dropped as late, in this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_dropped: Option<i64>,
@@ -290,6 +322,43 @@ pub struct PipelineStatus {
     /// The last completed run. While it is the run that the spec asks for, no worker starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<CompletedRun>,
+}
+
+/// The transform that the others wait for. It stands for the steps that follow it up to the next grouping or output, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bottleneck {
+    /// Name of the transform.
+    pub transform: String,
+    /// Pod of the worker.
+    pub worker: String,
+    /// Share of time in which one thread of it worked, in percent.
+    pub busy_percent: i64,
+    /// Share of time in which the output of those before it, or beside it on another thread, was full, in percent.
+    pub blocked_percent: i64,
+}
+
+/// A file or object, or a part of one, that is being read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitLag {
+    /// Transform that reads it.
+    pub transform: String,
+    /// Its place among the splits of the transform.
+    pub index: i64,
+    /// File or object.
+    pub file: String,
+    /// How many of its bytes are read.
+    pub offset: i64,
+    /// How many bytes are left, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_left: Option<i64>,
+    /// Highest event time that was read. Not there before the first row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<String>,
+    /// How far that is behind the farthest split of the transform, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<i64>,
 }
 
 /// A completed run.

@@ -16,6 +16,8 @@ mod failure;
 mod local;
 mod local_manifests;
 mod pipeline;
+mod pipeline_load;
+mod pipeline_metrics;
 mod pipeline_progress;
 mod pipeline_status;
 mod pipeline_worker;

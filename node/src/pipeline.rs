@@ -41,7 +41,7 @@ pub(crate) struct Trouble {
 impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         match trouble.fault {
-            Fault::User | Fault::FullDisk => Self::users(anyhow!(trouble.text)),
+            Fault::User | Fault::FullDisk | Fault::Denied => Self::users(anyhow!(trouble.text)),
             Fault::Environment => Self::ours(anyhow!(trouble.text)),
         }
     }
@@ -94,7 +94,7 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
     let paths = Paths::new(ZNODE_PIPELINES, &format!("local-{}", pipeline.name), &short_hash(&plan), run_id);
     let run = format!("{}-{run_id}", short_hash(&plan));
     let blobs = open_blobs(&format!("checkpoints/{run}"), &data_dir)
-        .map_err(|error| Failure::ours(anyhow!("{error}")))?;
+        .map_err(|error| Trouble { fault: error.fault, text: error.message })?;
     let coordination = ZooKeeperCoordination::new(&ensemble.to_string(), paths, "local")
         .map_err(|error| Failure::ours(anyhow!("{error}")))?;
     let interval = pipeline.spec.as_ref().and_then(|spec| spec.checkpoint.as_ref());
@@ -131,10 +131,8 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
 /// Compiles a document; reads that declare no schema are sampled.
 pub(crate) fn compile(document: &str, source: SourceName, files: &Files) -> Result<Plan, Trouble> {
     let sampler = Sampler::new(files);
-    pharos_beam::compile(document, source, &sampler).map_err(|errors| {
-        let fault = if sampler.may_be_tried_again() { Fault::Environment } else { Fault::User };
-        Trouble { fault, text: errors.to_string() }
-    })
+    pharos_beam::compile(document, source, &sampler)
+        .map_err(|errors| Trouble { fault: sampler.fault(), text: errors.to_string() })
 }
 
 /// An error of a run by whose fault it is.

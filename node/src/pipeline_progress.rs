@@ -19,7 +19,7 @@ const LOG: Duration = Duration::from_secs(30);
 /// One read's input.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Input {
-    /// Files or objects.
+    /// Files, objects, or parts of large ones.
     pub(crate) splits: u64,
     /// Bytes, if they are known.
     pub(crate) bytes: Option<u64>,

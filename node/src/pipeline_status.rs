@@ -5,17 +5,18 @@
 //! Invariant: an answer never waits for the run; it is a copy of counters.
 
 use crate::failure::Failure;
-use crate::pipeline_progress::{Input, Progress};
+use crate::pipeline_load::{Bottleneck, Split, Stretch, worst};
+use crate::pipeline_metrics::{Labels, Page};
+use crate::pipeline_progress::{Input, Pace, Progress};
 use anyhow::Context;
-use pharos_stream::{Event, Watermark};
+use pharos_stream::{Event, Load, Meters, Timestamp, Watermark};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a caller may take over its request.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,6 +53,11 @@ struct Answer {
     leads: bool,
     workers: Option<u64>,
     generation: Option<u64>,
+    /// When the last checkpoint counted, if this process saw it.
+    checkpoint_at: Option<String>,
+    bottleneck: Option<Bottleneck>,
+    /// The worst.
+    splits: Vec<Split>,
 }
 
 #[derive(Debug)]
@@ -62,6 +68,59 @@ struct Known {
     watermarks: BTreeMap<String, Watermark>,
     dead_letters: BTreeMap<String, u64>,
     checkpoint: Option<Checkpoint>,
+    stretch: Stretch,
+}
+
+impl Known {
+    fn metrics(&self, page: &mut Page) {
+        let counts = |of: &BTreeMap<String, u64>| -> Vec<(Labels, f64)> {
+            of.iter()
+                .map(|(transform, count)| (vec![("transform", transform.clone())], *count as f64))
+                .collect()
+        };
+        let mut count = |name, help, of| page.family(name, "counter", help, counts(of));
+        count("pharos_late_rows_total", "Rows dropped as late.", &self.late);
+        count("pharos_windows_closed_total", "Windows closed.", &self.windows);
+        count("pharos_dead_letters_total", "Rows sent to dead letters.", &self.dead_letters);
+        let mut gauge = |name, help, value| page.family(name, "gauge", help, [(Labels::new(), value)]);
+        if let Some(Checkpoint { seconds, bytes }) = self.checkpoint {
+            gauge("pharos_checkpoint_duration_seconds", "How long the last checkpoint took.", seconds);
+            gauge("pharos_checkpoint_size_bytes", "What the last checkpoint wrote.", bytes as f64);
+        }
+        if let Some(epoch) = self.answer.epoch {
+            gauge("pharos_checkpoint_epoch", "Number of the last committed checkpoint.", epoch as f64);
+        }
+    }
+}
+
+fn reads(page: &mut Page, pace: &Pace) {
+    let mut family = |name, kind, help, of: fn(&Input) -> Option<u64>| {
+        let value = |(transform, input): (&String, &Input)| {
+            Some((vec![("transform", transform.clone())], of(input)? as f64))
+        };
+        page.family(name, kind, help, pace.inputs().iter().filter_map(value).collect::<Vec<_>>());
+    };
+    family("pharos_records_read_total", "counter", "Records read.", |input| Some(input.records));
+    family("pharos_bytes_read_total", "counter", "Bytes read.", |input| Some(input.read));
+    family("pharos_input_splits", "gauge", "Files, objects, or parts of large ones, to read.", |input| {
+        Some(input.splits)
+    });
+    family("pharos_input_bytes", "gauge", "Bytes to read in all, where they are known.", |input| input.bytes);
+    family("pharos_input_done_bytes", "gauge", "Bytes read, also by earlier processes.", |input| {
+        Some(input.done)
+    });
+}
+
+/// The time on the wall.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// In whole seconds, as the API writes it.
+fn now_in_words() -> String {
+    let micros = now().micros();
+    Timestamp::from_micros(micros - micros.rem_euclid(1_000_000)).to_string()
 }
 
 /// The last checkpoint of this process.
@@ -74,6 +133,8 @@ struct Checkpoint {
 /// What a worker says.
 pub(crate) struct Status {
     known: Mutex<Known>,
+    /// From when the run begins.
+    meters: OnceLock<Arc<Meters>>,
     progress: Progress,
 }
 
@@ -93,6 +154,9 @@ impl Status {
             leads: false,
             workers: None,
             generation: None,
+            checkpoint_at: None,
+            bottleneck: None,
+            splits: Vec::new(),
         };
         let known = Known {
             answer,
@@ -101,8 +165,9 @@ impl Status {
             watermarks: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             checkpoint: None,
+            stretch: Stretch::default(),
         };
-        Self { known: Mutex::new(known), progress: Progress::in_log() }
+        Self { known: Mutex::new(known), meters: OnceLock::new(), progress: Progress::in_log() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -126,6 +191,7 @@ impl Status {
         self.progress.hear(event);
         let mut known = self.known();
         match event {
+            Event::Measured { meters } => drop(self.meters.set(Arc::clone(meters))),
             Event::WindowClosed { transform, closed, .. } => {
                 known.windows.insert(transform.clone(), *closed);
                 known.answer.windows_closed = known.windows.values().sum();
@@ -143,6 +209,7 @@ impl Status {
             }
             Event::Checkpoint { epoch, took, bytes } => {
                 known.answer.epoch = Some(*epoch);
+                known.answer.checkpoint_at = Some(now_in_words());
                 known.checkpoint = Some(Checkpoint { seconds: took.as_secs_f64(), bytes: *bytes });
                 tracing::info!(epoch, bytes, ms = took.as_secs_f64() * 1e3, "checkpoint");
             }
@@ -174,74 +241,24 @@ impl Status {
         matches!(self.known().answer.state, WorkerState::Running | WorkerState::Completed)
     }
 
+    fn load(&self) -> Load {
+        self.meters.get().map(|meters| meters.load()).unwrap_or_default()
+    }
+
     fn json(&self) -> String {
-        serde_json::to_string(&self.known().answer).expect("plain data becomes JSON")
+        let load = self.load();
+        let mut known = self.known();
+        let bottleneck = known.stretch.bottleneck(Instant::now(), &load);
+        let answer = Answer { bottleneck, splits: worst(&load), ..known.answer.clone() };
+        serde_json::to_string(&answer).expect("plain data becomes JSON")
     }
 
     fn metrics(&self) -> String {
-        let pace = self.progress.pace();
-        let known = self.known();
-        let mut out = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes everything");
-            for (transform, value) in values {
-                let label = transform.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                writeln!(out, "{name}{{transform=\"{label}\"}} {value}").expect("a string takes everything");
-            }
-        };
-        let counts = |of: &BTreeMap<String, u64>| -> Vec<(String, f64)> {
-            of.iter().map(|(transform, count)| (transform.clone(), *count as f64)).collect()
-        };
-        family("pharos_late_rows_total", "counter", "Rows dropped as late.", &counts(&known.late));
-        family("pharos_windows_closed_total", "counter", "Windows closed.", &counts(&known.windows));
-        family(
-            "pharos_dead_letters_total",
-            "counter",
-            "Rows sent to dead letters.",
-            &counts(&known.dead_letters),
-        );
-        let seconds: Vec<(String, f64)> = known
-            .watermarks
-            .iter()
-            .map(|(transform, at)| (transform.clone(), at.timestamp().micros() as f64 / 1e6))
-            .collect();
-        family("pharos_watermark_seconds", "gauge", "Event time up to which results are complete.", &seconds);
-        let read = |of: &dyn Fn(&Input) -> Option<u64>| -> Vec<(String, f64)> {
-            let inputs = pace.inputs().iter();
-            inputs.filter_map(|(transform, input)| Some((transform.clone(), of(input)? as f64))).collect()
-        };
-        let mut reads = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Input) -> Option<u64>| {
-            family(name, kind, help, &read(of));
-        };
-        reads("pharos_records_read_total", "counter", "Records read.", &|input| Some(input.records));
-        reads("pharos_bytes_read_total", "counter", "Bytes read.", &|input| Some(input.read));
-        reads("pharos_input_splits", "gauge", "Files or objects to read.", &|input| Some(input.splits));
-        reads("pharos_input_bytes", "gauge", "Bytes to read in all, where they are known.", &|input| {
-            input.bytes
-        });
-        reads("pharos_input_done_bytes", "gauge", "Bytes read, also by earlier processes.", &|input| {
-            Some(input.done)
-        });
-        if let Some(Checkpoint { seconds, bytes }) = known.checkpoint {
-            writeln!(
-                out,
-                "# HELP pharos_checkpoint_duration_seconds How long the last checkpoint took.\n\
-                 # TYPE pharos_checkpoint_duration_seconds gauge\n\
-                 pharos_checkpoint_duration_seconds {seconds}\n\
-                 # HELP pharos_checkpoint_size_bytes What the last checkpoint wrote.\n\
-                 # TYPE pharos_checkpoint_size_bytes gauge\n\
-                 pharos_checkpoint_size_bytes {bytes}"
-            )
-            .expect("a string takes everything");
-        }
-        if let Some(epoch) = known.answer.epoch {
-            writeln!(
-                out,
-                "# HELP pharos_checkpoint_epoch Number of the last committed checkpoint.\n# TYPE pharos_checkpoint_epoch gauge\npharos_checkpoint_epoch {epoch}"
-            )
-            .expect("a string takes everything");
-        }
-        out
+        let mut page = Page::default();
+        self.known().metrics(&mut page);
+        reads(&mut page, &self.progress.pace());
+        crate::pipeline_load::metrics(&mut page, &self.load(), now());
+        page.text()
     }
 
     fn answer(&self, path: &str) -> (u16, &'static str, String) {
@@ -333,9 +350,16 @@ mod tests {
         status.hear(&Event::Read { transform: transform(), records: 3, bytes: 40 });
         status.hear(&Event::LateDropped { transform: "t".to_owned(), rows: 2, total: 5 });
         assert_eq!(status.answer("/readyz").0, 200);
+        let mut said: serde_json::Value = serde_json::from_str(&status.answer("/v1/pipeline").2).unwrap();
+        let at = said["checkpointAt"].take();
+        assert!(at.as_str().is_some_and(|at| at.len() == "2026-01-01T00:00:00Z".len()), "{at}");
         assert_eq!(
-            status.answer("/v1/pipeline").2,
-            r#"{"state":"running","epoch":7,"watermark":null,"lateDropped":5,"windowsClosed":0,"message":null,"documentHash":"abc","runId":3,"worker":"w","leads":true,"workers":2,"generation":4}"#
+            said,
+            serde_json::json!({
+                "state": "running", "epoch": 7, "watermark": null, "lateDropped": 5, "windowsClosed": 0, "message": null,
+                "documentHash": "abc", "runId": 3, "worker": "w", "leads": true, "workers": 2, "generation": 4,
+                "checkpointAt": null, "bottleneck": null, "splits": [],
+            })
         );
         let metrics = status.answer("/metrics").2;
         for line in [

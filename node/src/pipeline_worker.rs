@@ -132,7 +132,8 @@ fn work(args: &WorkerArgs, status: &Arc<Status>, stop: &Arc<AtomicBool>) -> Resu
         None => None,
         Some(url) => {
             let place = format!("{}/{}/{run}", url.trim_end_matches('/'), args.pipeline_uid);
-            let blobs = open_blobs(&place, Path::new(".")).map_err(|error| ours(&error))?;
+            let blobs = open_blobs(&place, Path::new("."));
+            let blobs = blobs.map_err(|error| of(error.fault, format!("Pipeline {}: {error}", args.name)))?;
             Some(CheckpointOptions { interval: Duration::from_secs(args.checkpoint_interval), blobs })
         }
     };

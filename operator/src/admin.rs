@@ -50,6 +50,53 @@ pub struct WorkerStatus {
     /// How many workers take part in the run now.
     #[serde(default)]
     pub workers: Option<i64>,
+    /// When the last checkpoint was committed, if it saw that.
+    #[serde(default)]
+    pub checkpoint_at: Option<String>,
+    /// The transform that holds it up.
+    #[serde(default)]
+    pub bottleneck: Option<WorkerBottleneck>,
+    /// Its splits that are farthest behind.
+    #[serde(default)]
+    pub splits: Vec<WorkerSplit>,
+}
+
+/// What holds a worker up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerBottleneck {
+    /// The transform.
+    pub transform: String,
+    /// Share of time in which it worked.
+    pub busy_percent: i64,
+    /// Share of time in which those before it were blocked.
+    pub blocked_percent: i64,
+}
+
+/// What a worker says about a split.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerSplit {
+    /// Transform that reads it.
+    pub transform: String,
+    /// Its place among the splits of the transform.
+    pub index: i64,
+    /// Its file.
+    pub file: String,
+    /// How many of its bytes are read.
+    pub offset: i64,
+    /// How many bytes are left.
+    #[serde(default)]
+    pub bytes_left: Option<i64>,
+    /// Highest event time, for people.
+    #[serde(default)]
+    pub event_time: Option<String>,
+    /// The same in microseconds.
+    #[serde(default)]
+    pub event_time_micros: Option<i64>,
+    /// How far that is behind the farthest split on this worker.
+    #[serde(default)]
+    pub lag_seconds: Option<i64>,
 }
 
 impl WorkerStatus {

@@ -15,6 +15,7 @@ use pharos_stream::io::ConnectError;
 
 use crate::object::Bucket;
 use crate::place::Place;
+use crate::write::disk_failed;
 
 /// The blobs under a path or URL.
 ///
@@ -23,8 +24,7 @@ use crate::place::Place;
 pub fn open_blobs(location: &str, base: &Path) -> Result<Arc<dyn Blobs>, ConnectError> {
     match Place::parse(location, base)? {
         Place::Local(directory) => {
-            fs::create_dir_all(&directory)
-                .map_err(|error| ConnectError::environment(format!("`{}`: {error}", directory.display())))?;
+            fs::create_dir_all(&directory).map_err(disk_failed(&directory))?;
             Ok(Arc::new(Directory { directory }))
         }
         Place::Object { bucket, key } => {
@@ -39,7 +39,7 @@ struct Directory {
 
 impl Directory {
     fn failed(path: &Path) -> impl Fn(std::io::Error) -> BlobError {
-        move |error| BlobError(format!("`{}`: {error}", path.display()))
+        move |error| disk_failed(path)(error).into()
     }
 }
 
@@ -96,21 +96,65 @@ impl Prefix {
 
 impl Blobs for Prefix {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BlobError> {
-        self.bucket.put(&self.key(name), bytes.to_vec()).map_err(|error| BlobError(error.message))
+        self.bucket.put(&self.key(name), bytes.to_vec()).map_err(BlobError::from)
     }
 
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
-        let got = self.bucket.get(&self.key(name)).map_err(|error| BlobError(error.message))?;
+        let got = self.bucket.get(&self.key(name)).map_err(BlobError::from)?;
         Ok(got.map(Into::into))
     }
 
     fn list(&self) -> Result<Vec<String>, BlobError> {
-        let keys = self.bucket.list(&self.prefix).map_err(|error| BlobError(error.message))?;
+        let keys = self.bucket.list(&self.prefix).map_err(BlobError::from)?;
         let start = self.key("");
         Ok(keys.iter().filter_map(|key| key.strip_prefix(&start)).map(str::to_owned).collect())
     }
 
     fn delete(&self, name: &str) -> Result<(), BlobError> {
-        self.bucket.delete(&self.key(name)).map_err(|error| BlobError(error.message))
+        self.bucket.delete(&self.key(name)).map_err(BlobError::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use pharos_stream::io::Fault;
+
+    use super::*;
+    use crate::object::tests::{Failure, Server};
+
+    #[test]
+    fn a_full_disk_is_the_users_to_mend_and_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = open_blobs("kept", directory.path()).unwrap();
+        // No byte fits into this.
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("kept/1-2.tmp")).unwrap();
+        let error = blobs.put("1-2.state", b"state").unwrap_err();
+        assert_eq!(error.fault, Fault::FullDisk);
+        assert!(error.message.contains("kept/1-2.state`: No space left on device"), "{error}");
+        assert_eq!(blobs.get("1-2.state"), Ok(None));
+        let error = open_blobs("/proc/kept", directory.path()).err().unwrap();
+        assert!(error.message.starts_with("`/proc/kept`: "), "{error}");
+    }
+
+    #[test]
+    fn whose_fault_it_is_that_a_bucket_keeps_nothing_is_told() {
+        let server = Server::start();
+        let blobs = Prefix { bucket: server.bucket(), prefix: "kept".to_owned() };
+        blobs.put("1-2.state", b"state").unwrap();
+        assert_eq!(blobs.list(), Ok(vec!["1-2.state".to_owned()]));
+        let refusals = [
+            (Failure::Status(403, "AccessDenied"), Fault::Denied),
+            (Failure::Status(404, "NoSuchBucket"), Fault::User),
+            (Failure::Status(400, "EntityTooLarge"), Fault::Environment),
+        ];
+        for (failure, fault) in refusals {
+            server.held().failures = VecDeque::from([failure]);
+            let error = blobs.put("1-2.state", b"other").unwrap_err();
+            assert_eq!(error.fault, fault, "{error}");
+            assert!(error.message.starts_with("`s3://b/kept/1-2.state`: "), "{error}");
+        }
+        assert_eq!(blobs.get("1-2.state"), Ok(Some(b"state".to_vec())));
     }
 }

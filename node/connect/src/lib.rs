@@ -2,7 +2,8 @@
 //!
 //! Owns: paths and globs, formats, how an output becomes visible, the sampling of schemas.
 //! Must not know: windows, keys, checkpoints (it is told what to prepare and to commit).
-//! Invariant: a file is one split, read in order; an output file appears once, whole.
+//! Invariant: the splits of the same files are always the same, and each is read in order; an output file appears
+//! once, whole.
 
 mod blob;
 mod object;
@@ -15,23 +16,31 @@ use std::sync::Arc;
 
 use pharos_beam::plan::{ReadSpec, WriteSpec};
 use pharos_beam::schema::Schema;
-use pharos_stream::io::{ConnectError, Connectors, Encode, Sink, Split};
+use pharos_stream::io::{AttemptId, ConnectError, Connectors, Encode, Sink, Split};
 
 pub use blob::open_blobs;
 pub use place::Place;
+pub use read::Division;
 pub use sample::Sampler;
 
 /// The files of this machine and of object stores.
 #[derive(Debug, Clone)]
 pub struct Files {
     base: std::path::PathBuf,
+    division: Division,
 }
 
 impl Files {
     /// Files whose relative paths start at `base`.
     #[must_use]
     pub fn new(base: impl Into<std::path::PathBuf>) -> Self {
-        Self { base: base.into() }
+        Self { base: base.into(), division: Division::USUAL }
+    }
+
+    /// The same files, large ones divided in another way.
+    #[must_use]
+    pub fn divided(self, division: Division) -> Self {
+        Self { division, ..self }
     }
 
     fn place(&self, path: &str) -> Result<Place, ConnectError> {
@@ -43,7 +52,11 @@ impl Connectors for Files {
     fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
         let place = self.place(&read.path)?;
         let files = place.find()?;
-        files.iter().map(|file| read::open(file, files.len(), &read.format, schema)).collect()
+        let mut splits = Vec::with_capacity(files.len());
+        for file in &files {
+            splits.extend(read::open(file, files.len(), &self.division, &read.format, schema)?);
+        }
+        Ok(splits)
     }
 
     fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError> {
@@ -54,10 +67,10 @@ impl Connectors for Files {
         &self,
         write: &WriteSpec,
         schema: &Schema,
-        run: &str,
+        attempt: AttemptId<'_>,
         prepared: Option<&str>,
     ) -> Result<Box<dyn Sink>, ConnectError> {
-        write::sink(&self.place(&write.path)?, write, schema, run, prepared)
+        write::sink(&self.place(&write.path)?, write, schema, attempt, prepared)
     }
 
     fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {

@@ -1,13 +1,14 @@
 //! Buckets of an object store.
 //!
-//! Owns: the client and the threads that its requests run on; how errors read.
+//! Owns: the client and the threads that its requests run on; how errors read, and whose fault they are.
 //! Must not know: formats, checkpoints.
 //! Invariant: calls block the caller until the request is done; nothing of the caller runs on the
 //! client's threads.
 //!
 //! The client is set up as AWS' own tools are: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 //! `AWS_REGION` and, for other servers that speak S3, `AWS_ENDPOINT`; an `http://` endpoint is
-//! taken as it is.
+//! taken as it is. It tries again by itself, for up to three minutes and ever more slowly, when the server does not
+//! answer or answers with 5xx.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,9 +21,16 @@ use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use pharos_stream::io::ConnectError;
+use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
+use pharos_stream::io::{ConnectError, Fault, Version};
 use tokio::runtime::Runtime;
+
+use crate::read::UNCHANGED;
+
+/// What is in an error if the store refuses the credentials. Not every request of the client has a kind of error for
+/// it, and of credentials that have expired S3 says so with the status 400.
+const REFUSED: [&str; 5] =
+    ["status code: 401", "status code: 403", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"];
 
 /// A bucket.
 #[derive(Clone)]
@@ -64,6 +72,11 @@ fn path_of(key: &str) -> Path {
     Path::parse(key).unwrap_or_else(|_| Path::from(key))
 }
 
+/// Whether what was not found is the upload.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
+}
+
 impl Bucket {
     /// The bucket of that name, set up from the environment.
     ///
@@ -84,10 +97,18 @@ impl Bucket {
         if let Some(endpoint) = endpoint {
             builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
         }
-        let store = builder.build().map_err(|error| ConnectError::user(format!("`s3://{name}`: {error}")))?;
-        let bucket = Self { name: Arc::from(name), store: Arc::new(store) };
+        let bucket = Self::built(name, builder)?;
         open.insert(name.to_owned(), bucket.clone());
         Ok(bucket)
+    }
+
+    fn built(name: &str, builder: AmazonS3Builder) -> Result<Self, ConnectError> {
+        // Objects are deleted one at a time, and not every server has the other request for it.
+        let store = builder
+            .with_disable_bulk_delete(true)
+            .build()
+            .map_err(|error| ConnectError::user(format!("`s3://{name}`: {error}")))?;
+        Ok(Self { name: Arc::from(name), store: Arc::new(store) })
     }
 
     /// Its name.
@@ -96,14 +117,40 @@ impl Bucket {
         &self.name
     }
 
-    fn failed(&self, key: &str, error: object_store::Error) -> ConnectError {
+    fn failed(&self, key: &str, error: Error) -> ConnectError {
         let url = format!("s3://{}/{key}", self.name);
+        let said = error.to_string();
         match error {
-            object_store::Error::NotFound { .. } => {
-                ConnectError::user(format!("`{url}`: there is no such object"))
+            _ if said.contains("NoSuchBucket") => {
+                ConnectError::user(format!("`{url}`: there is no bucket `{}`", self.name))
             }
-            other => ConnectError::environment(format!("`{url}`: {other}")),
+            Error::NotFound { .. } => ConnectError::user(format!("`{url}`: there is no such object")),
+            Error::Precondition { .. } => {
+                ConnectError::user(format!("`{url}` has been replaced: {UNCHANGED}"))
+            }
+            _ if REFUSED.iter().any(|code| said.contains(code)) => self.denied(&url, &said),
+            _ => ConnectError::environment(format!("`{url}`: {said}")),
         }
+    }
+
+    /// An upload in parts is gone. An attempt that is over meets this when the next one has tidied up, so trying
+    /// again tells.
+    #[must_use]
+    pub fn upload_gone(&self, key: &str) -> ConnectError {
+        ConnectError::environment(format!(
+            "`s3://{}/{key}`: the upload in parts that was under way is gone; if it stays so, a rule of the bucket may \
+             have ended it: begin a new run",
+            self.name
+        ))
+    }
+
+    fn denied(&self, url: &str, said: &str) -> ConnectError {
+        let message = format!(
+            "`{url}`: the store refuses the credentials: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and \
+             AWS_SESSION_TOKEN, whether they have expired, and what they permit in bucket `{}`: {said}",
+            self.name
+        );
+        ConnectError { fault: Fault::Denied, message }
     }
 
     /// The keys below a prefix, in order.
@@ -119,24 +166,35 @@ impl Bucket {
         Ok(keys)
     }
 
+    /// The size of an object, and its ETag.
+    ///
+    /// # Errors
+    /// If there is none, or the request fails.
+    pub fn version(&self, key: &str) -> Result<Version, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
+        let meta = wait(async move { store.head(&path).await }).map_err(|error| self.failed(key, error))?;
+        // A weak tag matches nothing when a request demands it.
+        let tag = meta.e_tag.filter(|tag| !tag.starts_with("W/"));
+        Ok(Version { bytes: Some(meta.size), tag })
+    }
+
     /// The size of an object.
     ///
     /// # Errors
     /// If there is none, or the request fails.
     pub fn size(&self, key: &str) -> Result<u64, ConnectError> {
-        let (store, path) = (Arc::clone(&self.store), path_of(key));
-        wait(async move { store.head(&path).await })
-            .map(|meta| meta.size)
-            .map_err(|error| self.failed(key, error))
+        self.version(key).map(|version| version.bytes.unwrap_or_default())
     }
 
-    /// Bytes of an object.
+    /// Bytes of an object that has this ETag.
     ///
     /// # Errors
-    /// If there is none, or the request fails.
-    pub fn read(&self, key: &str, range: Range<u64>) -> Result<Bytes, ConnectError> {
+    /// If there is none, it has been replaced, or the request fails.
+    pub fn read(&self, key: &str, range: Range<u64>, tag: Option<String>) -> Result<Bytes, ConnectError> {
         let (store, path) = (Arc::clone(&self.store), path_of(key));
-        wait(async move { store.get_range(&path, range).await }).map_err(|error| self.failed(key, error))
+        let options = GetOptions { range: Some(range.into()), if_match: tag, ..GetOptions::default() };
+        let read = wait(async move { store.get_opts(&path, options).await?.bytes().await });
+        read.map_err(|error| self.failed(key, error))
     }
 
     /// All of an object, if there is one.
@@ -148,7 +206,7 @@ impl Bucket {
         let got = wait(async move { store.get(&path).await?.bytes().await });
         match got {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(key, error)),
         }
     }
@@ -170,7 +228,7 @@ impl Bucket {
     pub fn delete(&self, key: &str) -> Result<(), ConnectError> {
         let (store, path) = (Arc::clone(&self.store), path_of(key));
         match wait(async move { store.delete(&path).await }) {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed(key, error)),
         }
     }
@@ -184,7 +242,19 @@ impl Bucket {
         wait(async move { store.create_multipart(&path).await }).map_err(|error| self.failed(key, error))
     }
 
-    /// Uploads a part and names it.
+    /// Gives an upload up, with the parts it has; that there is none is no error.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn abort_upload(&self, key: &str, upload: &str) -> Result<(), ConnectError> {
+        let (store, path, id) = (Arc::clone(&self.store), path_of(key), upload.to_owned());
+        match wait(async move { store.abort_multipart(&path, &id).await }) {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(key, error)),
+        }
+    }
+
+    /// Uploads a part and names it; none if the upload is gone.
     ///
     /// # Errors
     /// If the request fails.
@@ -194,10 +264,13 @@ impl Bucket {
         upload: &str,
         part: usize,
         bytes: Vec<u8>,
-    ) -> Result<String, ConnectError> {
+    ) -> Result<Option<String>, ConnectError> {
         let (store, path, id) = (Arc::clone(&self.store), path_of(key), upload.to_owned());
-        let put = wait(async move { store.put_part(&path, &id, part, PutPayload::from(bytes)).await });
-        put.map(|part| part.content_id).map_err(|error| self.failed(key, error))
+        match wait(async move { store.put_part(&path, &id, part, PutPayload::from(bytes)).await }) {
+            Ok(part) => Ok(Some(part.content_id)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(self.failed(key, error)),
+        }
     }
 
     /// Makes an upload visible. If it is gone because it is visible already, with `size` bytes, that
@@ -216,10 +289,17 @@ impl Bucket {
         let parts: Vec<PartId> = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
         match wait(async move { store.complete_multipart(&path, &id, parts).await }) {
             Ok(_) => Ok(()),
-            Err(object_store::Error::NotFound { .. }) if self.size(key).is_ok_and(|found| found == size) => {
-                Ok(())
+            Err(error) if is_gone(&error) => {
+                if self.size(key).is_ok_and(|found| found == size) {
+                    Ok(())
+                } else {
+                    Err(self.upload_gone(key))
+                }
             }
             Err(error) => Err(self.failed(key, error)),
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,12 +1,16 @@
 //! Files to rows.
 //!
-//! Owns: opening a file in its format.
+//! Owns: opening a file in its format; which formats are divided.
 //! Must not know: which thread reads.
-//! Invariant: a file is read from front to back; a line that is no row is told, not skipped.
+//! Invariant: all splits of a file together give each of its records once; a line that is no row is told, not skipped.
+//!
+//! A line begins after any line break, so files of lines may be divided. A CSV file is not: a cell in quotes may hold
+//! line breaks, so where a record begins can only be told from the file's beginning on.
 
 mod bytes;
 mod csv;
 pub(crate) mod json;
+mod lane;
 mod lines;
 
 use pharos_beam::plan::ReadFormat;
@@ -15,26 +19,38 @@ use pharos_stream::io::{ConnectError, Split};
 
 use crate::place::Place;
 
-pub(crate) use bytes::{ByteSource, ahead};
-pub(crate) use csv::{CsvSplit, reader as csv_reader};
+pub(crate) use bytes::{ByteSource, UNCHANGED, ahead, failed};
+pub(crate) use csv::{CsvSplit, of_csv, reader as csv_reader, unreadable};
+pub use lane::Division;
 pub(crate) use lines::LineSplit;
 
-/// The split of one file of `files` that are read at once.
+/// The splits of one file of `files` that are read at once.
 ///
 /// # Errors
 /// If it cannot be opened.
 pub(crate) fn open(
     file: &Place,
     files: usize,
+    division: &Division,
     format: &ReadFormat,
     schema: &Schema,
-) -> Result<Box<dyn Split>, ConnectError> {
+) -> Result<Vec<Box<dyn Split>>, ConnectError> {
     let source = ByteSource::open(file, ahead(files))?;
-    Ok(match format {
-        ReadFormat::Text => Box::new(LineSplit::text(source)),
-        ReadFormat::Json => Box::new(LineSplit::json(source, schema)),
-        ReadFormat::Csv { delimiter, comment, filename_column } => {
-            Box::new(CsvSplit::open(source, *delimiter, *comment, filename_column.as_deref(), schema)?)
-        }
-    })
+    if let ReadFormat::Csv { delimiter, comment, filename_column } = format {
+        let split = CsvSplit::open(source, *delimiter, *comment, filename_column.as_deref(), schema)?;
+        return Ok(vec![Box::new(split)]);
+    }
+    let lanes = division.lanes(source.version().bytes, files);
+    let source = source.with_ahead(ahead(files * lanes.len()));
+    let split = |lane| -> Box<dyn Split> {
+        let source = source.clone();
+        Box::new(match format {
+            ReadFormat::Json => LineSplit::json(source, lane, schema),
+            ReadFormat::Text | ReadFormat::Csv { .. } => LineSplit::text(source, lane),
+        })
+    };
+    Ok(lanes.into_iter().map(split).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use pharos_stream::io::{ConnectError, Fault};
 
 use crate::Files;
 use crate::place::Place;
-use crate::read::{ByteSource, csv_reader, json};
+use crate::read::{ByteSource, csv_reader, failed, json, of_csv, unreadable};
 
 /// How much a sampled file reads ahead, in bytes.
 const AHEAD: usize = 1 << 20;
@@ -42,11 +42,11 @@ impl<'a> Sampler<'a> {
         Self { files, fault: Cell::new(None) }
     }
 
-    /// Whether a sample failed for a reason that may pass by itself, such as a store that did not
-    /// answer. Then what a compiler says is not the user's fault.
+    /// Whose fault it is that a document does not compile: the user's, unless a sample failed for a reason that may
+    /// pass, such as a store that did not answer.
     #[must_use]
-    pub fn may_be_tried_again(&self) -> bool {
-        self.fault.get() == Some(Fault::Environment)
+    pub fn fault(&self) -> Fault {
+        self.fault.get().unwrap_or(Fault::User)
     }
 }
 
@@ -89,7 +89,7 @@ fn sample_json(files: &[Place]) -> Result<Schema, ConnectError> {
         while left > 0 {
             line.clear();
             let read = reader.read_until(b'\n', &mut line);
-            match read.map_err(|error| ConnectError::environment(format!("`{name}`: {error}")))? {
+            match read.map_err(|error| failed(&name, &error))? {
                 0 => break,
                 _ => number += 1,
             }
@@ -199,7 +199,7 @@ fn sample_csv(files: &[Place], delimiter: char, comment: Option<char>) -> Result
     let Some(file) = files.first() else { return Ok(Schema::default()) };
     let source = ByteSource::open(file, AHEAD)?;
     let name = source.name().to_owned();
-    let failed = |error: csv::Error| ConnectError::user(format!("`{name}`: {error}"));
+    let failed = |error| of_csv(&name, error, |error| ConnectError::user(format!("`{name}`: {error}")));
     let mut reader = csv_reader(source, delimiter, comment);
     let mut header = csv::StringRecord::new();
     if !reader.read_record(&mut header).map_err(failed)? {
@@ -208,7 +208,12 @@ fn sample_csv(files: &[Place], delimiter: char, comment: Option<char>) -> Result
     let mut columns: Vec<Option<Type>> = vec![None; header.len()];
     let mut nulls = vec![false; header.len()];
     for record in reader.records().take(SAMPLE_RECORDS) {
-        let Ok(record) = record else { continue };
+        let record = match record {
+            Ok(record) => record,
+            Err(error) if error.is_io_error() => return Err(unreadable(&name, error)),
+            // Malformed records are dealt with when they are read; here they say nothing.
+            Err(_) => continue,
+        };
         for (position, cell) in record.iter().enumerate().take(header.len()) {
             if cell.is_empty() {
                 nulls[position] = true;

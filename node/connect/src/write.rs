@@ -8,6 +8,7 @@
 //! Names are Beam's: `PATH-SSSSS-of-NNNNN`, one shard unless the write asks for more. All windows go
 //! to the same files. Rows are dealt to shards in turn, as many at a time as the engine says belong together.
 
+mod begun;
 mod encode;
 mod local;
 mod upload;
@@ -16,10 +17,12 @@ use std::sync::Arc;
 
 use pharos_beam::plan::{WriteFormat, WriteSpec};
 use pharos_beam::schema::Schema;
-use pharos_stream::io::{ConnectError, Encode, Last, Sink};
+use pharos_stream::io::{AttemptId, ConnectError, Encode, Last, Sink};
 use serde::{Deserialize, Serialize};
 
 use crate::place::Place;
+
+pub(crate) use local::failed as disk_failed;
 
 /// The encoder of a format.
 #[must_use]
@@ -109,7 +112,7 @@ pub(crate) fn sink(
     place: &Place,
     write: &WriteSpec,
     schema: &Schema,
-    run: &str,
+    attempt: AttemptId<'_>,
     prepared: Option<&str>,
 ) -> Result<Box<dyn Sink>, ConnectError> {
     let prepared = prepared.map(parse).transpose()?;
@@ -125,7 +128,7 @@ pub(crate) fn sink(
             )?),
             (Place::Local(path), _) => Open::Local(local::LocalShard::create(
                 &shard_path(&path.to_string_lossy(), shard, count),
-                run,
+                attempt.run,
             )?),
             (Place::Object { bucket, key }, kept) => {
                 let kept = match kept {
@@ -133,7 +136,7 @@ pub(crate) fn sink(
                     _ => None,
                 };
                 let key = shard_path(key, shard, count);
-                Open::Object(upload::ObjectShard::open(bucket.clone(), key, kept)?)
+                Open::Object(upload::ObjectShard::open(bucket.clone(), key, attempt, kept)?)
             }
         };
         if kept.is_none() && !header.is_empty() {

@@ -17,18 +17,23 @@ use crate::checkpoint::collector::TaskId;
 use crate::checkpoint::coordinator::WorkerId;
 use crate::error::StreamError;
 use crate::event::{Event, Events};
-use crate::exchange::link::Link;
+use crate::exchange::link::Wire;
 use crate::exchange::message::Shape;
 use crate::exec::channel::{Channel, Inbox, Round};
 use crate::exec::task::{
     AssertTask, CreateTask, Done, GroupTask, OpenSplit, Outlet, ReadTask, Route, SinkTask, SplitProgress,
 };
-use crate::exec::worker::Task;
+use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;
 use crate::group::{Grouping, KeptState};
-use crate::io::{ConnectError, Connectors, Split};
+use crate::io::{AttemptId, ConnectError, Connectors, Split};
 use crate::key::KeyGroup;
+use crate::meter::SplitMeter;
+use crate::plant;
 use crate::spill::{RunId, Share, StateBounds};
+
+/// What to do about an input that is not what the checkpoint knows.
+const AS_IT_WAS: &str = "put the files back as they were and start the worker again, or begin a new run";
 
 /// A piece of state, and the start of its slice.
 pub(crate) type Kept = (i64, KeptState);
@@ -59,7 +64,7 @@ pub(crate) struct Assembly<'a> {
     /// Who works on it.
     pub assignment: &'a Assignment,
     /// The connections to the other workers.
-    pub links: &'a BTreeMap<WorkerId, Arc<Link>>,
+    pub links: &'a BTreeMap<WorkerId, Arc<dyn Wire>>,
     /// The name of the run, for files in the making.
     pub run: &'a str,
     /// Where to go on.
@@ -93,6 +98,8 @@ impl Assembly<'_> {
     /// # Errors
     /// If a source or sink cannot be opened, or restored state cannot be read.
     pub(crate) fn assemble(mut self) -> Result<Assembled, StreamError> {
+        self.events.meters().begin();
+        self.show_peers();
         let channels = self.channels();
         let here = self.assignment.here();
         let mut tasks: Vec<Vec<Task>> = here.clone().map(|_| Vec::new()).collect();
@@ -100,10 +107,19 @@ impl Assembly<'_> {
             let mut splits = self.splits(node)?;
             for (thread, tasks) in here.clone().zip(&mut tasks) {
                 let mine = splits.remove(&thread).unwrap_or_default();
-                tasks.extend(self.task(node, thread, mine, &channels)?);
+                let kind = self.task(node, thread, mine, &channels)?;
+                let meter = || self.events.meters().task(&node.name, thread - here.start);
+                tasks.extend(kind.map(|kind| Task::new(kind, meter())));
             }
         }
         Ok(Assembled { tasks, channels: channels.by_number })
+    }
+
+    fn show_peers(&self) {
+        for (worker, link) in self.links {
+            let name = &self.assignment.workers[*worker as usize].name;
+            self.events.meters().peer(name, &link.traffic());
+        }
     }
 
     /// The threads on which a target runs: all for a grouping, one for a sink.
@@ -121,6 +137,8 @@ impl Assembly<'_> {
                 for to in self.threads_of(*target) {
                     for from in 0..self.assignment.threads() {
                         if let Some(channel) = self.channel(from, to, number, &shape) {
+                            let name = |node: &NodeId| &self.graph.node(*node).name;
+                            self.events.meters().queue(name(origin), name(target), &channel);
                             channels.by_number.insert(number, Arc::clone(&channel));
                             channels.all.insert((*origin, from, *target, to), channel);
                         }
@@ -175,7 +193,7 @@ impl Assembly<'_> {
         if let Some(missing) =
             progress.and_then(|kept| kept.values().find(|kept| kept.index as usize >= splits.len()))
         {
-            let gone = format!("`{}` was being read and is gone", missing.name);
+            let gone = format!("`{}` was being read and is gone: {AS_IT_WAS}", missing.name);
             return Err(failed(ConnectError::user(gone)));
         }
         let (here, threads) = (self.assignment.here(), self.assignment.threads());
@@ -186,8 +204,9 @@ impl Assembly<'_> {
             }
             let open = open(index as u32, split, progress.and_then(|kept| kept.get(&(index as u32))));
             let open = open.map_err(failed)?;
+            self.events.meters().split(&node.name, &open.meter);
             bytes = bytes.zip(open.split.bytes()).map(|(sum, bytes): (u64, u64)| sum + bytes);
-            done += open.split.offset().byte;
+            done += open.split.bytes().filter(|_| open.ended).unwrap_or_else(|| open.split.done());
             count += 1;
             by_thread.entry(index % threads).or_default().push(open);
         }
@@ -202,38 +221,39 @@ impl Assembly<'_> {
         thread: usize,
         splits: Vec<OpenSplit>,
         channels: &Channels,
-    ) -> Result<Option<Task>, StreamError> {
+    ) -> Result<Option<Kind>, StreamError> {
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
         let round = self.restored.round;
         let mine = self.threads_of(node.id).contains(&thread);
         Ok(match &node.kind {
             NodeKind::Read(spec) => {
                 let outlet = self.outlet(node, thread, channels);
-                Some(Task::Read(Box::new(ReadTask::new(node, spec, splits, outlet, round))))
+                Some(Kind::Read(Box::new(ReadTask::new(node, spec, splits, outlet, round))))
             }
             NodeKind::Create { rows } => {
                 let out = self.restored.creates.get(&node.id) == Some(&Done::Yes);
                 let rows = if thread == 0 && !out { rows.clone() } else { Vec::new() };
                 let outlet = self.outlet(node, thread, channels);
-                Some(Task::Create(Box::new(CreateTask::new(node, rows, outlet, round))))
+                Some(Kind::Create(Box::new(CreateTask::new(node, rows, outlet, round))))
             }
             NodeKind::Combine { .. } => {
                 let (grouping, watermark) = self.grouping(node, thread)?;
                 let inbox = self.inbox(node, thread, channels, watermark);
                 let outlet = self.outlet(node, thread, channels);
-                Some(Task::Group(Box::new(GroupTask::new(node, grouping, inbox, outlet))))
+                Some(Kind::Group(Box::new(GroupTask::new(node, grouping, inbox, outlet))))
             }
             NodeKind::Write(spec) if mine => {
                 let inbox = self.inbox(node, thread, channels, Watermark::NEG_INF);
                 let prepared = self.restored.sinks.get(&node.id).map(String::as_str);
                 let schema = self.graph.input_schema(node, 0);
-                let sink = self.connectors.sink(spec, schema, self.run, prepared).map_err(failed)?;
-                Some(Task::Sink(Box::new(SinkTask::new(node, sink, inbox))))
+                let attempt = AttemptId { run: self.run, generation: self.assignment.generation };
+                let sink = self.connectors.sink(spec, schema, attempt, prepared).map_err(failed)?;
+                Some(Kind::Sink(Box::new(SinkTask::new(node, sink, inbox))))
             }
             NodeKind::AssertEqual { .. } if mine => {
                 let inbox = self.inbox(node, thread, channels, Watermark::NEG_INF);
                 let rows = self.restored.asserts.remove(&node.id).unwrap_or_default();
-                Some(Task::Assert(Box::new(AssertTask::new(node, rows, inbox))))
+                Some(Kind::Assert(Box::new(AssertTask::new(node, rows, inbox))))
             }
             _ => None,
         })
@@ -259,7 +279,9 @@ impl Assembly<'_> {
             return Ok((grouping, Watermark::NEG_INF));
         };
         for (slice, kept) in pieces {
-            let mine = |hash: crate::key::KeyHash| hash.group().owner(self.assignment.threads()) == thread;
+            let mine = |hash: crate::key::KeyHash| {
+                hash.group().owner(self.assignment.threads()) == thread || plant::groups_owned_twice()
+            };
             grouping.restore(*slice, kept, mine).map_err(|source| StreamError::State {
                 what: format!("transform `{}`", node.name),
                 source,
@@ -313,11 +335,18 @@ fn open(
     mut split: Box<dyn Split>,
     kept: Option<&SplitProgress>,
 ) -> Result<OpenSplit, ConnectError> {
-    let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false }) };
+    let meter = SplitMeter::new(index, split.name(), split.bytes());
+    let Some(kept) = kept else { return Ok(OpenSplit { index, split, highest: None, ended: false, meter }) };
     if kept.name != split.name() {
-        let changed = format!("`{}` was being read, now `{}` stands in its place", kept.name, split.name());
+        let (was, is) = (&kept.name, split.name());
+        let changed = format!("`{was}` was being read, now `{is}` stands in its place: {AS_IT_WAS}");
         return Err(ConnectError::user(changed));
     }
-    split.seek(kept.offset)?;
-    Ok(OpenSplit { index, split, highest: kept.highest.map(Timestamp::from_micros), ended: kept.ended })
+    if !kept.ended {
+        split.seek(kept.offset, kept.version.as_ref())?;
+    }
+    let highest = kept.highest.map(Timestamp::from_micros);
+    let open = OpenSplit { index, split, highest, ended: kept.ended, meter };
+    open.show();
+    Ok(open)
 }

@@ -38,6 +38,12 @@ impl Assignment {
         self.me == 0
     }
 
+    /// The places of the other workers.
+    pub(crate) fn others(&self) -> impl Iterator<Item = WorkerId> + use<> {
+        let me = self.me;
+        (0..self.workers.len() as WorkerId).filter(move |place| *place != me)
+    }
+
     /// How many threads there are.
     #[must_use]
     pub(crate) fn threads(&self) -> usize {

@@ -10,10 +10,23 @@ pub(crate) mod keeper;
 pub(crate) mod manifest;
 pub(crate) mod part;
 
+use crate::io::{ConnectError, Fault};
+
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BlobError(pub String);
+#[error("{message}")]
+pub struct BlobError {
+    /// Whose fault.
+    pub fault: Fault,
+    /// What happened, naming the blob.
+    pub message: String,
+}
+
+impl From<ConnectError> for BlobError {
+    fn from(ConnectError { fault, message }: ConnectError) -> Self {
+        Self { fault, message }
+    }
+}
 
 /// A store of named blobs: a directory, or a prefix of a bucket.
 pub trait Blobs: Send + Sync {

@@ -1,44 +1,28 @@
-//! A worker among others: finding them, following the one that coordinates, or being it.
+//! A worker among others, on a real machine.
 //!
-//! Owns: the worker's life from one attempt to the next, the listener, who is asked to take part.
-//! Must not know: tasks, checkpoints' formats, the Ensemble's protocol.
-//! Invariant: the first on the roster coordinates, and before it does anything it raises the generation:
-//! what a coordinator before it still wants can no more count. A worker follows whoever has the highest
-//! generation that called it.
-//!
-//! The connections of an attempt: the coordinator connects to each worker and says who takes part;
-//! every worker then connects to those after it. So each pair has one connection.
+//! Owns: the listener, the threads of tasks, the clock.
+//! Must not know: what a worker does next, tasks, checkpoints' formats, the Ensemble's protocol.
+//! Invariant: when the work is over, nothing of it runs any more.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pharos_beam::plan::Plan;
 
-use crate::assemble::inputs;
-use crate::assignment::Assignment;
-use crate::attempt::{Attempt, Crew, Ending, LOOK, Lead, News, Port, Say, Start, Surroundings};
-use crate::checkpoint::coordinator::WorkerId;
-use crate::coordination::{Coordination, CoordinationError, Member, Pointer, Roster, View};
+use crate::control::{Control, Moment, Outcome, Setup};
+use crate::coordination::{Coordination, CoordinationError, Member, Roster};
+use crate::driver::{Connection, Driver, Judge, LOOK, News, Port, Running, Surroundings, System};
 use crate::error::StreamError;
-use crate::event::{Event, Events, Listener};
-use crate::exchange::link::{Hello, Link, dial, welcome};
-use crate::graph::Graph;
+use crate::event::{Events, Listener};
+use crate::exchange::link::{Handler, Hello, Link, Wire, dial, welcome};
+use crate::exec::worker::{self, Shared};
 use crate::io::Connectors;
-use crate::run::{CheckpointOptions, Found, Taken, restored, take_over};
+use crate::run::CheckpointOptions;
 use crate::spill::{StateBounds, StateMemory};
-
-/// The first on the roster waits so long for others before it begins with those that are there.
-const SETTLE: Duration = Duration::from_millis(1500);
-/// So long a worker that could not be reached is not asked again.
-const ABSENT: Duration = Duration::from_secs(10);
-/// Between attempts, growing from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How a worker works.
 pub struct WorkerOptions {
@@ -70,15 +54,6 @@ pub struct WorkerOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// How a worker's work ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The run is done.
-    Completed,
-    /// It was to leave, and did.
-    Stopped,
-}
-
 /// Works on a run with others until it is done or the worker is to leave.
 ///
 /// # Errors
@@ -88,52 +63,87 @@ pub fn work(
     connectors: &Arc<dyn Connectors>,
     mut options: WorkerOptions,
 ) -> Result<Outcome, StreamError> {
-    let events = Events::new(Arc::clone(&options.events));
     let (sender, news) = channel();
     let door = Door::open(&options, sender.clone())?;
     let threads = options.threads.max(1) as u32;
     let me = Member::new(options.id.clone(), options.name.clone(), options.address.clone(), threads);
-    let checkpoints = options.checkpoints.as_ref();
-    let state = options.state.as_ref().map(StateBounds::new);
+    let checkpoints = options.checkpoints.clone().map(|options| (options.blobs, options.interval));
     let around = Surroundings {
-        state: state.as_ref(),
-        connectors: &**connectors,
-        events: &events,
-        stop: &options.stop,
-        run: &options.part,
-        checkpoints: checkpoints.map(|options| (Arc::clone(&options.blobs), options.interval)),
+        connectors: Arc::clone(connectors),
+        events: Events::new(Arc::clone(&options.events)),
+        stop: Arc::clone(&options.stop),
+        part: options.part.clone(),
+        run: options.run.clone(),
+        state: options.state.as_ref().map(StateBounds::new),
+        checkpoints,
+        coordination: Some(Arc::clone(&options.coordination)),
         sender: sender.clone(),
-        news: &news,
-        waiting: RefCell::default(),
-        seen: RefCell::default(),
-        leaving: RefCell::default(),
+        generation: Arc::clone(&door.generation),
     };
     let watcher = Arc::new(move |view| {
         // Nobody hears it any more only if the worker ends.
         let _ = sender.send(News::View(view));
     });
-    options.roster.join(&me, watcher).map_err(ensemble)?;
-    let mut worker = Worker {
-        around: &around,
-        plan,
-        run: &options.run,
-        me,
-        coordination: &options.coordination,
-        generation: Arc::clone(&door.generation),
-        view: View::default(),
-        since: Instant::now(),
-        settled: false,
-        absent: BTreeMap::new(),
-        pause: BACKOFF.0,
-    };
-    let outcome = worker.live();
+    options
+        .roster
+        .join(&me, watcher)
+        .map_err(|error: CoordinationError| StreamError::Checkpoint(error.to_string()))?;
+    let mut driver = Driver::on_machine(around, me, plan, false);
+    let outcome = driver.drive(&news);
+    drop(driver);
     options.roster.leave();
     drop(door);
     outcome
 }
 
-fn ensemble(error: CoordinationError) -> StreamError {
-    StreamError::Checkpoint(error.to_string())
+impl Driver {
+    /// A worker on this machine.
+    pub(crate) fn on_machine(around: Surroundings, me: Member, plan: &Plan, alone: bool) -> Self {
+        let machine = Machine { start: Instant::now(), threads: Mutex::default() };
+        let interval = around.checkpoints.as_ref().map(|(_, interval)| *interval);
+        let setup = Setup { me, plan: plan.clone(), interval, alone };
+        let control = Control::new(setup, machine.now());
+        Self::new(around, Box::new(machine), plan.clone(), control)
+    }
+}
+
+/// The machine that this process runs on.
+struct Machine {
+    start: Instant,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl System for Machine {
+    fn now(&self) -> Moment {
+        self.start.elapsed()
+    }
+
+    fn dial(&self, hello: &Hello, to: &Member, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String> {
+        let socket = dial(&to.address, hello)?;
+        let start = || {
+            let link = Link::new(socket)?;
+            link.start(Arc::clone(port) as Arc<dyn Handler>)?;
+            Ok(link as Arc<dyn Wire>)
+        };
+        start().map_err(|error: std::io::Error| format!("{}: {error}", to.address))
+    }
+
+    fn start(&self, shared: &Arc<Shared>, threads: Vec<Running>) {
+        let start = |running: Running| {
+            std::thread::Builder::new()
+                .name(format!("pharos-worker-{}", running.thread))
+                .spawn(move || worker::run(running.crew, &running.tell))
+                .expect("the system gives a thread")
+        };
+        let handles: Vec<JoinHandle<()>> = threads.into_iter().map(start).collect();
+        shared.introduce(handles.iter().map(|handle| handle.thread().clone()).collect());
+        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = handles;
+    }
+
+    fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.into_iter().for_each(|thread| thread.join().expect("a worker thread does not panic"));
+    }
 }
 
 /// The listener's thread.
@@ -166,15 +176,26 @@ impl Door {
                     continue;
                 };
                 // One that says nothing must not keep the next one waiting.
-                let greeting = move || {
-                    if let Ok(hello) = welcome(&socket, |hello| judge.judge(hello)) {
-                        let _ = sender.send(News::Connected(hello, socket));
-                    }
-                };
-                let _ = std::thread::Builder::new().name("pharos-greeting".to_owned()).spawn(greeting);
+                let _ = std::thread::Builder::new()
+                    .name("pharos-greeting".to_owned())
+                    .spawn(move || let_in(socket, &judge, &sender));
             }
         });
         Ok(Self { generation, closed, address, thread: Some(thread.map_err(failed)?) })
+    }
+}
+
+fn let_in(socket: TcpStream, judge: &Judge, sender: &Sender<News>) {
+    let Ok(hello) = welcome(&socket, |hello| judge.judge(hello)) else { return };
+    let port = Port::new(hello.generation, hello.from, sender.clone());
+    // The other end learns that there is no link from the end of the connection.
+    let Ok(link) = Link::new(socket) else { return };
+    let connection = Connection { wire: Arc::clone(&link) as Arc<dyn Wire>, port: Arc::clone(&port) };
+    // Before anything is heard over it: what is said in a generation that has not begun here is not meant.
+    let told = sender.send(News::Connected(hello.generation, hello.from, connection));
+    if told.is_err() || link.start(Arc::clone(&port) as Arc<dyn Handler>).is_err() {
+        link.close();
+        port.lost("it cannot be heard");
     }
 }
 
@@ -194,297 +215,33 @@ impl Drop for Door {
     }
 }
 
-/// Whom a worker lets in.
-struct Judge {
-    id: String,
-    run: String,
-    generation: Arc<AtomicU64>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::say::Say;
 
-impl Judge {
-    fn judge(&self, hello: &Hello) -> Result<(), String> {
-        let current = self.generation.load(Ordering::Acquire);
-        if hello.run != self.run {
-            return Err(format!("it works on {}, not on {}", self.run, hello.run));
+    #[test]
+    fn that_someone_has_connected_is_heard_before_what_it_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let judge = Judge { id: "b".to_owned(), run: "/r".to_owned(), generation: Arc::default() };
+        let (sender, news) = channel();
+        for generation in 1..=100 {
+            let (there, from) = (address.clone(), Port::new(generation, 1, channel().0));
+            let hello = Hello { run: "/r".to_owned(), generation, from: 0, to: "b".to_owned() };
+            let caller = std::thread::spawn(move || {
+                let link = Link::new(dial(&there, &hello).unwrap()).unwrap();
+                link.send_control(&serde_json::to_vec(&Say::Go).unwrap());
+                link.start(from).unwrap();
+                link
+            });
+            let_in(listener.accept().unwrap().0, &judge, &sender);
+            let News::Connected(of, 0, connection) = news.recv().unwrap() else { panic!("it is told first") };
+            let News::Said(said_in, 0, Say::Go) = news.recv().unwrap() else { panic!("then what it says") };
+            assert_eq!((of, said_in), (generation, generation));
+            caller.join().unwrap().close();
+            connection.wire.close();
+            assert!(matches!(news.recv().unwrap(), News::Lost(..)));
         }
-        if hello.to != self.id {
-            return Err("the worker that is meant is not here any more".to_owned());
-        }
-        // The coordinator of a generation calls once; the others may call before or after it.
-        if hello.generation < current || (hello.from == 0 && hello.generation == current) {
-            return Err(format!("generation {} is over, it is in {current}", hello.generation));
-        }
-        Ok(())
-    }
-}
-
-struct Worker<'a> {
-    around: &'a Surroundings<'a>,
-    plan: &'a Plan,
-    run: &'a str,
-    me: Member,
-    coordination: &'a Arc<Mutex<dyn Coordination>>,
-    /// The highest generation that this worker took part in.
-    generation: Arc<AtomicU64>,
-    view: View,
-    /// Since when the view is as it is.
-    since: Instant,
-    /// Whether others were waited for already.
-    settled: bool,
-    /// Those that could not be reached or leave, and until when they are not asked again.
-    absent: BTreeMap<String, Instant>,
-    pause: Duration,
-}
-
-impl Worker<'_> {
-    fn news(&self) -> &Receiver<News> {
-        self.around.news
-    }
-
-    fn live(&mut self) -> Result<Outcome, StreamError> {
-        let mut call = None;
-        loop {
-            if self.around.stop.load(Ordering::Acquire) {
-                return Ok(Outcome::Stopped);
-            }
-            let begun = Instant::now();
-            let ended = match call.take() {
-                Some((hello, socket)) => self.follow(&hello, socket)?,
-                None if self.view.completed => return Ok(Outcome::Completed),
-                None if self.is_first() && self.is_settled() => self.lead()?,
-                None => {
-                    call = self.listen(LOOK);
-                    continue;
-                }
-            };
-            if let Some(view) = self.around.seen.take() {
-                self.see(view);
-            }
-            let until = Instant::now() + ABSENT;
-            self.absent.extend(self.around.leaving.take().into_iter().map(|id| (id, until)));
-            match ended {
-                Ending::Completed => return Ok(Outcome::Completed),
-                Ending::Stopped => return Ok(Outcome::Stopped),
-                Ending::Superseded(hello, socket) => call = Some((hello, socket)),
-                Ending::Divide => self.settled = true,
-                Ending::Again(why) => {
-                    self.around.events.send(Event::Interrupted { why });
-                    // One that went well for a while says nothing about the next.
-                    let calm = begun.elapsed() > BACKOFF.1;
-                    self.pause = if calm { BACKOFF.0 } else { (self.pause * 2).min(BACKOFF.1) };
-                    call = self.rest(self.pause);
-                }
-            }
-        }
-    }
-
-    /// Waits before the next attempt, unless someone calls.
-    fn rest(&mut self, pause: Duration) -> Option<(Hello, TcpStream)> {
-        let until = Instant::now() + pause;
-        while Instant::now() < until && !self.around.stop.load(Ordering::Acquire) {
-            let call = self.listen(LOOK.min(pause));
-            if call.is_some() {
-                return call;
-            }
-        }
-        None
-    }
-
-    fn is_first(&self) -> bool {
-        self.view.members.first().is_some_and(|first| first.id == self.me.id)
-    }
-
-    fn is_settled(&mut self) -> bool {
-        std::mem::take(&mut self.settled) || self.since.elapsed() > SETTLE
-    }
-
-    /// Hears what comes within `time`; the coordinator of a later generation, if it calls.
-    fn listen(&mut self, time: Duration) -> Option<(Hello, TcpStream)> {
-        match self.news().recv_timeout(time) {
-            Ok(News::View(view)) => self.see(view),
-            Ok(News::Connected(hello, socket)) => {
-                if hello.from == 0 && hello.generation > self.generation.load(Ordering::Acquire) {
-                    return Some((hello, socket));
-                }
-                self.around.waiting.borrow_mut().push((hello, socket));
-            }
-            // Of an attempt that is over.
-            Ok(News::Thread(..) | News::Said(..) | News::Lost(..)) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => unreachable!("it holds a sender itself"),
-        }
-        None
-    }
-
-    fn see(&mut self, view: View) {
-        if view.members != self.view.members {
-            self.since = Instant::now();
-        }
-        self.view = view;
-    }
-
-    /// Takes part in a generation from now on, and forgets connections of earlier ones.
-    fn enter(&self, generation: u64) {
-        self.generation.store(generation, Ordering::Release);
-        self.around.waiting.borrow_mut().retain(|(hello, _)| hello.generation >= generation);
-    }
-
-    /// Leads an attempt with all that can be reached.
-    fn lead(&mut self) -> Result<Ending, StreamError> {
-        let graph = Graph::new(self.plan)?;
-        let taken = match take_over(self.plan, &graph, self.around, Arc::clone(self.coordination)) {
-            Ok(Found::Completed | Found::Ended) => return Ok(Ending::Completed),
-            Ok(Found::Start(taken)) => *taken,
-            Err(StreamError::Fenced) => return Ok(Ending::Again(StreamError::Fenced.to_string())),
-            Err(error) => return Err(error),
-        };
-        let Taken { generation, latest, mut lead } = taken;
-        self.enter(generation);
-        let now = Instant::now();
-        self.absent.retain(|_, until| now < *until);
-        let mut sockets = Vec::new();
-        let mut workers = vec![self.me.clone()];
-        for member in self.view.members.iter().filter(|member| member.id != self.me.id) {
-            if self.absent.contains_key(&member.id) {
-                continue;
-            }
-            match dial(&member.address, &self.hello(generation, 0, member)) {
-                Ok(socket) => {
-                    workers.push(member.clone());
-                    sockets.push(socket);
-                }
-                Err(why) => {
-                    let why = format!("worker `{}` takes no part: {why}", member.name);
-                    self.around.events.send(Event::Interrupted { why });
-                    self.absent.insert(member.id.clone(), Instant::now() + ABSENT);
-                }
-            }
-        }
-        lead.absent = self.absent.clone();
-        let assignment = Assignment { generation, workers, me: 0 };
-        let mut crew = Crew::default();
-        for (peer, socket) in (1..).zip(sockets) {
-            self.connect(&mut crew, generation, peer, socket)?;
-        }
-        let inputs = if crew.links.is_empty() {
-            BTreeMap::new()
-        } else {
-            let found = inputs(&graph, self.around.connectors);
-            found.inspect_err(|error| crew.tell_failure(error))?
-        };
-        for (peer, link) in &crew.links {
-            let assignment = Assignment { me: *peer, ..assignment.clone() };
-            let (plan, latest, inputs) = (self.plan.clone(), latest.clone(), inputs.clone());
-            let start = Start { assignment, plan, latest, inputs };
-            link.send_control(&Say::Start(Box::new(start)));
-        }
-        let ended = self.attempt(self.plan, graph, assignment, crew, latest.as_ref(), Some(lead));
-        match ended {
-            Err(StreamError::Fenced) => Ok(Ending::Again(StreamError::Fenced.to_string())),
-            other => other,
-        }
-    }
-
-    fn hello(&self, generation: u64, from: WorkerId, to: &Member) -> Hello {
-        Hello { run: self.run.to_owned(), generation, from, to: to.id.clone() }
-    }
-
-    fn connect(
-        &self,
-        crew: &mut Crew,
-        generation: u64,
-        peer: WorkerId,
-        socket: TcpStream,
-    ) -> Result<(), StreamError> {
-        let port = Port::new(generation, peer, self.around.sender.clone());
-        let link = Link::start(socket, Arc::clone(&port) as Arc<_>)
-            .map_err(|error| StreamError::Exchange(error.to_string()))?;
-        crew.links.insert(peer, link);
-        crew.ports.insert(peer, port);
-        Ok(())
-    }
-
-    /// Takes part in an attempt that another worker leads.
-    fn follow(&mut self, hello: &Hello, socket: TcpStream) -> Result<Ending, StreamError> {
-        let generation = hello.generation;
-        self.enter(generation);
-        let mut crew = Crew::default();
-        self.connect(&mut crew, generation, 0, socket)?;
-        let start = match self.meet(&mut crew, generation) {
-            Ok(start) => start,
-            Err(ending) => return Ok(ending),
-        };
-        let graph = Graph::new(&start.plan)?;
-        let found = inputs(&graph, self.around.connectors);
-        if found.inspect_err(|error| crew.tell_failure(error))? != start.inputs {
-            let why = "it finds other files to read than the coordinator".to_owned();
-            crew.tell_failure(&StreamError::Exchange(why.clone()));
-            return Ok(Ending::Again(why));
-        }
-        self.attempt(&start.plan, graph, start.assignment, crew, start.latest.as_ref(), None)
-    }
-
-    /// Hears from the coordinator who takes part, and connects with them.
-    fn meet(&mut self, crew: &mut Crew, generation: u64) -> Result<Start, Ending> {
-        let mut start: Option<Start> = None;
-        loop {
-            if let Some(start) = start.take_if(|start| self.all_there(crew, start)) {
-                for (peer, member) in
-                    (0..).zip(&start.assignment.workers).skip(start.assignment.me as usize + 1)
-                {
-                    let socket = dial(&member.address, &self.hello(generation, start.assignment.me, member));
-                    let connected = socket.map_err(StreamError::Exchange);
-                    connected
-                        .and_then(|socket| self.connect(crew, generation, peer, socket))
-                        .map_err(|error| Ending::Again(format!("worker `{}`: {error}", member.name)))?;
-                }
-                return Ok(start);
-            }
-            if self.around.stop.load(Ordering::Acquire) {
-                return Err(Ending::Stopped);
-            }
-            match self.news().recv_timeout(LOOK) {
-                Ok(News::Said(of, 0, Say::Start(said))) if of == generation => start = Some(*said),
-                Ok(News::Lost(of, who, why)) if of == generation => {
-                    return Err(Ending::Again(format!("worker {who} is lost: {why}")));
-                }
-                Ok(News::Connected(hello, socket)) if hello.from == 0 && hello.generation > generation => {
-                    return Err(Ending::Superseded(hello, socket));
-                }
-                Ok(News::Connected(hello, socket)) => {
-                    self.around.waiting.borrow_mut().push((hello, socket));
-                }
-                Ok(News::View(view)) => self.see(view),
-                _ => {}
-            }
-        }
-    }
-
-    /// Takes the connections of those before this worker; true once all are there.
-    fn all_there(&self, crew: &mut Crew, start: &Start) -> bool {
-        let Assignment { generation, me, .. } = start.assignment;
-        let mut here = Vec::new();
-        self.around.waiting.borrow_mut().retain_mut(|(hello, socket)| {
-            let wanted = hello.generation == generation && (1..me).contains(&hello.from);
-            if wanted {
-                here.extend(socket.try_clone().map(|socket| (hello.from, socket)));
-            }
-            !wanted
-        });
-        here.into_iter().all(|(peer, socket)| self.connect(crew, generation, peer, socket).is_ok())
-            && crew.links.len() == me as usize
-    }
-
-    fn attempt(
-        &mut self,
-        plan: &Plan,
-        graph: Graph,
-        assignment: Assignment,
-        crew: Crew,
-        latest: Option<&Pointer>,
-        lead: Option<Lead>,
-    ) -> Result<Ending, StreamError> {
-        let restored = restored(plan, self.around, &assignment, latest);
-        let restored = restored.inspect_err(|error| crew.tell_failure(error))?;
-        Attempt::new(self.around, plan, graph, assignment, crew, restored, lead)?.run()
     }
 }

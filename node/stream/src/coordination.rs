@@ -8,7 +8,7 @@
 
 mod memory;
 mod roster;
-mod zookeeper;
+pub(crate) mod zookeeper;
 
 use serde::{Deserialize, Serialize};
 

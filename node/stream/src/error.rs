@@ -5,6 +5,7 @@
 //! Invariant: a message names the transform, and the file where there is one.
 
 use crate::aggregate::AggregateError;
+use crate::checkpoint::BlobError;
 use crate::codec::CodecError;
 use crate::io::{ConnectError, Fault};
 use crate::spill::SpillError;
@@ -72,6 +73,12 @@ pub enum StreamError {
     /// A checkpoint could not be written, read or committed.
     #[error("checkpoint: {0}")]
     Checkpoint(String),
+    /// The store of checkpoints did not do what it was asked.
+    #[error("checkpoint: {0}")]
+    Store(BlobError),
+    /// What the store of checkpoints holds is not what was put there.
+    #[error("checkpoint: {0}; put back what the store held, or begin a new run")]
+    Damaged(String),
     /// The checkpoint is of another plan: the document, or what was found out about its input, has changed.
     #[error("checkpoint: {0}")]
     OtherPlan(String),
@@ -106,7 +113,9 @@ impl StreamError {
             | Self::Record { .. }
             | Self::Aggregate { .. }
             | Self::Assertion { .. }
+            | Self::Damaged(_)
             | Self::OtherPlan(_) => Fault::User,
+            Self::Store(source) => source.fault,
             Self::Connect { source, .. } => source.fault,
             Self::Elsewhere { fault, .. } => *fault,
             Self::PlanVersion(_)

@@ -13,10 +13,17 @@ use pharos_beam::plan::LogLevel;
 use pharos_window::{Timestamp, Watermark, Window};
 use serde::Serialize;
 
+use crate::meter::Meters;
+
 /// News of a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
+    /// The run begins, and these counters move from now on.
+    Measured {
+        /// The counters of this worker.
+        meters: Arc<Meters>,
+    },
     /// A window of a grouping closed: the watermark of all its threads has passed its end.
     WindowClosed {
         /// The grouping.
@@ -170,13 +177,22 @@ struct State {
 pub(crate) struct Events {
     listener: Listener,
     state: Arc<Mutex<State>>,
+    meters: Arc<Meters>,
 }
 
 impl Events {
-    /// Events for `listener`.
+    /// Events for `listener`, which is given the counters at once.
     #[must_use]
     pub(crate) fn new(listener: Listener) -> Self {
-        Self { listener, state: Arc::default() }
+        let meters = Arc::<Meters>::default();
+        listener(&Event::Measured { meters: Arc::clone(&meters) });
+        Self { listener, state: Arc::default(), meters }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// Forgets how far the attempt before this one was.

@@ -23,6 +23,8 @@ pub enum Fault {
     Environment,
     /// There is no room: the user must make some, then trying again helps.
     FullDisk,
+    /// The store lets nobody in with these credentials: the user must mend them, then trying again helps.
+    Denied,
 }
 
 /// Why a source or sink could not go on.
@@ -50,16 +52,25 @@ impl ConnectError {
 /// Where in a split reading goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Offset {
-    /// The byte.
+    /// The byte, of the whole file.
     pub byte: u64,
-    /// How many lines lie before it.
+    /// How many lines lie before it; of a part of a file, how many of them this split has read.
     pub line: u64,
+}
+
+/// What a split's file was when the run first opened it. Reading goes on only in the same file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Version {
+    /// How many bytes it had, if that can be known.
+    pub bytes: Option<u64>,
+    /// What its store calls this content: the ETag of an object.
+    pub tag: Option<String>,
 }
 
 /// A record that is no row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRecord {
-    /// File and line.
+    /// The file, and the line or, in a part of a file, the byte.
     pub place: String,
     /// The record as it stands there.
     pub text: String,
@@ -74,8 +85,6 @@ pub struct Records {
     pub columns: Vec<ArrayRef>,
     /// How many rows.
     pub rows: usize,
-    /// The line of each row, for messages.
-    pub lines: Vec<u64>,
     /// The place of each row among the records read now, bad and empty ones counted.
     pub positions: Vec<u32>,
     /// The records that are no rows. They count as read.
@@ -86,20 +95,27 @@ pub struct Records {
 
 /// A part of a source with an order of its own.
 pub trait Split: Send {
-    /// The file, for messages.
+    /// The file and, if it is divided, which part of it and of how many: no two splits of a read share it.
     fn name(&self) -> &str;
 
     /// Where the next read starts.
     fn offset(&self) -> Offset;
 
-    /// How many bytes there were when it was opened, if that can be known: what [`Split::offset`] will come to.
+    /// How many bytes are its own, if that can be known: what [`Split::done`] will come to.
     fn bytes(&self) -> Option<u64>;
 
-    /// Goes to where an earlier read would have started.
+    /// How many of its bytes lie before [`Split::offset`].
+    fn done(&self) -> u64;
+
+    /// What its file was when the run first opened it.
+    fn version(&self) -> Version;
+
+    /// Goes to where an earlier read would have started, in what was then this version of the file; of
+    /// checkpoints of earlier builds that is not known.
     ///
     /// # Errors
-    /// If the split does not reach so far any more.
-    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError>;
+    /// If the file is another one now, or does not reach so far any more.
+    fn seek(&mut self, offset: Offset, version: Option<&Version>) -> Result<(), ConnectError>;
 
     /// The next `records` records, fewer only at the end. How many come does not depend on timing.
     ///
@@ -107,8 +123,8 @@ pub trait Split: Send {
     /// If the bytes cannot be read.
     fn read(&mut self, records: usize) -> Result<Records, ConnectError>;
 
-    /// The text of the record on a line of the last read, for a dead letter.
-    fn record_text(&self, line: u64) -> String;
+    /// The record at a position of the last read, for a dead letter: its place and its text.
+    fn record(&self, position: u32) -> (String, String);
 }
 
 /// Rows to bytes. Several threads do it at once.
@@ -145,6 +161,15 @@ pub enum Last {
     Yes,
 }
 
+/// An attempt at a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptId<'a> {
+    /// The name of the run, for what is in the making.
+    pub run: &'a str,
+    /// Later attempts have higher numbers. One that has begun keeps all before it from publishing anything.
+    pub generation: u64,
+}
+
 /// All sources and sinks.
 pub trait Connectors: Send + Sync {
     /// The splits of a read, always the same in the same order for the same files.
@@ -159,7 +184,8 @@ pub trait Connectors: Send + Sync {
     /// If the rows do not suit the format.
     fn encoder(&self, write: &WriteSpec, schema: &Schema) -> Result<Arc<dyn Encode>, ConnectError>;
 
-    /// The sink of a write. `run` names the run; `prepared` is what the last checkpoint kept.
+    /// The sink of a write. `prepared` is what the checkpoint kept that this attempt goes on from. What attempts
+    /// before this one began, and that checkpoint does not go on with, is removed.
     ///
     /// # Errors
     /// If it cannot be opened, or what was prepared is gone.
@@ -167,7 +193,7 @@ pub trait Connectors: Send + Sync {
         &self,
         write: &WriteSpec,
         schema: &Schema,
-        run: &str,
+        attempt: AttemptId<'_>,
         prepared: Option<&str>,
     ) -> Result<Box<dyn Sink>, ConnectError>;
 

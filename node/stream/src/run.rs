@@ -4,8 +4,6 @@
 //! Must not know: formats, the Ensemble's protocol, other workers.
 //! Invariant: a run that is done is never run again.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +13,19 @@ use pharos_beam::plan::Plan;
 
 use crate::assemble::Restored;
 use crate::assignment::Assignment;
-use crate::attempt::{Attempt, Crew, Ending, Lead, Surroundings, commit};
 use crate::checkpoint::Blobs;
 use crate::checkpoint::keeper::{Keeper, restore};
+use crate::control::Outcome;
 use crate::coordination::{Coordination, CoordinationError, Pointer};
+use crate::driver::{Driver, Surroundings};
+use crate::engine::commit;
 use crate::error::StreamError;
 use crate::event::{Event, Events, Listener, Report};
+use crate::exec::channel::Epoch;
 use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::key::KeyGroup;
+use crate::plant;
 use crate::spill::{StateBounds, StateMemory};
 
 /// How checkpoints are taken.
@@ -70,43 +72,28 @@ pub fn run(
     connectors: &Arc<dyn Connectors>,
     options: &RunOptions,
 ) -> Result<Report, StreamError> {
-    let graph = Graph::new(plan)?;
     let events = Events::new(Arc::clone(&options.listener));
     let (sender, news) = channel();
     let durability = options.durability.as_ref();
     let checkpoints = durability.and_then(|durability| durability.checkpoints.clone());
     let state = options.state.as_ref().map(StateBounds::new);
     let around = Surroundings {
-        state: state.as_ref(),
-        connectors: &**connectors,
-        events: &events,
-        stop: &options.stop,
-        run: &options.run,
+        connectors: Arc::clone(connectors),
+        events: events.clone(),
+        stop: Arc::clone(&options.stop),
+        part: options.run.clone(),
+        run: options.run.clone(),
+        state,
         checkpoints: checkpoints.map(|options| (options.blobs, options.interval)),
+        coordination: durability.map(|durability| Arc::clone(&durability.coordination)),
         sender,
-        news: &news,
-        waiting: RefCell::default(),
-        seen: RefCell::default(),
-        leaving: RefCell::default(),
+        generation: Arc::default(),
     };
-    let coordination = durability.map(|durability| Arc::clone(&durability.coordination));
-    let taken = match coordination {
-        None => Taken { generation: 0, latest: None, lead: Lead::without_ensemble() },
-        Some(coordination) => match take_over(plan, &graph, &around, coordination)? {
-            Found::Completed => return Ok(Report { already_completed: true, ..events.report() }),
-            Found::Ended => return Ok(events.report()),
-            Found::Start(taken) => *taken,
-        },
-    };
-    let assignment = Assignment::alone(taken.generation, options.threads);
-    let restored = restored(plan, &around, &assignment, taken.latest.as_ref())?;
-    let attempt =
-        Attempt::new(&around, plan, graph, assignment, Crew::default(), restored, Some(taken.lead))?;
-    match attempt.run()? {
-        Ending::Completed => Ok(events.report()),
-        Ending::Divide | Ending::Stopped => Err(StreamError::Stopped),
-        Ending::Again(why) => Err(StreamError::Exchange(why)),
-        Ending::Superseded(..) => Err(StreamError::Fenced),
+    let me = Assignment::alone(0, options.threads).workers.remove(0);
+    let mut driver = Driver::on_machine(around, me, plan, true);
+    match driver.drive(&news)? {
+        Outcome::Completed => Ok(Report { already_completed: driver.found_completed(), ..events.report() }),
+        Outcome::Stopped => Err(StreamError::Stopped),
     }
 }
 
@@ -130,10 +117,20 @@ pub(crate) struct Taken {
     pub lead: Lead,
 }
 
-impl Lead {
-    fn without_ensemble() -> Self {
-        Self { coordination: None, keeper: None, next: 1, absent: BTreeMap::new() }
+impl Taken {
+    /// A run that nothing outlives.
+    #[must_use]
+    pub(crate) fn without_ensemble() -> Self {
+        Self { generation: 0, latest: None, lead: Lead { keeper: None, next: 1 } }
     }
+}
+
+/// What the coordinator has beside what every worker has.
+pub(crate) struct Lead {
+    /// The manifests, if checkpoints are taken.
+    pub keeper: Option<Keeper>,
+    /// The number of the next checkpoint.
+    pub next: Epoch,
 }
 
 fn coordination(error: CoordinationError) -> StreamError {
@@ -158,14 +155,14 @@ pub(crate) fn with<T>(
 pub(crate) fn take_over(
     plan: &Plan,
     graph: &Graph,
-    around: &Surroundings<'_>,
-    ensemble: Arc<Mutex<dyn Coordination>>,
+    around: &Surroundings,
+    ensemble: &Arc<Mutex<dyn Coordination>>,
 ) -> Result<Found, StreamError> {
-    let tenure = with(&ensemble, |ensemble| ensemble.take_over())?;
+    let tenure = with(ensemble, |ensemble| ensemble.take_over())?;
     if tenure.completed {
         return Ok(Found::Completed);
     }
-    let mut lead = Lead { coordination: Some(ensemble), ..Lead::without_ensemble() };
+    let mut lead = Lead { keeper: None, next: 1 };
     if let Some((blobs, _)) = &around.checkpoints {
         let keeper = Keeper::open(Arc::clone(blobs), plan, tenure.generation, tenure.latest.as_ref())?;
         keeper.sweep()?;
@@ -174,8 +171,9 @@ pub(crate) fn take_over(
             around.events.send(Event::Restored { epoch });
             if ended {
                 // Who led died after the input had ended: what the sinks prepared is committed again.
-                commit(graph, around.connectors, around.events, &last.sinks)?;
-                let ensemble = lead.coordination.as_ref().expect("it was put there above");
+                if !plant::notes_without_commit() {
+                    commit(graph, &*around.connectors, &around.events, &last.sinks)?;
+                }
                 with(ensemble, |ensemble| ensemble.complete())?;
                 return Ok(Found::Ended);
             }
@@ -194,14 +192,14 @@ pub(crate) fn take_over(
 /// If a piece of it is missing or damaged.
 pub(crate) fn restored(
     plan: &Plan,
-    around: &Surroundings<'_>,
+    around: &Surroundings,
     assignment: &Assignment,
     latest: Option<&Pointer>,
 ) -> Result<Restored, StreamError> {
     match (&around.checkpoints, latest) {
         (Some((blobs, _)), Some(pointer)) => {
             let groups = KeyGroup::of_owners(&assignment.here(), assignment.threads());
-            restore(&**blobs, plan, pointer, &groups, around.state.map(|state| &state.disk))
+            restore(&**blobs, plan, pointer, &groups, around.state.as_ref().map(|state| &state.disk))
         }
         _ => Ok(Restored::default()),
     }

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod build;
 pub mod check;
 pub mod dereference;
+pub mod load;
 pub mod plan;
 pub mod status;
 pub mod validate;

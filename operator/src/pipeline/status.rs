@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use pharos_crds::names::{COMPONENT_PIPELINE, condition, reason};
 use pharos_crds::{CompletedRun, PipelineStatus};
 
+use super::load;
 use super::plan::{EnsembleState, Observed, Outdated, Step};
 use super::validate::Validated;
 use crate::admin::{WorkerState, WorkerStatus};
@@ -84,6 +85,7 @@ pub fn status(
         said.filter(|said| said.is_of(&pipeline.hash, pipeline.spec.run_id)).collect();
     let most = |pick: fn(&WorkerStatus) -> Option<i64>| said.iter().filter_map(|said| pick(said)).max();
     let late = said.iter().filter_map(|said| said.late_dropped).reduce(i64::saturating_add);
+    let watermark = least_watermark(&said);
     let ready = observed.workers.iter().filter(|worker| worker.ready && !worker.terminating).count();
     PipelineStatus {
         observed_generation: pipeline.generation,
@@ -92,7 +94,15 @@ pub fn status(
         document_hash: Some(pipeline.hash.clone()),
         run_id: Some(pipeline.spec.run_id),
         epoch: most(|said| said.epoch).or(before.epoch),
-        watermark: least_watermark(&said).or(before.watermark),
+        checkpoint_at: said
+            .iter()
+            .filter_map(|said| said.checkpoint_at.clone())
+            .max()
+            .or(before.checkpoint_at),
+        watermark_lag: watermark.as_deref().and_then(|watermark| load::lag(watermark, now)),
+        watermark: watermark.or(before.watermark),
+        bottleneck: load::bottleneck(&observed.workers, &pipeline.hash, pipeline.spec.run_id),
+        splits: load::splits(&said),
         // Each worker counts the rows that it dropped itself.
         late_dropped: late.or(before.late_dropped),
         windows_closed: most(|said| said.windows_closed).or(before.windows_closed),

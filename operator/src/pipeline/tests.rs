@@ -232,6 +232,29 @@ fn the_status_of_several_workers_is_that_of_the_run() {
 }
 
 #[test]
+fn the_status_says_who_holds_the_run_up_and_how_far_it_is_behind() {
+    let status = after_saying(&[
+        json!({"state": "running", "watermark": "1970-01-01T00:00:10Z", "checkpointAt": "1970-01-01T00:01:30Z",
+               "bottleneck": {"transform": "Write", "thread": 1, "busyPercent": 96, "blockedPercent": 90},
+               "splits": [{"transform": "Read", "index": 4, "file": "f", "offset": 3, "bytes": 9, "bytesLeft": 6,
+                           "eventTime": "1970-01-01T00:00:12Z", "eventTimeMicros": 12_000_000, "lagSeconds": 2}]}),
+        json!({"state": "running", "watermark": "+inf", "checkpointAt": "1970-01-01T00:01:29Z", "bottleneck": null}),
+    ]);
+    let bottleneck = status.bottleneck.clone().expect("one of them has one");
+    assert_eq!((bottleneck.transform.as_str(), bottleneck.worker.as_str()), ("Write", "clicks-pipeline-0"));
+    assert_eq!(
+        status.splits.iter().map(|split| (split.index, split.lag_seconds)).collect::<Vec<_>>(),
+        [(4, Some(2))]
+    );
+    assert_eq!(status.watermark_lag.as_deref(), Some("1m30s"));
+    assert_eq!(status.checkpoint_at.as_deref(), Some("1970-01-01T00:01:30Z"));
+    // While nobody answers, what was reached stays; how it goes now is not known.
+    let away = after(&status, &Step::Wait { reason: reason::WORKER_STARTING, message: String::new() });
+    assert_eq!((away.watermark, away.checkpoint_at), (status.watermark, status.checkpoint_at));
+    assert_eq!((away.bottleneck, away.splits, away.watermark_lag), (None, Vec::new(), None));
+}
+
+#[test]
 fn the_watermark_is_the_earliest_in_time_not_in_spelling() {
     let of = |watermarks: &[&str]| {
         let answers: Vec<Value> =

@@ -1,40 +1,64 @@
 //! The bytes of a file, local or in an object store, as a stream with a position.
 //!
-//! Owns: reading ahead.
+//! Owns: reading ahead; whether the file is still the one that was opened.
 //! Must not know: lines.
-//! Invariant: the position is that of the next byte given.
+//! Invariant: the position is that of the next byte given; there are as many bytes as the file had when the run first
+//! opened it, and a file that has become shorter, or another one, is an error.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use pharos_stream::io::ConnectError;
+use pharos_stream::io::{ConnectError, Version};
 
 use crate::object::Bucket;
 use crate::place::Place;
 
-/// What all files of a read together may read ahead, in bytes.
+/// What all splits of a read together may read ahead, in bytes.
 const AHEAD: usize = 256 << 20;
+/// How much is asked for at once beyond what is known to be wanted: the end of a line.
+const BEYOND: u64 = 64 << 10;
+/// What to do about an input that has changed.
+pub(crate) const UNCHANGED: &str =
+    "files must not change while they are read; put it back as it was and start again, or begin a new run";
 
-/// How much each of so many files that are read at once reads ahead, in bytes.
+/// How much each of so many splits that are read at once reads ahead, in bytes.
 #[must_use]
-pub(crate) fn ahead(files: usize) -> usize {
-    (AHEAD / files.max(1)).clamp(32 << 10, 4 << 20)
+pub(crate) fn ahead(splits: usize) -> usize {
+    (AHEAD / splits.max(1)).clamp(32 << 10, 4 << 20)
 }
 
+#[derive(Clone)]
 enum Inner {
-    Local(File),
-    Object { bucket: Bucket, key: String, size: u64, block: Bytes },
+    Regular(Arc<File>),
+    /// A pipe or the like: nobody knows its size, and it is read from front to back.
+    Stream(Arc<File>),
+    Object {
+        bucket: Bucket,
+        key: String,
+        block: Bytes,
+    },
 }
 
-/// A file being read.
+/// A file being read. Clones read the same file, each at a place of its own.
+#[derive(Clone)]
 pub(crate) struct ByteSource {
-    name: String,
+    name: Arc<str>,
     position: u64,
     ahead: usize,
-    /// Of a regular file or an object, when it was opened.
-    size: Option<u64>,
+    /// Up to here all bytes are wanted.
+    wanted: u64,
+    version: Version,
     inner: Inner,
+}
+
+/// An error of reading as one that says whose fault it is.
+#[must_use]
+pub(crate) fn failed(name: &str, error: &io::Error) -> ConnectError {
+    let known = error.get_ref().and_then(|inner| inner.downcast_ref::<ConnectError>());
+    known.cloned().unwrap_or_else(|| ConnectError::environment(format!("`{name}`: {error}")))
 }
 
 impl ByteSource {
@@ -44,24 +68,31 @@ impl ByteSource {
     /// If there is none or it cannot be read.
     pub(crate) fn open(place: &Place, ahead: usize) -> Result<Self, ConnectError> {
         let name = place.name();
-        let inner = match place {
-            Place::Local(path) => Inner::Local(File::open(path).map_err(|error| {
-                let message = format!("`{name}`: {error}");
-                match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ConnectError::user(message),
-                    _ => ConnectError::environment(message),
+        let (inner, version) = match place {
+            Place::Local(path) => {
+                let opened = File::open(path).and_then(|file| file.metadata().map(|data| (file, data)));
+                let (file, data) = opened.map_err(|error| {
+                    let message = format!("`{name}`: {error}");
+                    match error.kind() {
+                        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                            ConnectError::user(message)
+                        }
+                        _ => ConnectError::environment(message),
+                    }
+                })?;
+                let file = Arc::new(file);
+                if data.is_file() {
+                    (Inner::Regular(file), Version { bytes: Some(data.len()), tag: None })
+                } else {
+                    (Inner::Stream(file), Version::default())
                 }
-            })?),
+            }
             Place::Object { bucket, key } => {
-                let size = bucket.size(key)?;
-                Inner::Object { bucket: bucket.clone(), key: key.clone(), size, block: Bytes::new() }
+                let version = bucket.version(key)?;
+                (Inner::Object { bucket: bucket.clone(), key: key.clone(), block: Bytes::new() }, version)
             }
         };
-        let size = match &inner {
-            Inner::Local(file) => file.metadata().ok().filter(Metadata::is_file).map(|data| data.len()),
-            Inner::Object { size, .. } => Some(*size),
-        };
-        Ok(Self { name, position: 0, ahead, size, inner })
+        Ok(Self { name: Arc::from(name), position: 0, ahead, wanted: u64::MAX, version, inner })
     }
 
     /// How many bytes are worth asking for at once.
@@ -70,10 +101,16 @@ impl ByteSource {
         self.ahead
     }
 
-    /// How many bytes there were when it was opened; of a pipe nobody knows.
+    /// The same, where so many bytes are worth asking for at once.
     #[must_use]
-    pub(crate) fn size(&self) -> Option<u64> {
-        self.size
+    pub(crate) fn with_ahead(self, ahead: usize) -> Self {
+        Self { ahead, ..self }
+    }
+
+    /// What the file was when the run first opened it; of a pipe nobody knows.
+    #[must_use]
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
     }
 
     /// The file's name.
@@ -81,18 +118,68 @@ impl ByteSource {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// Says up to where all bytes are wanted; beyond that, little is fetched at once.
+    pub(crate) fn want(&mut self, end: u64) {
+        self.wanted = end;
+    }
+
+    /// Goes on as an earlier process did, which had read up to the byte `from` of this version of the file.
+    ///
+    /// # Errors
+    /// If the file is another one now, or shorter.
+    pub(crate) fn resume(&mut self, from: u64, version: Option<&Version>) -> Result<(), ConnectError> {
+        let was = version.and_then(|version| version.bytes).unwrap_or(from).max(from);
+        if let Some(bytes) = self.version.bytes.filter(|bytes| *bytes < was) {
+            return Err(self.shorter(was, bytes));
+        }
+        let Some(version) = version else { return Ok(()) };
+        if version.tag.is_some() && version.tag != self.version.tag {
+            return Err(ConnectError::user(format!("`{}` has been replaced: {UNCHANGED}", self.name)));
+        }
+        // What was appended since is no more read than it would have been without the break.
+        self.version.bytes = version.bytes;
+        Ok(())
+    }
+
+    fn shorter(&self, was: u64, is: u64) -> ConnectError {
+        ConnectError::user(format!("`{}` had {was} bytes and has {is} now: {UNCHANGED}", self.name))
+    }
+
+    /// Up to where the next block of an object goes.
+    fn block_end(&self, bytes: u64) -> u64 {
+        let ahead = self.position + self.ahead as u64;
+        let end = if self.position < self.wanted { ahead.min(self.wanted) } else { self.position + BEYOND };
+        end.min(bytes)
+    }
 }
 
 impl Read for ByteSource {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.version.bytes.map_or(u64::MAX, |bytes| bytes.saturating_sub(self.position));
+        let most = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        let into = &mut into[..most];
+        let block_end = self.block_end(self.version.bytes.unwrap_or(u64::MAX));
         let count = match &mut self.inner {
-            Inner::Local(file) => file.read(into)?,
-            Inner::Object { bucket, key, size, block } => {
-                if block.is_empty() && self.position < *size {
-                    let end = (self.position + self.ahead as u64).min(*size);
-                    *block = bucket
-                        .read(key, self.position..end)
-                        .map_err(|error| io::Error::other(error.message))?;
+            Inner::Regular(file) => match file.read_at(into, self.position)? {
+                0 => {
+                    let is = file.metadata()?.len();
+                    let was = self.version.bytes.unwrap_or_default();
+                    return Err(io::Error::other(self.shorter(was, is)));
+                }
+                count => count,
+            },
+            Inner::Stream(file) => (&**file).read(into)?,
+            Inner::Object { bucket, key, block } => {
+                if block.is_empty() {
+                    let tag = self.version.tag.clone();
+                    *block = bucket.read(key, self.position..block_end, tag).map_err(io::Error::other)?;
+                    if block.is_empty() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                 }
                 let count = into.len().min(block.len());
                 block.split_to(count).copy_to_slice(&mut into[..count]);
@@ -106,16 +193,15 @@ impl Read for ByteSource {
 
 impl Seek for ByteSource {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = match (&mut self.inner, to) {
-            (Inner::Local(file), to) => file.seek(to)?,
-            (Inner::Object { block, .. }, SeekFrom::Start(position)) => {
-                *block = Bytes::new();
-                position
-            }
-            (Inner::Object { .. }, _) => {
-                return Err(io::Error::other("an object is sought from its start only"));
-            }
+        let SeekFrom::Start(position) = to else {
+            return Err(io::Error::other("a file is sought from its start only"));
         };
-        Ok(self.position)
+        match &mut self.inner {
+            Inner::Regular(_) => {}
+            Inner::Stream(file) => drop((&**file).seek(to)?),
+            Inner::Object { block, .. } => *block = Bytes::new(),
+        }
+        self.position = position;
+        Ok(position)
     }
 }

@@ -5,28 +5,27 @@
 //! Invariant: as in pandas, an empty cell is null and columns are told apart by their header; a
 //! record with another number of cells, or a cell that is not of its column's type, is no row.
 
-use std::collections::BTreeMap;
 use std::io::SeekFrom;
 
 use arrow_array::ArrayRef;
 use csv::{Position, Reader, ReaderBuilder, StringRecord};
 use pharos_beam::schema::{Schema, Type, Value};
 use pharos_stream::column::build;
-use pharos_stream::io::{BadRecord, ConnectError, Offset, Records, Split};
+use pharos_stream::io::{BadRecord, ConnectError, Offset, Records, Split, Version};
 
-use super::bytes::ByteSource;
+use super::bytes::{ByteSource, failed};
 
 /// A CSV file.
 pub(crate) struct CsvSplit {
     name: String,
-    bytes: Option<u64>,
     reader: Reader<ByteSource>,
     delimiter: char,
     schema: Schema,
     /// For each field, the column it is in; none: the file's name.
     columns: Vec<Option<usize>>,
     width: usize,
-    texts: BTreeMap<u64, StringRecord>,
+    /// The records of the last read, with their lines.
+    last: Vec<(u64, StringRecord)>,
 }
 
 /// A reader as Beam's options say.
@@ -52,11 +51,13 @@ impl CsvSplit {
         filename_column: Option<&str>,
         schema: &Schema,
     ) -> Result<Self, ConnectError> {
-        let (name, bytes) = (source.name().to_owned(), source.size());
+        let name = source.name().to_owned();
         let mut reader = reader(source, delimiter, comment);
         let mut header = StringRecord::new();
         let read = reader.read_record(&mut header);
-        let read = read.map_err(|error| ConnectError::user(format!("`{name}`: header: {error}")))?;
+        let read = read.map_err(|error| {
+            of_csv(&name, error, |error| ConnectError::user(format!("`{name}`: header: {error}")))
+        })?;
         let columns = schema
             .fields
             .iter()
@@ -68,7 +69,8 @@ impl CsvSplit {
                     Some(position) => Ok(Some(position)),
                     None if !read => Ok(Some(0)),
                     None => Err(ConnectError::user(format!(
-                        "`{name}`:1: the header has no column `{}`",
+                        "`{name}`:1: the header has no column `{}`: all files of a read must have the columns of \
+                         its schema; leave this file out, or read it by a transform of its own",
                         field.name
                     ))),
                 }
@@ -76,13 +78,12 @@ impl CsvSplit {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             name,
-            bytes,
             reader,
             delimiter,
             schema: schema.clone(),
             columns,
             width: header.len(),
-            texts: BTreeMap::new(),
+            last: Vec::new(),
         })
     }
 
@@ -105,6 +106,23 @@ impl CsvSplit {
     fn text(&self, record: &StringRecord) -> String {
         record.iter().collect::<Vec<_>>().join(&self.delimiter.to_string())
     }
+}
+
+/// An error of the parser, which is one of its source's or else `other`.
+pub(crate) fn of_csv(
+    name: &str,
+    error: csv::Error,
+    other: impl FnOnce(csv::Error) -> ConnectError,
+) -> ConnectError {
+    match error.kind() {
+        csv::ErrorKind::Io(error) => failed(name, error),
+        _ => other(error),
+    }
+}
+
+/// An error of the parser where all that it can say is that the bytes cannot be read.
+pub(crate) fn unreadable(name: &str, error: csv::Error) -> ConnectError {
+    of_csv(name, error, |error| ConnectError::environment(format!("`{name}`: {error}")))
 }
 
 /// A cell as a value of type `ty`.
@@ -137,24 +155,32 @@ impl Split for CsvSplit {
     }
 
     fn bytes(&self) -> Option<u64> {
-        self.bytes
+        self.version().bytes
     }
 
-    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
+    fn done(&self) -> u64 {
+        self.offset().byte
+    }
+
+    fn version(&self) -> Version {
+        self.reader.get_ref().version().clone()
+    }
+
+    fn seek(&mut self, offset: Offset, version: Option<&Version>) -> Result<(), ConnectError> {
+        self.reader.get_mut().resume(offset.byte, version)?;
         let mut position = Position::new();
         position.set_byte(offset.byte).set_line(offset.line + 1);
         self.reader
             .seek_raw(SeekFrom::Start(offset.byte), position)
-            .map_err(|error| ConnectError::environment(format!("`{}`: {error}", self.name)))
+            .map_err(|error| unreadable(&self.name, error))
     }
 
     fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
         let mut rows: Vec<Vec<Value>> = Vec::with_capacity(records);
-        let mut lines = Vec::with_capacity(records);
         let mut positions = Vec::with_capacity(records);
         let mut bad = Vec::new();
         let mut end = false;
-        self.texts.clear();
+        self.last.clear();
         for at in 0..records {
             let mut record = StringRecord::new();
             match self.reader.read_record(&mut record) {
@@ -167,9 +193,7 @@ impl Split for CsvSplit {
                     match self.row(&record) {
                         Ok(row) => {
                             rows.push(row);
-                            lines.push(line);
                             positions.push(at as u32);
-                            self.texts.insert(line, record);
                         }
                         Err(message) => bad.push(BadRecord {
                             place: format!("{}:{line}", self.name),
@@ -177,14 +201,19 @@ impl Split for CsvSplit {
                             message,
                         }),
                     }
+                    self.last.push((line, record));
                 }
                 Err(error) => match error.kind() {
-                    csv::ErrorKind::Utf8 { pos, err } => bad.push(BadRecord {
-                        place: format!("{}:{}", self.name, pos.as_ref().map_or(0, Position::line)),
-                        text: String::new(),
-                        message: format!("the record is not utf-8: {err}"),
-                    }),
-                    _ => return Err(ConnectError::environment(format!("`{}`: {error}", self.name))),
+                    csv::ErrorKind::Utf8 { pos, err } => {
+                        let line = pos.as_ref().map_or(0, Position::line);
+                        bad.push(BadRecord {
+                            place: format!("{}:{line}", self.name),
+                            text: String::new(),
+                            message: format!("the record is not utf-8: {err}"),
+                        });
+                        self.last.push((line, StringRecord::new()));
+                    }
+                    _ => return Err(unreadable(&self.name, error)),
                 },
             }
         }
@@ -192,10 +221,11 @@ impl Split for CsvSplit {
             build(&field.ty, &rows.iter().map(|row| &row[position]).collect::<Vec<_>>())
         };
         let columns: Vec<ArrayRef> = self.schema.fields.iter().enumerate().map(column).collect();
-        Ok(Records { columns, rows: rows.len(), lines, positions, bad, end })
+        Ok(Records { columns, rows: rows.len(), positions, bad, end })
     }
 
-    fn record_text(&self, line: u64) -> String {
-        self.texts.get(&line).map(|record| self.text(record)).unwrap_or_default()
+    fn record(&self, position: u32) -> (String, String) {
+        let (line, record) = &self.last[position as usize];
+        (format!("{}:{line}", self.name), self.text(record))
     }
 }

@@ -29,7 +29,8 @@ pub(super) struct LocalShard {
     length: u64,
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> ConnectError {
+/// An error of a disk that is written to.
+pub(crate) fn failed(path: &Path) -> impl Fn(std::io::Error) -> ConnectError {
     move |error| {
         let message = format!("`{}`: {error}", path.display());
         match error.kind() {

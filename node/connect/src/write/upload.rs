@@ -5,13 +5,14 @@
 //! Invariant: an upload becomes visible as a whole by one request. Its id, its parts and the tail
 //! are what a checkpoint keeps; parts uploaded after it are uploaded again under the same numbers. The
 //! bytes of a part depend on those of the output alone, not on how they came: a worker that was given
-//! up and still uploads puts what its successor puts.
+//! up and still uploads puts what its successor puts. Every upload that has a part is noted before (`begun.rs`).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pharos_stream::io::{ConnectError, Fault};
+use pharos_stream::io::{AttemptId, ConnectError};
 use serde::{Deserialize, Serialize};
 
+use super::begun::Begun;
 use crate::object::Bucket;
 
 /// The least size of a part but the last.
@@ -28,12 +29,15 @@ pub(super) struct PreparedUpload {
     uploaded: u64,
     /// The bytes after them, in base64.
     tail: String,
+    /// The run; earlier builds did not keep it.
+    #[serde(default)]
+    run: Option<String>,
 }
 
 /// An object in the making.
 pub(super) struct ObjectShard {
-    bucket: Bucket,
-    key: String,
+    begun: Begun,
+    generation: u64,
     upload: Option<String>,
     parts: Vec<String>,
     uploaded: u64,
@@ -47,25 +51,27 @@ fn decode(tail: &str) -> Result<Vec<u8>, ConnectError> {
 }
 
 impl ObjectShard {
-    /// A new object, or one that was prepared.
+    /// A new object, or one that was prepared. Uploads that earlier attempts began, and that one does not go on
+    /// with, are given up.
     ///
     /// # Errors
-    /// If what was prepared is damaged.
+    /// If what was prepared is damaged, or the store does not answer.
     pub(super) fn open(
         bucket: Bucket,
         key: String,
+        attempt: AttemptId<'_>,
         prepared: Option<&PreparedUpload>,
     ) -> Result<Self, ConnectError> {
-        let Some(prepared) = prepared else {
-            return Ok(Self { bucket, key, upload: None, parts: Vec::new(), uploaded: 0, tail: Vec::new() });
-        };
+        let begun = Begun::of(bucket, key, attempt.run);
+        let upload = prepared.and_then(|prepared| prepared.upload.clone());
+        begun.give_up_before(attempt.generation, upload.as_deref())?;
         Ok(Self {
-            bucket,
-            key,
-            upload: prepared.upload.clone(),
-            parts: prepared.parts.clone(),
-            uploaded: prepared.uploaded,
-            tail: decode(&prepared.tail)?,
+            begun,
+            generation: attempt.generation,
+            upload,
+            parts: prepared.map(|prepared| prepared.parts.clone()).unwrap_or_default(),
+            uploaded: prepared.map_or(0, |prepared| prepared.uploaded),
+            tail: prepared.map(|prepared| decode(&prepared.tail)).transpose()?.unwrap_or_default(),
         })
     }
 
@@ -83,13 +89,13 @@ impl ObjectShard {
             }
             let upload = match &self.upload {
                 Some(upload) => upload.clone(),
-                None => self.bucket.start_upload(&self.key)?,
+                None => self.begun.start(self.generation)?,
             };
             self.upload = Some(upload.clone());
             let rest = self.tail.split_off(size);
             let part = std::mem::replace(&mut self.tail, rest);
             self.uploaded += part.len() as u64;
-            self.parts.push(self.bucket.put_part(&self.key, &upload, self.parts.len(), part)?);
+            self.parts.push(self.begun.put_part(&upload, self.parts.len(), part)?);
         }
     }
 
@@ -101,27 +107,35 @@ impl ObjectShard {
             parts: self.parts.clone(),
             uploaded: self.uploaded,
             tail: STANDARD.encode(&self.tail),
+            run: Some(self.begun.run().to_owned()),
         }
     }
 }
 
-/// Makes the object visible.
+/// Makes the object visible, and gives up all else that the run has begun to upload there.
 ///
 /// # Errors
 /// If a request fails.
 pub(super) fn commit(bucket: &Bucket, key: &str, prepared: &PreparedUpload) -> Result<(), ConnectError> {
+    finish(bucket, key, prepared)?;
+    // No attempt of the run has anything to write any more.
+    prepared
+        .run
+        .iter()
+        .try_for_each(|run| Begun::of(bucket.clone(), key.to_owned(), run).finish(prepared.upload.as_deref()))
+}
+
+fn finish(bucket: &Bucket, key: &str, prepared: &PreparedUpload) -> Result<(), ConnectError> {
     let tail = decode(&prepared.tail)?;
     let Some(upload) = &prepared.upload else { return bucket.put(key, tail) };
     let size = prepared.uploaded + tail.len() as u64;
     let mut parts = prepared.parts.clone();
     if !tail.is_empty() {
-        match bucket.put_part(key, upload, parts.len(), tail) {
-            Ok(part) => parts.push(part),
-            // An upload that is gone may be finished already.
-            Err(error) if error.fault == Fault::User && bucket.size(key).is_ok_and(|found| found == size) => {
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        match bucket.put_part(key, upload, parts.len(), tail)? {
+            Some(part) => parts.push(part),
+            // It may be finished already.
+            None if bucket.size(key).is_ok_and(|found| found == size) => return Ok(()),
+            None => return Err(bucket.upload_gone(key)),
         }
     }
     bucket.finish_upload(key, upload, &parts, size)

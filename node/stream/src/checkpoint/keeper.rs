@@ -22,6 +22,7 @@ use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
 use crate::group::{Earlier, KeptState};
 use crate::key::KeyGroup;
+use crate::plant;
 use crate::spill::{Disk, Kept, RunId, Scoped};
 
 /// The blobs of one run.
@@ -115,7 +116,8 @@ impl Keeper {
         let Some((name, manifest, _)) = self.next.take() else { return Ok(()) };
         let needed: BTreeSet<&str> = manifest.blobs().collect();
         if let Some((old_name, old)) = &self.last {
-            let over: BTreeSet<&str> = old.blobs().filter(|blob| !needed.contains(blob)).collect();
+            let over: BTreeSet<&str> =
+                old.blobs().filter(|blob| !needed.contains(blob) || plant::cleans_live()).collect();
             over.into_iter()
                 .chain([old_name.as_str()])
                 .try_for_each(|blob| self.blobs.delete(blob))
@@ -147,7 +149,7 @@ pub(crate) fn restore(
         if !files.contains_key(blob) {
             let bytes = get(blobs, blob)?;
             if !bytes.starts_with(HEADER) {
-                return Err(StreamError::Checkpoint(format!("`{blob}` is no state file of version 1")));
+                return Err(StreamError::Damaged(format!("`{blob}` is no state file of version 1")));
             }
             files.insert(blob, bytes);
         }
@@ -187,11 +189,14 @@ fn manifest_name(generation: u64, epoch: Epoch) -> String {
 
 fn get(blobs: &dyn Blobs, name: &str) -> Result<Vec<u8>, StreamError> {
     let bytes = blobs.get(name).map_err(failed)?;
-    bytes.ok_or_else(|| StreamError::Checkpoint(format!("`{name}` is missing")))
+    // One that was taken for the leader's while another took over may meet this, too: trying again tells.
+    bytes.ok_or_else(|| {
+        StreamError::Checkpoint(format!("`{name}` is missing: put it back, or begin a new run"))
+    })
 }
 
 fn damaged(piece: &Piece) -> StreamError {
-    StreamError::Checkpoint(format!("`{}` is damaged at byte {}", piece.blob, piece.offset))
+    StreamError::Damaged(format!("`{}` is damaged at byte {}", piece.blob, piece.offset))
 }
 
 fn read_piece(

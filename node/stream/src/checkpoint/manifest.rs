@@ -64,9 +64,8 @@ impl From<ManifestError> for StreamError {
     fn from(error: ManifestError) -> Self {
         match error {
             ManifestError::OtherPlan { .. } => Self::OtherPlan(error.to_string()),
-            ManifestError::Unreadable(..) | ManifestError::Damaged(_) | ManifestError::Version { .. } => {
-                Self::Checkpoint(error.to_string())
-            }
+            ManifestError::Unreadable(..) | ManifestError::Damaged(_) => Self::Damaged(error.to_string()),
+            ManifestError::Version { .. } => Self::Checkpoint(error.to_string()),
         }
     }
 }

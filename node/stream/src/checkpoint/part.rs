@@ -22,6 +22,7 @@ use crate::error::StreamError;
 use crate::exec::task::{Done, SplitProgress, TaskState};
 use crate::group::{Earlier, Frozen, FrozenSlice, FrozenTable};
 use crate::key::KeyGroup;
+use crate::plant;
 use crate::spill::Scoped;
 
 /// What a state file starts with: magic and version.
@@ -144,12 +145,13 @@ struct StateFile {
 }
 
 fn state_name(generation: u64, of: &str, worker: WorkerId) -> String {
+    let generation = if plant::shares_names() { 0 } else { generation };
     format!("{generation}-{of}-{worker}.state")
 }
 
 /// An error of the store as one of the run.
 pub(super) fn failed(error: BlobError) -> StreamError {
-    StreamError::Checkpoint(error.0)
+    StreamError::Store(error)
 }
 
 /// Writes one thread's share of a grouping.
@@ -177,6 +179,7 @@ impl GroupWriter<'_> {
             }
             match table {
                 FrozenTable::Empty => {}
+                FrozenTable::Unchanged if plant::drops_unchanged() => {}
                 FrozenTable::Unchanged => pieces.push(self.unchanged(start)?),
                 FrozenTable::Changed(table) => {
                     let kind = match table.earlier() {

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError};
 
 use super::{Coordination, CoordinationError, Paths, Pointer, Tenure};
+use crate::plant;
 
 /// How often a step is tried before the run gives up, with a pause in between.
 const TRIES: u32 = 30;
@@ -20,17 +21,161 @@ const PAUSE: Duration = Duration::from_secs(2);
 const SESSION: Duration = Duration::from_secs(10);
 
 /// Coordination through an Ensemble.
-pub struct ZooKeeperCoordination {
-    cluster: String,
+pub struct ZooKeeperCoordination(Persistent<Cluster>);
+
+impl ZooKeeperCoordination {
+    /// Coordination of the run at `paths` through the Ensemble at `cluster` (`host:port,…`). `name`
+    /// says who leads, for people.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn new(cluster: &str, paths: Paths, name: &str) -> Result<Self, CoordinationError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("pharos-coordination")
+            .enable_all()
+            .build()
+            .map_err(|error| CoordinationError::Ensemble(error.to_string()))?;
+        Ok(Self(Persistent::new(Cluster { address: cluster.to_owned(), runtime }, paths, name)))
+    }
+}
+
+impl Coordination for ZooKeeperCoordination {
+    fn take_over(&mut self) -> Result<Tenure, CoordinationError> {
+        self.0.take_over()
+    }
+
+    fn publish(&mut self, pointer: &Pointer) -> Result<(), CoordinationError> {
+        self.0.publish(pointer)
+    }
+
+    fn complete(&mut self) -> Result<(), CoordinationError> {
+        self.0.complete()
+    }
+}
+
+/// A write of a transaction.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// The znode has this version.
+    Check(String, i32),
+    /// Set a znode of this version.
+    Set(String, Vec<u8>, i32),
+    /// Create a znode.
+    Create(String, Vec<u8>),
+}
+
+/// What coordination asks of a client of an Ensemble.
+pub(crate) trait Znodes: Clone + Send + Sync + 'static {
+    /// Creates an empty znode and its parents; that they are there is no error.
+    fn ensure(&self, path: &str) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Sets a znode whatever its version, and says its version now.
+    fn set(&self, path: &str, data: &[u8]) -> impl Future<Output = Result<i32, Error>> + Send;
+    /// Lets what is read after it be as new as what was written before it.
+    fn sync(&self, path: &str) -> impl Future<Output = Result<(), Error>> + Send;
+    /// The data and the version of a znode.
+    fn get(&self, path: &str) -> impl Future<Output = Result<(Vec<u8>, i32), Error>> + Send;
+    /// Whether a znode is there.
+    fn exists(&self, path: &str) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// All of these writes, or none.
+    fn multi(&self, writes: Vec<Write>) -> impl Future<Output = Result<(), MultiWriteError>> + Send;
+}
+
+impl Znodes for Client {
+    async fn ensure(&self, path: &str) -> Result<(), Error> {
+        self.mkdir(path, &CreateMode::Persistent.with_acls(Acls::anyone_all())).await
+    }
+
+    async fn set(&self, path: &str, data: &[u8]) -> Result<i32, Error> {
+        Ok(self.set_data(path, data, None).await?.version)
+    }
+
+    async fn sync(&self, path: &str) -> Result<(), Error> {
+        Self::sync(self, path).await
+    }
+
+    async fn get(&self, path: &str) -> Result<(Vec<u8>, i32), Error> {
+        self.get_data(path).await.map(|(data, stat)| (data, stat.version))
+    }
+
+    async fn exists(&self, path: &str) -> Result<bool, Error> {
+        Ok(self.check_stat(path).await?.is_some())
+    }
+
+    async fn multi(&self, writes: Vec<Write>) -> Result<(), MultiWriteError> {
+        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let mut multi = self.new_multi_writer();
+        for write in &writes {
+            match write {
+                Write::Check(path, version) => multi.add_check_version(path, *version)?,
+                Write::Set(path, data, version) => multi.add_set_data(path, data, Some(*version))?,
+                Write::Create(path, data) => multi.add_create(path, data, &options)?,
+            }
+        }
+        multi.commit().await.map(drop)
+    }
+}
+
+/// How an Ensemble is reached.
+pub(crate) trait Reach: Send {
+    /// A client with a session.
+    type Client: Znodes;
+    /// Its address, for messages.
+    fn address(&self) -> &str;
+    /// A new session.
+    ///
+    /// # Errors
+    /// If the Ensemble does not answer.
+    fn connect(&self) -> Result<Self::Client, Error>;
+    /// Waits for a step.
+    fn wait<T: Send + 'static>(&self, step: impl Future<Output = T> + Send + 'static) -> T;
+    /// Waits between two tries.
+    fn pause(&self, time: Duration);
+}
+
+struct Cluster {
+    address: String,
+    runtime: Runtime,
+}
+
+impl Reach for Cluster {
+    type Client = Client;
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn connect(&self) -> Result<Client, Error> {
+        let address = self.address.clone();
+        self.wait(async move { Client::connector().with_session_timeout(SESSION).connect(&address).await })
+    }
+
+    /// On the runtime's own thread, so that the caller may be on any other.
+    fn wait<T: Send + 'static>(&self, step: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
+        self.runtime.spawn(async move {
+            // Nobody waits any more only if the process is about to end.
+            let _ = sender.send(step.await);
+        });
+        answer.recv().expect("a step does not panic")
+    }
+
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// Coordination that tries again until it is clear what came of it.
+pub(crate) struct Persistent<R: Reach> {
+    reach: R,
     paths: Paths,
     name: String,
-    runtime: Runtime,
+    client: Option<R::Client>,
     state: State,
 }
 
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct State {
-    client: Option<Client>,
     /// The version of the generation znode that is ours.
     generation: Option<i32>,
     /// The version of `latest`.
@@ -71,42 +216,17 @@ macro_rules! attempt {
     };
 }
 
-impl ZooKeeperCoordination {
-    /// Coordination of the run at `paths` through the Ensemble at `cluster` (`host:port,…`). `name`
-    /// says who leads, for people.
-    ///
-    /// # Errors
-    /// If the system gives no thread.
-    pub fn new(cluster: &str, paths: Paths, name: &str) -> Result<Self, CoordinationError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("pharos-coordination")
-            .enable_all()
-            .build()
-            .map_err(|error| CoordinationError::Ensemble(error.to_string()))?;
-        Ok(Self {
-            cluster: cluster.to_owned(),
-            paths,
-            name: name.to_owned(),
-            runtime,
-            state: State::default(),
-        })
-    }
-
-    /// Waits for a step on the runtime's own thread, so that the caller may be on any other.
-    fn wait<T: Send + 'static>(&self, step: impl Future<Output = T> + Send + 'static) -> T {
-        let (sender, answer) = std::sync::mpsc::sync_channel(1);
-        self.runtime.spawn(async move {
-            // Nobody waits any more only if the process is about to end.
-            let _ = sender.send(step.await);
-        });
-        answer.recv().expect("a step does not panic")
+impl<R: Reach> Persistent<R> {
+    /// Coordination of the run at `paths`; `name` says who leads, for people.
+    #[must_use]
+    pub(crate) fn new(reach: R, paths: Paths, name: &str) -> Self {
+        Self { reach, paths, name: name.to_owned(), client: None, state: State::default() }
     }
 
     /// Tries a step until it is done, on a fresh connection each time one broke.
     fn persist<T, F>(
         &mut self,
-        step: impl Fn(Client, State, Paths) -> F,
+        step: impl Fn(R::Client, State, Paths) -> F,
     ) -> Result<(T, State), CoordinationError>
     where
         T: Send + 'static,
@@ -115,41 +235,31 @@ impl ZooKeeperCoordination {
         let mut last = String::new();
         for turn in 0..TRIES {
             if turn > 0 {
-                std::thread::sleep(PAUSE);
+                self.reach.pause(PAUSE);
             }
-            let client = match self.state.client.clone() {
-                Some(client) => client,
-                None => {
-                    let cluster = self.cluster.clone();
-                    let connecting = async move {
-                        Client::connector().with_session_timeout(SESSION).connect(&cluster).await
-                    };
-                    match self.wait(connecting) {
-                        Ok(client) => client,
-                        Err(error) => {
-                            last = error.to_string();
-                            continue;
-                        }
-                    }
+            let client = match self.client.clone().map_or_else(|| self.reach.connect(), Ok) {
+                Ok(client) => client,
+                Err(error) => {
+                    last = error.to_string();
+                    continue;
                 }
             };
-            self.state.client = Some(client.clone());
-            match self.wait(step(client, self.state.clone(), self.paths.clone())) {
-                Try::Done((value, state)) => {
-                    return Ok((value, State { client: self.state.client.clone(), ..state }));
-                }
+            self.client = Some(client.clone());
+            match self.reach.wait(step(client, self.state, self.paths.clone())) {
+                Try::Done(done) => return Ok(done),
                 Try::Failed(error) => return Err(error),
                 Try::Again(error) => {
-                    self.state.client = None;
+                    self.client = None;
                     last = error;
                 }
             }
         }
-        Err(CoordinationError::Ensemble(format!("`{}` gave up after {TRIES} tries: {last}", self.cluster)))
+        let address = self.reach.address();
+        Err(CoordinationError::Ensemble(format!("`{address}` gave up after {TRIES} tries: {last}")))
     }
 }
 
-impl Coordination for ZooKeeperCoordination {
+impl<R: Reach> Coordination for Persistent<R> {
     fn take_over(&mut self) -> Result<Tenure, CoordinationError> {
         let name = self.name.clone();
         self.state.generation = None;
@@ -179,19 +289,35 @@ impl Coordination for ZooKeeperCoordination {
     }
 }
 
-async fn take_over(client: &Client, paths: &Paths, name: &str) -> Try<(Tenure, State)> {
-    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
-    attempt!(client.mkdir(paths.run(), &options).await);
+async fn take_over(client: &impl Znodes, paths: &Paths, name: &str) -> Try<(Tenure, State)> {
     for path in [paths.generation(), paths.latest()] {
-        match client.create(&path, b"", &options).await {
-            Ok(_) | Err(Error::NodeExists) => {}
-            Err(error) => return error.into(),
-        }
+        attempt!(client.ensure(&path).await);
+    }
+    if plant::reads_without_sync() || plant::reads_before_fence() {
+        return take_over_planted(client, paths, name).await;
     }
     // The generation is taken first: what is read after it cannot be changed by anyone before us.
-    let stat = attempt!(client.set_data(&paths.generation(), name.as_bytes(), None).await);
+    let generation = attempt!(client.set(&paths.generation(), name.as_bytes()).await);
     attempt!(client.sync(paths.run()).await);
-    let (bytes, latest_stat) = attempt!(client.get_data(&paths.latest()).await);
+    let latest = attempt!(client.get(&paths.latest()).await);
+    taken_over(client, paths, generation, latest).await
+}
+
+async fn take_over_planted(client: &impl Znodes, paths: &Paths, name: &str) -> Try<(Tenure, State)> {
+    let before = attempt!(client.get(&paths.latest()).await);
+    let generation = attempt!(client.set(&paths.generation(), name.as_bytes()).await);
+    let after = attempt!(client.get(&paths.latest()).await);
+    let latest = if plant::reads_before_fence() { before } else { after };
+    taken_over(client, paths, generation, latest).await
+}
+
+/// What a process finds that has raised the generation.
+async fn taken_over(
+    client: &impl Znodes,
+    paths: &Paths,
+    generation: i32,
+    (bytes, version): (Vec<u8>, i32),
+) -> Try<(Tenure, State)> {
     let latest = if bytes.is_empty() {
         None
     } else {
@@ -200,50 +326,54 @@ async fn take_over(client: &Client, paths: &Paths, name: &str) -> Try<(Tenure, S
             Err(error) => return Try::Failed(error),
         }
     };
-    let completed = attempt!(client.check_stat(&paths.completed()).await).is_some();
-    let tenure = Tenure { generation: u64::from(stat.version.unsigned_abs()), latest, completed };
-    Try::Done((tenure, State { client: None, generation: Some(stat.version), latest: latest_stat.version }))
+    let completed = attempt!(client.exists(&paths.completed()).await);
+    let tenure = Tenure { generation: u64::from(generation.unsigned_abs()), latest, completed };
+    Try::Done((tenure, State { generation: Some(generation), latest: version }))
 }
 
-fn our_generation<T>(state: &State) -> Result<i32, Try<T>> {
+fn our_generation<T>(state: State) -> Result<i32, Try<T>> {
     state.generation.ok_or(Try::Failed(CoordinationError::Fenced))
 }
 
-async fn publish(client: &Client, state: State, paths: &Paths, pointer: &Pointer) -> Try<((), State)> {
-    let generation = match our_generation(&state) {
+async fn publish(client: &impl Znodes, state: State, paths: &Paths, pointer: &Pointer) -> Try<((), State)> {
+    let generation = match our_generation(state) {
         Ok(generation) => generation,
         Err(failed) => return failed,
     };
     // After a lost answer the pointer may be there already; the first time this costs one read.
     attempt!(client.sync(paths.run()).await);
-    let (bytes, stat) = attempt!(client.get_data(&paths.latest()).await);
+    let (bytes, version) = attempt!(client.get(&paths.latest()).await);
     if Pointer::parse(&paths.latest(), &bytes).as_ref() == Ok(pointer) {
-        return Try::Done(((), State { latest: stat.version, ..state }));
+        return Try::Done(((), State { latest: version, ..state }));
     }
     let data = serde_json::to_vec(pointer).expect("plain data becomes JSON");
-    let mut multi = client.new_multi_writer();
-    attempt!(multi.add_check_version(&paths.generation(), generation));
-    attempt!(multi.add_set_data(&paths.latest(), &data, Some(state.latest)));
-    match multi.commit().await {
-        Ok(_) => Try::Done(((), State { latest: state.latest + 1, ..state })),
+    let mut writes =
+        vec![Write::Check(paths.generation(), generation), Write::Set(paths.latest(), data, state.latest)];
+    if plant::ignores_generation() {
+        let Some(Write::Set(path, data, _)) = writes.pop() else { unreachable!("it is the last one") };
+        writes = vec![Write::Set(path, data, version)];
+    }
+    match client.multi(writes).await {
+        Ok(()) => Try::Done(((), State { latest: state.latest + 1, ..state })),
         Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
             Try::Failed(CoordinationError::Fenced)
         }
+        Err(_) if plant::unclear_is_done() => Try::Done(((), State { latest: state.latest + 1, ..state })),
         Err(error) => Error::from(error).into(),
     }
 }
 
-async fn complete(client: &Client, state: State, paths: &Paths) -> Try<((), State)> {
-    let generation = match our_generation(&state) {
+async fn complete(client: &impl Znodes, state: State, paths: &Paths) -> Try<((), State)> {
+    let generation = match our_generation(state) {
         Ok(generation) => generation,
         Err(failed) => return failed,
     };
-    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
-    let mut multi = client.new_multi_writer();
-    attempt!(multi.add_check_version(&paths.generation(), generation));
-    attempt!(multi.add_create(&paths.completed(), b"{\"version\":1}", &options));
-    match multi.commit().await {
-        Ok(_) | Err(MultiWriteError::OperationFailed { index: 1, source: Error::NodeExists }) => {
+    let writes = vec![
+        Write::Check(paths.generation(), generation),
+        Write::Create(paths.completed(), b"{\"version\":1}".to_vec()),
+    ];
+    match client.multi(writes).await {
+        Ok(()) | Err(MultiWriteError::OperationFailed { index: 1, source: Error::NodeExists }) => {
             Try::Done(((), state))
         }
         Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::meter::Traffic;
+
 /// What a connection starts with, and the version of greetings and frames.
 const MAGIC: &[u8; 4] = b"PHEX";
 const VERSION: u16 = 1;
@@ -68,11 +70,26 @@ pub(crate) trait Handler: Send + Sync {
     fn lost(&self, why: &str);
 }
 
+/// One end of a connection, as those see it who send.
+pub(crate) trait Wire: fmt::Debug + Send + Sync {
+    /// Sends a frame that [`data_frame`] made.
+    fn send_data(&self, frame: Vec<u8>);
+    /// Gives the sender of a channel credit for what was taken out.
+    fn send_credit(&self, channel: u32, bytes: usize, rounds: usize);
+    /// Sends a message to the other worker's control side.
+    fn send_control(&self, message: &[u8]);
+    /// Ends the connection once what was sent is on its way.
+    fn close(&self);
+    /// What goes over it.
+    fn traffic(&self) -> Arc<Traffic>;
+}
+
 /// One end of a connection.
 pub(crate) struct Link {
     socket: TcpStream,
     out: Mutex<Out>,
     more: Condvar,
+    traffic: Arc<Traffic>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -90,20 +107,34 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Starts the threads of a connection that was greeted.
+    /// An end of a connection that was greeted. What is sent waits, and nothing is heard, until it is
+    /// [started](Link::start).
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn start(socket: TcpStream, handler: Arc<dyn Handler>) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn new(socket: TcpStream) -> std::io::Result<Arc<Self>> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE))?;
         socket.set_write_timeout(Some(SILENCE))?;
-        let (reading, writing) = (socket.try_clone()?, socket.try_clone()?);
-        let link =
-            Arc::new(Self { socket, out: Mutex::default(), more: Condvar::new(), threads: Mutex::default() });
-        let (reader, writer) = (Arc::clone(&link), Arc::clone(&link));
+        Ok(Arc::new(Self {
+            socket,
+            out: Mutex::default(),
+            more: Condvar::new(),
+            traffic: Arc::default(),
+            threads: Mutex::default(),
+        }))
+    }
+
+    /// Starts its threads.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn start(self: &Arc<Self>, handler: Arc<dyn Handler>) -> std::io::Result<()> {
+        let (reading, writing) = (self.socket.try_clone()?, self.socket.try_clone()?);
+        let (reader, writer) = (Arc::clone(self), Arc::clone(self));
         let read = std::thread::Builder::new().name("pharos-link-in".to_owned()).spawn(move || {
-            let why = receive(&mut BufReader::with_capacity(64 << 10, reading), &*handler);
+            let mut socket = BufReader::with_capacity(64 << 10, reading);
+            let why = receive(&mut socket, &*handler, &reader.traffic);
             reader.stop();
             handler.lost(&why);
         })?;
@@ -112,33 +143,12 @@ impl Link {
             let _ = writer.write(BufWriter::with_capacity(64 << 10, writing));
             writer.stop();
         })?;
-        link.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([read, write]);
-        Ok(link)
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).extend([read, write]);
+        Ok(())
     }
 
     fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends a frame that [`data_frame`] made.
-    pub(crate) fn send_data(&self, frame: Vec<u8>) {
-        self.push(|out| out.data.push_back(frame));
-    }
-
-    /// Gives the sender of a channel credit for what was taken out.
-    pub(crate) fn send_credit(&self, channel: u32, bytes: usize, rounds: usize) {
-        let frame = frame(CREDIT, |out| {
-            out.extend_from_slice(&channel.to_le_bytes());
-            out.extend_from_slice(&(bytes as u64).to_le_bytes());
-            out.extend_from_slice(&(rounds as u32).to_le_bytes());
-        });
-        self.push(|out| out.first.push_back(frame));
-    }
-
-    /// Sends a message to the other worker's control side.
-    pub(crate) fn send_control<T: Serialize>(&self, message: &T) {
-        let body = serde_json::to_vec(message).expect("plain data becomes JSON");
-        self.push(|out| out.first.push_back(frame(CONTROL, |frame| frame.extend_from_slice(&body))));
     }
 
     fn push(&self, change: impl FnOnce(&mut Out)) {
@@ -156,18 +166,9 @@ impl Link {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Ends the connection once what was sent is on its way, and waits for its threads.
-    pub(crate) fn close(&self) {
-        self.out().closed = true;
-        self.more.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        // The writer ends first, when its queue is empty, and shuts the connection down.
-        threads.into_iter().rev().for_each(|thread| thread.join().expect("a link does not panic"));
-    }
-
     fn write(&self, mut socket: BufWriter<TcpStream>) -> std::io::Result<()> {
         loop {
-            let frames = {
+            let mut frames = {
                 let out = self.out();
                 let idle = |out: &mut Out| out.first.is_empty() && out.data.is_empty() && !out.closed;
                 let (mut out, _) =
@@ -187,11 +188,44 @@ impl Link {
                 frames
             };
             if frames.is_empty() {
-                socket.write_all(&frame(LIFE, |_| {}))?;
+                frames.push(frame(LIFE, |_| {}));
             }
+            self.traffic.sends(frames.iter().map(Vec::len).sum());
             frames.iter().try_for_each(|frame| socket.write_all(frame))?;
             socket.flush()?;
         }
+    }
+}
+
+impl Wire for Link {
+    fn send_data(&self, frame: Vec<u8>) {
+        self.push(|out| out.data.push_back(frame));
+    }
+
+    fn send_credit(&self, channel: u32, bytes: usize, rounds: usize) {
+        let frame = frame(CREDIT, |out| {
+            out.extend_from_slice(&channel.to_le_bytes());
+            out.extend_from_slice(&(bytes as u64).to_le_bytes());
+            out.extend_from_slice(&(rounds as u32).to_le_bytes());
+        });
+        self.push(|out| out.first.push_back(frame));
+    }
+
+    fn send_control(&self, message: &[u8]) {
+        self.push(|out| out.first.push_back(frame(CONTROL, |frame| frame.extend_from_slice(message))));
+    }
+
+    /// Waits for its threads, too.
+    fn close(&self) {
+        self.out().closed = true;
+        self.more.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The writer ends first, when its queue is empty, and shuts the connection down.
+        threads.into_iter().rev().for_each(|thread| thread.join().expect("a link does not panic"));
+    }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 }
 
@@ -220,13 +254,14 @@ fn frame(kind: u8, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 /// Reads frames until none comes, and says why.
-fn receive(socket: &mut impl Read, handler: &dyn Handler) -> String {
+fn receive(socket: &mut impl Read, handler: &dyn Handler, traffic: &Traffic) -> String {
     loop {
         let (kind, body) = match read_frame(socket, LONGEST) {
             Ok(frame) => frame,
             Err(why) => return why,
         };
         let length = body.len();
+        traffic.receives(HEADER + length);
         let whole = match (kind, length) {
             (DATA, DATA_HEAD..) => {
                 let channel = u32::from_le_bytes(body[..DATA_HEAD].try_into().expect("four bytes"));
@@ -388,7 +423,9 @@ mod tests {
 
     fn link(socket: TcpStream) -> (Arc<Link>, Receiver<Heard>) {
         let (sender, heard) = channel();
-        (Link::start(socket, Arc::new(Ear(Mutex::new(sender)))).unwrap(), heard)
+        let link = Link::new(socket).unwrap();
+        link.start(Arc::new(Ear(Mutex::new(sender)))).unwrap();
+        (link, heard)
     }
 
     #[test]
@@ -401,7 +438,7 @@ mod tests {
         sends.send_data(frame);
         sends.send_data(data_frame(4, |_| {}).0);
         sends.send_credit(5, 6, 7);
-        sends.send_control(&"word");
+        sends.send_control(b"\"word\"");
         sends.close();
         let all: Vec<Heard> = heard.iter().take(5).collect();
         let data: Vec<&Heard> = all.iter().filter(|heard| matches!(heard, Heard::Data(..))).collect();

@@ -16,9 +16,10 @@ use pharos_window::{SplitState, SplitWatermarks, Watermark};
 use super::ROUND_STEPS;
 use crate::codec::CodecError;
 use crate::column::Batch;
-use crate::exchange::link::{DATA_HEAD, Link, data_frame};
+use crate::exchange::link::{DATA_HEAD, Wire, data_frame};
 use crate::exchange::message::{Shape, put_message, read_message};
 use crate::group::KeyedBatch;
+use crate::plant;
 
 /// A queue that holds this many bytes takes no further round.
 const FULL: usize = 4 << 20;
@@ -164,31 +165,40 @@ enum Ends {
     #[default]
     Here,
     /// The receiver is on another worker.
-    Out { link: Arc<Link>, id: u32 },
+    Out { link: Arc<dyn Wire>, id: u32 },
     /// The sender is on another worker.
-    In { link: Arc<Link>, id: u32, shape: Arc<Shape>, owed: Held },
+    In { link: Arc<dyn Wire>, id: u32, shape: Arc<Shape>, owed: Held },
 }
 
 impl Channel {
     /// A queue whose receiver is at the other end of `link`, where it has the number `id` too.
     #[must_use]
-    pub(crate) fn out(link: Arc<Link>, id: u32) -> Self {
+    pub(crate) fn out(link: Arc<dyn Wire>, id: u32) -> Self {
         Self { ends: Ends::Out { link, id }, ..Self::default() }
     }
 
     /// A queue whose sender is at the other end of `link`. `shape` says what it sends.
     #[must_use]
-    pub(crate) fn incoming(link: Arc<Link>, id: u32, shape: Arc<Shape>) -> Self {
+    pub(crate) fn incoming(link: Arc<dyn Wire>, id: u32, shape: Arc<Shape>) -> Self {
         Self { ends: Ends::In { link, id, shape, owed: Held::default() }, ..Self::default() }
     }
 
     /// Whether its other side is at the other end of `link`.
     #[must_use]
-    pub(crate) fn is_over(&self, link: &Arc<Link>) -> bool {
+    pub(crate) fn is_over(&self, link: &Arc<dyn Wire>) -> bool {
         match &self.ends {
             Ends::Here => false,
-            Ends::Out { link: over, .. } | Ends::In { link: over, .. } => Arc::ptr_eq(over, link),
+            Ends::Out { link: over, .. } | Ends::In { link: over, .. } => {
+                std::ptr::addr_eq(Arc::as_ptr(over), Arc::as_ptr(link))
+            }
         }
+    }
+
+    /// The bytes and rounds that wait for a receiver on this worker; none if it is on another one.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> Option<(usize, usize)> {
+        let held = || (self.held.bytes.load(Ordering::Relaxed), self.held.rounds.load(Ordering::Relaxed));
+        (!matches!(self.ends, Ends::Out { .. })).then(held)
     }
 
     /// Whether another round may be sent. One round more than the bound is always let in, or a
@@ -240,7 +250,7 @@ impl Channel {
             (Queued::Message(message), _) => Ok(Some(*message)),
             (Queued::Frame(frame), Ends::In { link, id, shape, owed }) => {
                 owed.add(bytes);
-                if empty || owed.is_worth_telling() {
+                if (empty || owed.is_worth_telling()) && !plant::keeps_credit() {
                     let (bytes, rounds) = owed.take();
                     link.send_credit(*id, bytes, rounds);
                 }
@@ -280,6 +290,14 @@ pub(crate) struct Gathered {
     pub barrier: Option<Epoch>,
     /// Whether nothing follows.
     pub end: bool,
+}
+
+impl Gathered {
+    /// The watermark at the end of it.
+    #[must_use]
+    pub(crate) fn reached(&self) -> Watermark {
+        self.watermarks[ROUND_STEPS - 1].1
+    }
 }
 
 impl Inbox {

@@ -27,6 +27,7 @@ use crate::io::Encode;
 use crate::json;
 use crate::kernel::{RowErrors, evaluate, join_errors};
 use crate::key::Keys;
+use crate::meter::FlowMeter;
 
 /// What a round has for each target.
 pub(crate) type Outbox = BTreeMap<NodeId, Vec<(Label, Payload)>>;
@@ -39,9 +40,24 @@ pub(crate) struct Steps {
     pub encoders: BTreeMap<NodeId, Arc<dyn Encode>>,
     /// Where events go.
     pub events: Events,
+    /// The rows of each node.
+    flows: Vec<Arc<FlowMeter>>,
 }
 
 impl Steps {
+    /// The steps of a plan.
+    #[must_use]
+    pub(crate) fn new(graph: Graph, encoders: BTreeMap<NodeId, Arc<dyn Encode>>, events: Events) -> Self {
+        let flows = graph.nodes.iter().map(|node| events.meters().flow(&node.name)).collect();
+        Self { graph, encoders, events, flows }
+    }
+
+    /// The counters of a node.
+    #[must_use]
+    pub(crate) fn flow(&self, node: NodeId) -> &FlowMeter {
+        &self.flows[node.0 as usize]
+    }
+
     /// Carries a batch from an output to the targets it reaches.
     ///
     /// # Errors
@@ -56,6 +72,7 @@ impl Steps {
         if batch.rows == 0 {
             return Ok(());
         }
+        self.flow(from.node).gives(batch.rows);
         let label = label.along(self.graph.branch(from));
         for consumer in self.graph.consumers(from) {
             let node = self.graph.node(consumer.node);
@@ -72,6 +89,7 @@ impl Steps {
         batch: &Batch,
         outbox: &mut Outbox,
     ) -> Result<(), StreamError> {
+        self.flow(node.id).takes(batch.rows);
         let done = match &node.kind {
             NodeKind::Map { fields } => self.project(node, input, fields, label, batch, outbox)?,
             NodeKind::Flatten { projections } => {

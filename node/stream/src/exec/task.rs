@@ -25,9 +25,11 @@ use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
 use crate::group::{AdvanceError, Fired, Frozen, Grouping, KeyedBatch};
-use crate::io::{BadRecord, Last, Offset, Records, Sink, Split};
+use crate::io::{BadRecord, Last, Offset, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
+use crate::meter::{SplitMeter, Wait};
+use crate::plant;
 
 /// How far time is after each step of a round.
 type States = [SplitState; ROUND_STEPS];
@@ -46,10 +48,13 @@ pub(crate) struct Route {
 pub(crate) struct SplitProgress {
     /// Its place among the read's splits.
     pub index: u32,
-    /// Its file.
+    /// Its file, and which part of it.
     pub name: String,
     /// Where reading goes on.
     pub offset: Offset,
+    /// What the file was when it was first opened; earlier builds did not keep it.
+    #[serde(default)]
+    pub version: Option<Version>,
     /// The highest event time, in microseconds.
     pub highest: Option<i64>,
     /// Whether it has ended.
@@ -119,10 +124,10 @@ pub(crate) enum Begin {
 /// What came of calling a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Polled {
-    /// It did a round.
-    Worked,
+    /// It did a round, and its time has come so far.
+    Worked(Watermark),
     /// It must wait.
-    Waiting,
+    Waiting(Wait),
     /// It has ended.
     Ended,
 }
@@ -183,6 +188,15 @@ pub(crate) struct OpenSplit {
     pub highest: Option<Timestamp>,
     /// Whether it has ended.
     pub ended: bool,
+    /// Where all can see how far it is.
+    pub meter: Arc<SplitMeter>,
+}
+
+impl OpenSplit {
+    /// Shows how far it is.
+    pub(crate) fn show(&self) {
+        self.meter.stands(self.split.done(), self.highest, self.ended);
+    }
 }
 
 /// One thread's splits of a read.
@@ -219,10 +233,10 @@ impl ReadTask {
             return Ok(Polled::Ended);
         }
         if !self.outlet.has_room() {
-            return Ok(Polled::Waiting);
+            return Ok(Polled::Waiting(Wait::Room));
         }
         let round = self.round;
-        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting) };
+        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting(Wait::Input)) };
         let mut outbox = Outbox::new();
         let mut read = Vec::with_capacity(self.splits.len());
         for position in 0..self.splits.len() {
@@ -246,7 +260,8 @@ impl ReadTask {
         self.outlet.send(outbox, round, states, self.ended, barrier);
         self.round += 1;
         self.report(context, round, barrier);
-        Ok(Polled::Worked)
+        let reached = if self.ended { Watermark::POS_INF } else { self.watermarks.combined() };
+        Ok(Polled::Worked(reached))
     }
 
     fn report(&self, context: &Context<'_>, round: Round, barrier: Option<Epoch>) {
@@ -256,7 +271,12 @@ impl ReadTask {
         let progress = |open: &OpenSplit| SplitProgress {
             index: open.index,
             name: open.split.name().to_owned(),
-            offset: open.split.offset(),
+            offset: if plant::offset_ahead_of_state() {
+                Offset { byte: open.split.offset().byte + ROUND_RECORDS as u64, ..open.split.offset() }
+            } else {
+                open.split.offset()
+            },
+            version: Some(open.split.version()),
             highest: open.highest.map(Timestamp::micros),
             ended: open.ended,
         };
@@ -268,9 +288,9 @@ impl ReadTask {
     fn read(&mut self, position: usize, steps: &Steps, outbox: &mut Outbox) -> Result<States, StreamError> {
         let open = &mut self.splits[position];
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
-        let from = open.split.offset().byte;
+        let from = open.split.done();
         let records = open.split.read(ROUND_RECORDS).map_err(failed)?;
-        let bytes = open.split.offset().byte.saturating_sub(from);
+        let bytes = open.split.done().saturating_sub(from);
         open.ended = records.end;
         let label = Label::new(self.node.id, 0, open.index);
         steps.events.read(&self.node.name, (records.rows + records.bad.len()) as u64, bytes);
@@ -278,6 +298,7 @@ impl ReadTask {
         let last = records.positions.last().map_or(0, |last| *last as usize / STEP_RECORDS);
         let batch = timed(&self.spec, open, records, &mut bad);
         let states = self.advance(position, &batch, last);
+        self.splits[position].show();
         if !bad.is_empty() {
             self.dead_letters(bad, label, steps, outbox)?;
         }
@@ -299,6 +320,7 @@ impl ReadTask {
                 (Some(spec), Some(highest)) => {
                     SplitState::Active(Watermark::behind(highest, Span::from_micros(spec.max_delay.0)))
                 }
+                _ if plant::idle_ends_time() => SplitState::Idle,
                 _ => SplitState::Active(Watermark::NEG_INF),
             }
         })
@@ -327,7 +349,7 @@ impl ReadTask {
 
 /// The rows with their event times and steps. A record without an event time joins the bad ones.
 fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadRecord>) -> Batch {
-    let Records { columns, rows, lines, positions, .. } = records;
+    let Records { columns, rows, positions, .. } = records;
     let steps = positions.iter().map(|position| (*position as usize / STEP_RECORDS) as u8).collect();
     let batch = Batch { steps: RowSteps::Each(steps), ..Batch::untimed(columns, rows) };
     let Some(watermark) = &spec.watermark else { return batch };
@@ -338,12 +360,8 @@ fn timed(spec: &ReadSpec, open: &OpenSplit, records: Records, bad: &mut Vec<BadR
         return batch;
     }
     bad.extend(times.errors.iter().map(|(row, error)| {
-        let line = lines[*row as usize];
-        BadRecord {
-            place: format!("{}:{line}", open.split.name()),
-            text: open.split.record_text(line),
-            message: error.to_string(),
-        }
+        let (place, text) = open.split.record(positions[*row as usize]);
+        BadRecord { place, text, message: error.to_string() }
     }));
     let failed = |row: &u32| times.errors.binary_search_by_key(row, |(failed, _)| *failed).is_ok();
     batch.take(&(0..rows as u32).filter(|row| !failed(row)).collect::<Vec<_>>())
@@ -394,7 +412,9 @@ impl CreateTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Begin::Now(barrier) = (context.barrier)(self.round) else { return Ok(Polled::Waiting) };
+        let Begin::Now(barrier) = (context.barrier)(self.round) else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let mut outbox = Outbox::new();
         let batch = Batch::untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
         let label = Label::new(self.node.id, 0, 0);
@@ -404,7 +424,7 @@ impl CreateTask {
         self.ended = true;
         let state = TaskState::Create(Done::Yes);
         send_report(context, self.node.id, self.round, barrier, true, &state);
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(Watermark::POS_INF))
     }
 }
 
@@ -433,11 +453,16 @@ impl GroupTask {
             return Ok(Polled::Ended);
         }
         if !self.outlet.has_room() {
-            return Ok(Polled::Waiting);
+            return Ok(Polled::Waiting(Wait::Room));
         }
-        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
+        let early = plant::barrier_before_data() && gathered.barrier.is_some();
+        let early = early.then(|| self.grouping.freeze());
         let mut outbox = Outbox::new();
         let mut states = [SplitState::Finished; ROUND_STEPS];
+        let reached = gathered.reached();
         let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
         for (step, (before, after)) in gathered.watermarks.into_iter().enumerate() {
             self.take_in(&parts, step as u8, before, context, &mut outbox)?;
@@ -450,12 +475,11 @@ impl GroupTask {
         }
         self.ended = gathered.end;
         self.outlet.send(outbox, gathered.round, states, gathered.end, gathered.barrier);
-        let (_, after) = gathered.watermarks[ROUND_STEPS - 1];
         if gathered.barrier.is_some() || gathered.end {
-            let state = TaskState::Group(after, self.grouping.freeze());
+            let state = TaskState::Group(reached, early.unwrap_or_else(|| self.grouping.freeze()));
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(reached))
     }
 
     fn take_in(
@@ -633,7 +657,9 @@ impl SinkTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let failed = |source| StreamError::Connect { transform: self.node.name.clone(), source };
         let mut written = 0;
         for whole in gathered.parts.chunk_by(|(one, _), (next, _)| one.whole() == next.whole()) {
@@ -647,6 +673,7 @@ impl SinkTask {
         }
         if written > 0 {
             context.steps.events.wrote(&self.node.name, written);
+            context.steps.flow(self.node.id).gives(written as usize);
         }
         self.ended = gathered.end;
         if gathered.barrier.is_some() || gathered.end {
@@ -654,7 +681,7 @@ impl SinkTask {
             let state = TaskState::Sink(self.sink.prepare(last).map_err(failed)?);
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(gathered.reached()))
     }
 }
 
@@ -681,7 +708,9 @@ impl AssertTask {
         if self.ended {
             return Ok(Polled::Ended);
         }
-        let Some(gathered) = gather(&mut self.inbox, &self.node)? else { return Ok(Polled::Waiting) };
+        let Some(gathered) = gather(&mut self.inbox, &self.node)? else {
+            return Ok(Polled::Waiting(Wait::Input));
+        };
         let schema = context.steps.graph.input_schema(&self.node, 0);
         for (_, payload) in &gathered.parts {
             let Payload::Rows(batch) = payload else { unreachable!("an assertion is sent rows") };
@@ -700,6 +729,6 @@ impl AssertTask {
             let state = TaskState::Assert(self.rows.clone());
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
-        Ok(Polled::Worked)
+        Ok(Polled::Worked(gathered.reached()))
     }
 }

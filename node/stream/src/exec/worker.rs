@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::channel::{Epoch, Round};
 use super::fragment::Steps;
@@ -17,9 +17,17 @@ use super::task::{
     AssertTask, Begin, Context, CreateTask, GroupTask, Polled, ReadTask, SinkTask, TaskReport,
 };
 use crate::error::StreamError;
+use crate::meter::{TaskClock, TaskMeter, Wait};
+use crate::plant;
+
+/// A task and where its time goes.
+pub(crate) struct Task {
+    kind: Kind,
+    clock: TaskClock,
+}
 
 /// A task of any kind.
-pub(crate) enum Task {
+pub(crate) enum Kind {
     /// Reads splits.
     Read(Box<ReadTask>),
     /// Gives literal rows.
@@ -33,14 +41,31 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    fn poll(&mut self, context: &Context<'_>) -> Result<Polled, StreamError> {
-        match self {
-            Self::Read(task) => task.poll(context),
-            Self::Create(task) => task.poll(context),
-            Self::Group(task) => task.poll(context),
-            Self::Sink(task) => task.poll(context),
-            Self::Assert(task) => task.poll(context),
+    /// A task whose time goes to a meter.
+    #[must_use]
+    pub(crate) fn new(kind: Kind, meter: Arc<TaskMeter>) -> Self {
+        Self { kind, clock: TaskClock::new(meter) }
+    }
+
+    /// Calls it at `now`, and moves that to the end of its work, if it did any. One that must wait is not worth a look
+    /// at the clock.
+    fn poll(&mut self, context: &Context<'_>, now: &mut Instant) -> Result<Polled, StreamError> {
+        let polled = match &mut self.kind {
+            Kind::Read(task) => task.poll(context)?,
+            Kind::Create(task) => task.poll(context)?,
+            Kind::Group(task) => task.poll(context)?,
+            Kind::Sink(task) => task.poll(context)?,
+            Kind::Assert(task) => task.poll(context)?,
+        };
+        match polled {
+            Polled::Worked(watermark) => {
+                let from = std::mem::replace(now, Instant::now());
+                self.clock.worked(from, *now, watermark);
+            }
+            Polled::Waiting(why) => self.clock.waits(*now, why),
+            Polled::Ended => self.clock.waits(*now, Wait::Input),
         }
+        Ok(polled)
     }
 }
 
@@ -75,7 +100,8 @@ impl Barriers {
     /// Puts the barrier of a checkpoint at the end of a round that no source has begun, and lets go on.
     pub(crate) fn place(&self, epoch: Epoch, round: Round) {
         let mut inner = self.inner();
-        assert!(inner.begun.is_none_or(|begun| begun < round), "a barrier stands where none has been");
+        let free = inner.begun.is_none_or(|begun| begun < round) || plant::places_early();
+        assert!(free, "a barrier stands where none has been");
         inner.held = false;
         inner.at = Some((round, epoch));
     }
@@ -136,24 +162,93 @@ pub(crate) enum News {
     Ended(Result<(), StreamError>),
 }
 
-/// Runs the tasks of a thread until all have ended. `tasks` stand in the order of the plan.
-pub(crate) fn run(
-    shared: &Arc<Shared>,
+/// What came of calling each task of a thread once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// At least one did a round.
+    Worked,
+    /// All that have not ended must wait.
+    Waiting,
+    /// All have ended, or the thread must not go on.
+    Ended,
+}
+
+/// The tasks of one thread, as they are run.
+pub(crate) struct Crew {
+    shared: Arc<Shared>,
     thread: usize,
     here: Range<usize>,
-    mut tasks: Vec<Task>,
-    news: &dyn Fn(News),
-) {
-    tasks.reverse();
-    let barrier = |round| shared.barriers.begin(round);
-    let report = |report| news(News::Report(report));
-    let _guard = EndsAll(shared);
-    let context = Context { steps: &shared.steps, thread, here, barrier: &barrier, report: &report };
-    let ended = turn(shared, &context, &mut tasks);
-    if ended.is_err() {
-        shared.stop();
+    /// Those near the end of the plan first.
+    tasks: Vec<Task>,
+    /// When a task was last seen to have worked, or the thread to wait no longer; none: it waits.
+    now: Option<Instant>,
+}
+
+impl Crew {
+    /// The tasks of a thread. They stand in the order of the plan.
+    #[must_use]
+    pub(crate) fn new(shared: Arc<Shared>, thread: usize, here: Range<usize>, mut tasks: Vec<Task>) -> Self {
+        tasks.reverse();
+        Self { shared, thread, here, tasks, now: None }
     }
-    news(News::Ended(ended));
+
+    /// Calls each task once. Tells what they keep, and in the end that they have ended or why not.
+    pub(crate) fn step(&mut self, news: &dyn Fn(News)) -> Turn {
+        match self.turn(news) {
+            Ok(Turn::Ended) => {
+                news(News::Ended(Ok(())));
+                Turn::Ended
+            }
+            Ok(turn) => turn,
+            Err(error) => {
+                self.shared.stop();
+                news(News::Ended(Err(error)));
+                Turn::Ended
+            }
+        }
+    }
+
+    fn turn(&mut self, news: &dyn Fn(News)) -> Result<Turn, StreamError> {
+        let shared = &*self.shared;
+        if shared.stop.load(Ordering::Acquire) {
+            return Err(StreamError::Stopped);
+        }
+        let barrier = |round| shared.barriers.begin(round);
+        let report = |report| news(News::Report(report));
+        let (steps, thread, here) = (&shared.steps, self.thread, self.here.clone());
+        let context = Context { steps, thread, here, barrier: &barrier, report: &report };
+        let mut now = self.now.unwrap_or_else(Instant::now);
+        let (mut worked, mut ended) = (false, true);
+        for task in &mut self.tasks {
+            let polled = task.poll(&context, &mut now)?;
+            worked |= matches!(polled, Polled::Worked(_));
+            ended &= polled == Polled::Ended;
+        }
+        self.now = worked.then_some(now);
+        if worked {
+            shared.wake();
+        }
+        Ok(match (worked, ended) {
+            (true, _) => Turn::Worked,
+            (false, true) => Turn::Ended,
+            (false, false) => Turn::Waiting,
+        })
+    }
+}
+
+/// Runs the tasks of a thread until all have ended.
+pub(crate) fn run(mut crew: Crew, news: &dyn Fn(News)) {
+    let shared = Arc::clone(&crew.shared);
+    let _guard = EndsAll(&shared);
+    loop {
+        match crew.step(news) {
+            Turn::Worked => {}
+            Turn::Ended => return,
+            // Every change that could let this thread go on wakes it; the limit only bounds the harm
+            // of a wake-up that came between the check and the wait before threads were introduced.
+            Turn::Waiting => std::thread::park_timeout(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// A thread that panics says nothing any more: the others must not wait for it.
@@ -163,27 +258,6 @@ impl Drop for EndsAll<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.stop();
-        }
-    }
-}
-
-fn turn(shared: &Shared, context: &Context<'_>, tasks: &mut [Task]) -> Result<(), StreamError> {
-    loop {
-        if shared.stop.load(Ordering::Acquire) {
-            return Err(StreamError::Stopped);
-        }
-        let mut polled = Vec::with_capacity(tasks.len());
-        for task in tasks.iter_mut() {
-            polled.push(task.poll(context)?);
-        }
-        if polled.contains(&Polled::Worked) {
-            shared.wake();
-        } else if polled.iter().all(|polled| *polled == Polled::Ended) {
-            return Ok(());
-        } else {
-            // Every change that could let this thread go on wakes it; the limit only bounds the harm
-            // of a wake-up that came between the check and the wait before threads were introduced.
-            std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 }

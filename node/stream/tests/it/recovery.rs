@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pharos_connect::open_blobs;
+use pharos_connect::{Division, open_blobs};
 use pharos_stream::coordination::MemoryCoordination;
 use pharos_stream::io::{Connectors, Fault};
 use pharos_stream::{
@@ -73,6 +73,11 @@ enum Death {
     AtCheckpoint,
 }
 
+/// Small files are divided as large ones are.
+const DIVIDED: Division = Division { whole: 50_000, stripe: 20_000, lanes: 3, all: 1024 };
+/// No file is.
+const WHOLE: Division = Division { whole: u64::MAX, ..DIVIDED };
+
 struct Life {
     report: Result<Report, StreamError>,
     checkpoints: u64,
@@ -86,11 +91,23 @@ fn live_once(
     death: Death,
     ensemble: &MemoryCoordination,
 ) -> Life {
-    live_within(directory, document, threads, death, ensemble, None)
+    live_within(WHOLE, directory, document, threads, death, ensemble, None)
+}
+
+fn live_divided(
+    division: Division,
+    directory: &Path,
+    document: &str,
+    threads: usize,
+    death: Death,
+    ensemble: &MemoryCoordination,
+) -> Life {
+    live_within(division, directory, document, threads, death, ensemble, None)
 }
 
 /// A life whose keyed state has so many bytes of memory.
 fn live_within(
+    division: Division,
     directory: &Path,
     document: &str,
     threads: usize,
@@ -128,7 +145,7 @@ fn live_within(
         }),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let connectors: Arc<dyn Connectors> = Arc::new(Mortal::new(directory, &left));
+    let connectors: Arc<dyn Connectors> = Arc::new(Mortal::new(directory, &left).divided(division));
     let report = run(&plan(document, directory), &connectors, &options);
     let restored = *restored.lock().unwrap();
     Life { report, checkpoints: checkpoints.load(Ordering::SeqCst), restored }
@@ -137,13 +154,17 @@ fn live_within(
 #[test]
 fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
     // How many operations a life may have grows by `scale`: sessions leave in few, large writes.
-    for (windowing, scale) in
-        [("fixed, size: 10s", 20), ("sliding, size: 10s, period: 4s", 20), ("sessions, gap: 3s", 1)]
-    {
+    for (windowing, scale, division) in [
+        ("fixed, size: 10s", 20, WHOLE),
+        ("sliding, size: 10s, period: 4s", 20, WHOLE),
+        ("sessions, gap: 3s", 1, WHOLE),
+        ("sessions, gap: 3s", 3, DIVIDED),
+    ] {
         let document = DOCUMENT.replace("WINDOWING", windowing);
         let whole = tempfile::tempdir().unwrap();
         write_input(whole.path());
-        let life = live_once(whole.path(), &document, 2, Death::Never, &MemoryCoordination::default());
+        let ensemble = MemoryCoordination::default();
+        let life = live_divided(division, whole.path(), &document, 2, Death::Never, &ensemble);
         life.report.unwrap();
         let expected = outputs(whole.path());
         assert!(expected.values().all(|bytes| !bytes.is_empty()));
@@ -161,7 +182,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
                     2 | 3 => Death::AtCheckpoint,
                     _ => Death::After((first + lives) * scale),
                 };
-                let life = live_once(broken.path(), &document, threads, death, &ensemble);
+                let life = live_divided(division, broken.path(), &document, threads, death, &ensemble);
                 restored_from.extend(life.restored.filter(|_| life.checkpoints > 0));
                 match life.report {
                     Ok(_) => break,
@@ -203,7 +224,7 @@ fn a_run_with_little_memory_killed_again_and_again_gives_the_same_bytes() {
             assert!(life < 300, "every life goes a little further");
             let death = if life % 2 == 0 { Death::AtCheckpoint } else { Death::After(life * 30) };
             let threads = 1 + (life % 3) as usize;
-            let life = live_within(broken.path(), &document, threads, death, &ensemble, Some(6 << 10));
+            let life = live_within(WHOLE, broken.path(), &document, threads, death, &ensemble, Some(6 << 10));
             kept += usize::from(life.restored.is_some() && files("checkpoints") > 0);
             assert_eq!(files("state"), 0, "nothing is left behind");
             match life.report {
@@ -248,4 +269,72 @@ fn a_checkpoint_of_an_input_with_other_columns_is_the_users_to_decide_about() {
         error.to_string().contains("is of another plan") && error.to_string().contains("`schema`"),
         "{error}"
     );
+}
+
+/// A run that was killed when its checkpoint counted.
+fn broken_off() -> (tempfile::TempDir, String, MemoryCoordination) {
+    let directory = tempfile::tempdir().unwrap();
+    write_input(directory.path());
+    let document = DOCUMENT.replace("WINDOWING", "fixed, size: 10s");
+    let ensemble = MemoryCoordination::default();
+    let life = live_once(directory.path(), &document, 2, Death::AtCheckpoint, &ensemble);
+    assert!(life.report.is_err() && life.checkpoints > 0, "it was killed after a checkpoint");
+    (directory, document, ensemble)
+}
+
+#[track_caller]
+fn refused(life: Life, fault: Fault, said: &[&str]) {
+    let error = life.report.unwrap_err();
+    assert_eq!(error.fault(), fault, "{error}");
+    for text in said {
+        assert!(error.to_string().contains(text), "{text:?} is not in {error}");
+    }
+}
+
+#[test]
+fn a_checkpoint_goes_on_only_with_the_files_that_it_knows() {
+    let (directory, document, ensemble) = broken_off();
+    let again = |division| live_divided(division, directory.path(), &document, 2, Death::Never, &ensemble);
+    // Builds that did not divide files kept one split for each.
+    let renamed =
+        ["transform `Read`: `", "in-0.json` was being read, now `", "in-0.json#0/3x20000` stands in"];
+    refused(again(DIVIDED), Fault::User, &renamed);
+    let last = directory.path().join("in-2.json");
+    let text = std::fs::read(&last).unwrap();
+    std::fs::remove_file(&last).unwrap();
+    refused(again(WHOLE), Fault::User, &["in-2.json` was being read and is gone: put the files back"]);
+    std::fs::write(&last, &text[..10]).unwrap();
+    refused(again(WHOLE), Fault::User, &["in-2.json` had ", "bytes and has 10 now"]);
+    std::fs::write(&last, text).unwrap();
+    again(WHOLE).report.unwrap();
+}
+
+#[test]
+fn a_blob_that_is_missing_or_damaged_is_named() {
+    let (directory, document, ensemble) = broken_off();
+    let again = || live_once(directory.path(), &document, 2, Death::Never, &ensemble);
+    let blobs = std::fs::read_dir(directory.path().join("checkpoints")).unwrap();
+    let blobs: Vec<_> = blobs.map(|entry| entry.unwrap().path()).collect();
+    assert!(blobs.iter().any(|blob| blob.extension().is_some_and(|kind| kind == "state")));
+    for blob in blobs {
+        let (name, bytes) = (blob.file_name().unwrap().to_str().unwrap(), std::fs::read(&blob).unwrap());
+        std::fs::remove_file(&blob).unwrap();
+        // It may have been tidied up by whoever has taken over.
+        refused(
+            again(),
+            Fault::Environment,
+            &[&format!("`{name}` is missing: put it back, or begin a new run")],
+        );
+        let mut damaged = bytes.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        std::fs::write(&blob, damaged).unwrap();
+        refused(
+            again(),
+            Fault::User,
+            &[name, "is damaged", "put back what the store held, or begin a new run"],
+        );
+        std::fs::write(&blob, bytes).unwrap();
+    }
+    again().report.unwrap();
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use pharos_beam::plan::{ReadSpec, WriteSpec};
 use pharos_beam::schema::Schema;
 use pharos_beam::{Plan, SourceName, compile};
-use pharos_connect::{Files, Sampler};
-use pharos_stream::io::{ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split};
+use pharos_connect::{Division, Files, Sampler};
+use pharos_stream::io::{
+    AttemptId, ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split, Version,
+};
 use pharos_stream::{Report, RunOptions, StreamError, run};
 
 /// Options of a run without checkpoints.
@@ -60,6 +62,11 @@ impl Mortal {
         Self { files: Files::new(directory), left: Arc::clone(left), pace: Arc::default() }
     }
 
+    /// The same, with files divided in another way.
+    pub(crate) fn divided(self, division: Division) -> Self {
+        Self { files: self.files.divided(division), ..self }
+    }
+
     /// The same on a slow disk.
     pub(crate) fn slow(self, pace: &Arc<AtomicU64>) -> Self {
         Self { pace: Arc::clone(pace), ..self }
@@ -83,16 +90,22 @@ impl Split for MortalSplit {
     fn bytes(&self) -> Option<u64> {
         self.0.bytes()
     }
-    fn seek(&mut self, offset: Offset) -> Result<(), ConnectError> {
-        self.0.seek(offset)
+    fn done(&self) -> u64 {
+        self.0.done()
+    }
+    fn version(&self) -> Version {
+        self.0.version()
+    }
+    fn seek(&mut self, offset: Offset, version: Option<&Version>) -> Result<(), ConnectError> {
+        self.0.seek(offset, version)
     }
     fn read(&mut self, records: usize) -> Result<Records, ConnectError> {
         std::thread::sleep(Duration::from_millis(self.2.load(Ordering::SeqCst)));
         live(&self.1)?;
         self.0.read(records)
     }
-    fn record_text(&self, line: u64) -> String {
-        self.0.record_text(line)
+    fn record(&self, position: u32) -> (String, String) {
+        self.0.record(position)
     }
 }
 
@@ -131,10 +144,10 @@ impl Connectors for Mortal {
         &self,
         write: &WriteSpec,
         schema: &Schema,
-        run: &str,
+        attempt: AttemptId<'_>,
         prepared: Option<&str>,
     ) -> Result<Box<dyn Sink>, ConnectError> {
-        let sink = self.files.sink(write, schema, run, prepared)?;
+        let sink = self.files.sink(write, schema, attempt, prepared)?;
         Ok(Box::new(MortalSink(sink, Arc::clone(&self.left))))
     }
     fn commit(&self, write: &WriteSpec, prepared: &str) -> Result<Vec<String>, ConnectError> {

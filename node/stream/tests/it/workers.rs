@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pharos_connect::{Files, open_blobs};
 use pharos_stream::coordination::MemoryCoordination;
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Event, Outcome, StreamError, WorkerOptions, work};
+use pharos_stream::{CheckpointOptions, Event, Meters, Outcome, StreamError, WorkerOptions, work};
 
 use crate::support::{Mortal, execute, plan};
 
@@ -88,6 +88,7 @@ struct Told {
     workers: AtomicU64,
     generation: AtomicU64,
     leads: AtomicBool,
+    meters: OnceLock<Arc<Meters>>,
     why: Mutex<Vec<String>>,
 }
 
@@ -136,6 +137,7 @@ impl Job {
             run: "/test".to_owned(),
             part: "test".to_owned(),
             events: Arc::new(move |event| match event {
+                Event::Measured { meters } => drop(heard.meters.set(Arc::clone(meters))),
                 Event::Checkpoint { .. } => drop(heard.checkpoints.fetch_add(1, Ordering::SeqCst)),
                 Event::Read { records, .. } => drop(heard.records.fetch_add(*records, Ordering::SeqCst)),
                 Event::Joined { generation, workers, leads } => {
@@ -177,6 +179,13 @@ fn three_workers_give_the_bytes_of_one() {
             assert_eq!(worker.outcome().unwrap(), Outcome::Completed);
             assert_eq!(told.workers.load(Ordering::SeqCst), 3, "all took part");
             assert!(told.records.load(Ordering::SeqCst) > 0, "each has read");
+            let peers = told.meters.get().unwrap().load().peers;
+            let spoke = peers.iter().filter(|peer| peer.sent > 10_000 && peer.received > 10_000).count();
+            assert_eq!(
+                (peers.len(), spoke),
+                (2, 2),
+                "each has exchanged rows with the two others: {peers:?}"
+            );
             assert_eq!(told.checkpoints.load(Ordering::SeqCst) > 0, interval.is_some());
         }
         assert_eq!(outputs(together.path()), expected, "with checkpoints each {interval:?}");

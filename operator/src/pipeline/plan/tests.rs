@@ -22,6 +22,9 @@ fn says(state: WorkerState) -> WorkerStatus {
         run_id: Some(1),
         leads: false,
         workers: None,
+        checkpoint_at: None,
+        bottleneck: None,
+        splits: Vec::new(),
     }
 }
 
