@@ -34,6 +34,8 @@ pub(crate) struct PipelineJob {
     pub(crate) data_dir: PathBuf,
     /// Where its Ensemble answers clients.
     pub(crate) ensemble: SocketAddr,
+    /// How many bytes of memory its keyed state may take.
+    pub(crate) state_bytes: usize,
     /// Set when the run is to end early, in good order.
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -150,6 +152,7 @@ fn start_pipelines(
     stop: &Arc<AtomicBool>,
 ) -> Result<Jobs, Failure> {
     let mut jobs = Vec::new();
+    let state_bytes = crate::pipeline::state_bytes(pipelines.len());
     for pipeline in pipelines {
         let name = pipeline.name.clone();
         let wanted = pipeline.spec.as_ref().map(|spec| spec.ensemble_ref.name.as_str());
@@ -162,6 +165,7 @@ fn start_pipelines(
         let job = PipelineJob {
             data_dir: dir.join("pipelines").join(&name),
             ensemble: server.addresses().client,
+            state_bytes,
             stop: Arc::clone(stop),
             pipeline,
         };

@@ -16,7 +16,7 @@ use pharos_connect::{Files, Sampler, open_blobs};
 use pharos_crds::names::ZNODE_PIPELINES;
 use pharos_stream::coordination::{Paths, ZooKeeperCoordination};
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError};
+use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StateMemory, StreamError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,6 +25,9 @@ use std::time::Duration;
 
 /// From the end of one checkpoint to the start of the next, where a manifest does not say.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The memory that is taken to be there if it cannot be told.
+const UNKNOWN_MEMORY: u64 = 1 << 30;
 
 /// Why a Pipeline does not run.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ fn check_inputs(path: &Path, plan: &Plan, files: &Files) -> Result<(), Trouble> 
 
 /// Runs a Pipeline of a manifest to its end. Relative paths in it start at the manifest's directory.
 pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
-    let PipelineJob { pipeline, data_dir, ensemble, stop } = job;
+    let PipelineJob { pipeline, data_dir, ensemble, state_bytes, stop } = job;
     let files = Files::new(directory_of(&pipeline.file));
     let plan = compile(&pipeline.document, pipeline.source.clone(), &files)?;
     let run_id = pipeline.spec.as_ref().map_or(0, |spec| spec.run_id);
@@ -103,6 +106,7 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
     let options = RunOptions {
         threads: threads(),
         run,
+        state: Some(StateMemory { bytes: state_bytes, directory: data_dir.join("state") }),
         listener: Arc::new(move |event: &Event| shown.show(event)),
         durability: Some(Durability {
             coordination: Arc::new(Mutex::new(coordination)),
@@ -139,6 +143,12 @@ pub(crate) fn trouble(name: &str, error: &StreamError) -> Trouble {
 /// As many threads as the process may use cores.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// How many bytes of memory keyed state may take in each of so many Pipelines of this process.
+pub(crate) fn state_bytes(pipelines: usize) -> usize {
+    let limit = pharos_ensemble::memory_limit().unwrap_or(UNKNOWN_MEMORY);
+    usize::try_from(limit / 4).unwrap_or(usize::MAX) / pipelines.max(1)
 }
 
 fn directory_of(file: &Path) -> &Path {

@@ -6,7 +6,7 @@
 //! one that trying again may help ends with exit code 1 and is started again.
 
 use crate::failure::Failure;
-use crate::pipeline::{Trouble, compile, threads, trouble};
+use crate::pipeline::{Trouble, compile, state_bytes, threads, trouble};
 use crate::pipeline_status::{Status, WorkerState, serve};
 use clap::{Args, ValueEnum};
 use pharos_beam::SourceName;
@@ -15,7 +15,7 @@ use pharos_crds::names::{ENV_UPGRADE_MODE, ZNODE_PIPELINES};
 use pharos_stream::checkpoint::Owner;
 use pharos_stream::coordination::{Lineage, Submission, Upgrade, ZooKeeperCoordination, ZooKeeperRoster};
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Event, Outcome, WorkerOptions};
+use pharos_stream::{CheckpointOptions, Event, Outcome, StateMemory, WorkerOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +68,13 @@ pub(crate) struct WorkerArgs {
     /// Time between checkpoints, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) checkpoint_interval: u64,
+    /// Memory for keyed state in windows, in MiB; what does not fit goes to sorted files, and a checkpoint may for a while
+    /// need as much again [default: a quarter of the container's]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) state_memory_mib: Option<u32>,
+    /// Directory in which this process makes one for these files [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Name of this worker, for messages [default: the name of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) worker_name: Option<String>,
@@ -182,6 +189,7 @@ fn work_in_lineage(
         run: lineage.work(&submission),
         part: run,
         events: Arc::new(move |event: &Event| heard.hear(event)),
+        state: Some(state_memory(args)),
         coordination: Arc::new(Mutex::new(coordination)),
         roster: Box::new(ZooKeeperRoster::new(&args.ensemble, paths)),
         checkpoints,
@@ -244,6 +252,15 @@ fn own_location(args: &WorkerArgs, url: &str) -> Result<(), Trouble> {
     let blobs = open_blobs(url, Path::new(".")).map_err(|error| of(error.fault, error.to_string()))?;
     let owner = Owner::new(&args.pipeline_uid, &args.namespace, &args.name);
     owner.claim(&*blobs, url).map_err(|error| of(error.fault(), error.to_string()))
+}
+
+fn state_memory(args: &WorkerArgs) -> StateMemory {
+    let within = args.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+    StateMemory {
+        bytes: args.state_memory_mib.map_or_else(|| state_bytes(1), |mib| (mib as usize) << 20),
+        // In a pod the number of the process is the same each time, and what it left is cleared.
+        directory: within.join(format!("pharos-state-{}", std::process::id())),
+    }
 }
 
 /// What no other process has.

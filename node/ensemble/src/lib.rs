@@ -42,7 +42,7 @@ pub use config::{Admission, ServerConfig, ServerError, Tuning};
 pub use datadir::Volume;
 pub use frames::DEFAULT_MAX_CLIENT_FRAME;
 pub use hello::Id128;
-pub use os::raise_descriptor_limit;
+pub use os::{memory_limit, raise_descriptor_limit};
 pub use permit::{HexId, Permit, PermitError, PermitFounder};
 pub use server::{Addresses, Server, ServerHandle};
 pub use status::{

@@ -48,7 +48,8 @@ pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 
 /// The memory that the process may use: that of the machine, or less where a control group says so. None if neither can
 /// be told.
-pub(crate) fn memory_limit() -> Option<u64> {
+#[must_use]
+pub fn memory_limit() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let read = |path: &Path| std::fs::read_to_string(path).ok();

@@ -3,7 +3,8 @@
 //! Owns: what each function of a Combine keeps and how two halves of a group join.
 //! Must not know: keys, windows, tables.
 //! Invariant: sums of integers, counts, extremes and truth values do not depend on order; sums of
-//! floats are added in the order given, which the engine keeps the same in every run.
+//! floats are added in the order given, which the engine keeps the same in every run. Two sums of
+//! floats cannot be joined without a trace, so a half whose start is elsewhere keeps its addends.
 
 use std::sync::Arc;
 
@@ -33,12 +34,26 @@ enum Column {
     Count(Vec<i64>),
     MeanInt(Vec<(i128, i64)>),
     MeanFloat(Vec<(f64, i64)>),
+    /// Of a sum or mean of floats, where what came before is elsewhere.
+    Addends(Vec<Addends>),
     Any(Vec<bool>),
     All(Vec<bool>),
-    Ints { best: Vec<Option<i64>>, order: Order },
-    Floats { best: Vec<Option<f64>>, order: Order },
-    Bytes { best: Vec<Option<Box<[u8]>>>, order: Order },
-    Gather { items: Vec<Gathered>, spread: Spread },
+    Ints {
+        best: Vec<Option<i64>>,
+        order: Order,
+    },
+    Floats {
+        best: Vec<Option<f64>>,
+        order: Order,
+    },
+    Bytes {
+        best: Vec<Option<Box<[u8]>>>,
+        order: Order,
+    },
+    Gather {
+        items: Vec<Gathered>,
+        spread: Spread,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +68,47 @@ enum Spread {
     Whole,
     /// Each item of a list value is one.
     Items,
+}
+
+/// What is to be added to a sum of floats, in order: first `sum`, which stands for `count` values,
+/// then one value after the other.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Addends {
+    sum: f64,
+    count: i64,
+    rest: Vec<f64>,
+}
+
+impl Addends {
+    fn append(&mut self, other: &Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+        self.rest.extend_from_slice(&other.rest);
+    }
+
+    /// Adds them to a sum of so many values.
+    fn add_to(&self, sum: &mut f64, count: &mut i64) {
+        *sum += self.sum;
+        *count += self.count + self.rest.len() as i64;
+        self.rest.iter().for_each(|value| *sum += value);
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        put_addends(self.sum, self.count, &self.rest, out);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (sum, count, len) = (input.f64()?, input.i64()?, input.u32()?);
+        let rest = (0..len).map(|_| input.f64()).collect::<Result<_, _>>()?;
+        Ok(Self { sum, count, rest })
+    }
+}
+
+fn put_addends(sum: f64, count: i64, rest: &[f64], out: &mut Vec<u8>) {
+    out.extend_from_slice(&sum.to_bits().to_le_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
+    put_len(out, rest.len());
+    rest.iter().for_each(|value| out.extend_from_slice(&value.to_bits().to_le_bytes()));
 }
 
 /// Values one after the other, as tagged bytes.
@@ -72,6 +128,10 @@ impl Gathered {
         let base = u32::try_from(self.bytes.len()).expect("a gathered group is smaller than 4 GiB");
         self.bytes.extend_from_slice(&other.bytes);
         self.ends.extend(other.ends.iter().map(|end| end + base));
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<u32>()
     }
 
     fn values(&self) -> Vec<Value> {
@@ -121,8 +181,17 @@ impl Column {
         }
     }
 
+    /// The same where what came before is elsewhere.
+    fn apart(aggregation: &Aggregation) -> Self {
+        match Self::new(aggregation) {
+            Self::SumFloat(_) | Self::MeanFloat(_) => Self::Addends(Vec::new()),
+            other => other,
+        }
+    }
+
     fn push(&mut self) {
         match self {
+            Self::Addends(items) => items.push(Addends::default()),
             Self::SumInt(sums) => sums.push(0),
             Self::SumFloat(sums) => sums.push(0.0),
             Self::Count(counts) => counts.push(0),
@@ -137,8 +206,53 @@ impl Column {
         }
     }
 
+    /// Closes all slots.
+    fn reset(&mut self) {
+        match self {
+            Self::Addends(items) => items.clear(),
+            Self::SumInt(sums) => sums.clear(),
+            Self::SumFloat(sums) => sums.clear(),
+            Self::Count(counts) => counts.clear(),
+            Self::MeanInt(means) => means.clear(),
+            Self::MeanFloat(means) => means.clear(),
+            Self::Any(flags) | Self::All(flags) => flags.clear(),
+            Self::Ints { best, .. } => best.clear(),
+            Self::Floats { best, .. } => best.clear(),
+            Self::Bytes { best, .. } => best.clear(),
+            Self::Gather { items, .. } => items.clear(),
+        }
+    }
+
+    /// How many bytes its slots take, without what they point to.
+    fn inline_bytes(&self) -> usize {
+        match self {
+            Self::Addends(items) => items.capacity() * size_of::<Addends>(),
+            Self::SumInt(sums) => sums.capacity() * size_of::<i128>(),
+            Self::SumFloat(sums) => sums.capacity() * size_of::<f64>(),
+            Self::Count(counts) => counts.capacity() * size_of::<i64>(),
+            Self::MeanInt(means) => means.capacity() * size_of::<(i128, i64)>(),
+            Self::MeanFloat(means) => means.capacity() * size_of::<(f64, i64)>(),
+            Self::Any(flags) | Self::All(flags) => flags.capacity(),
+            Self::Ints { best, .. } => best.capacity() * size_of::<Option<i64>>(),
+            Self::Floats { best, .. } => best.capacity() * size_of::<Option<f64>>(),
+            Self::Bytes { best, .. } => best.capacity() * size_of::<Option<Box<[u8]>>>(),
+            Self::Gather { items, .. } => items.capacity() * size_of::<Gathered>(),
+        }
+    }
+
+    /// How many bytes a slot points to.
+    fn heap_bytes(&self, slot: usize) -> usize {
+        match self {
+            Self::Addends(items) => items[slot].rest.len() * size_of::<f64>(),
+            Self::Bytes { best, .. } => best[slot].as_ref().map_or(0, |best| best.len()),
+            Self::Gather { items, .. } => items[slot].memory(),
+            _ => 0,
+        }
+    }
+
     fn clear(&mut self, slot: usize) {
         match self {
+            Self::Addends(items) => items[slot] = Addends::default(),
             Self::SumInt(sums) => sums[slot] = 0,
             Self::SumFloat(sums) => sums[slot] = 0.0,
             Self::Count(counts) => counts[slot] = 0,
@@ -153,19 +267,32 @@ impl Column {
         }
     }
 
-    /// Adds the values at `rows` to the accumulators at `slots`.
-    fn update(&mut self, slots: &[u32], rows: &[u32], values: &ArrayRef, ty: &Type) {
+    /// Adds the values at `rows` to the accumulators at `slots`; returns by how many bytes what they
+    /// point to has grown.
+    fn update(&mut self, slots: &[u32], rows: &[u32], values: &ArrayRef, ty: &Type) -> isize {
+        let mut grown = 0;
         let pairs = slots.iter().zip(rows).map(|(slot, row)| (*slot as usize, *row as usize));
         if let Self::Count(counts) = self {
             pairs.for_each(|(slot, _)| counts[slot] += 1);
-            return;
+            return grown;
         }
         if let Self::Gather { items, spread } = self {
-            pairs.for_each(|(slot, row)| gather(&mut items[slot], *spread, value_at(ty, values, row)));
-            return;
+            pairs.for_each(|(slot, row)| {
+                let before = items[slot].memory();
+                gather(&mut items[slot], *spread, value_at(ty, values, row));
+                grown += (items[slot].memory() - before) as isize;
+            });
+            return grown;
         }
         let pairs = pairs.filter(|(_, row)| values.is_valid(*row));
         match self {
+            Self::Addends(items) => {
+                let values = values.as_primitive::<Float64Type>().values();
+                pairs.for_each(|(slot, row)| {
+                    items[slot].rest.push(values[row]);
+                    grown += size_of::<f64>() as isize;
+                });
+            }
             Self::SumInt(sums) => {
                 let values = values.as_primitive::<Int64Type>().values();
                 pairs.for_each(|(slot, row)| sums[slot] += i128::from(values[row]));
@@ -206,10 +333,14 @@ impl Column {
                     Type::String => values.as_string::<i32>().value(row).as_bytes(),
                     _ => values.as_binary::<i32>().value(row),
                 };
+                let length = |best: &Option<Box<[u8]>>| best.as_ref().map_or(0, |best| best.len() as isize);
+                grown -= length(&best[slot]);
                 better_bytes(&mut best[slot], *order, new);
+                grown += length(&best[slot]);
             }),
             Self::Count(_) | Self::Gather { .. } => {}
         }
+        grown
     }
 
     /// Adds slot `from` of `other` to slot `to`.
@@ -240,6 +371,17 @@ impl Column {
             (Self::Gather { items, .. }, Self::Gather { items: others, .. }) => {
                 items[to].append(&others[from]);
             }
+            (Self::Addends(items), Self::Addends(others)) => items[to].append(&others[from]),
+            (Self::Addends(items), Self::SumFloat(others)) => items[to].sum += others[from],
+            (Self::Addends(items), Self::MeanFloat(others)) => {
+                items[to].sum += others[from].0;
+                items[to].count += others[from].1;
+            }
+            (Self::SumFloat(sums), Self::Addends(others)) => others[from].add_to(&mut sums[to], &mut 0),
+            (Self::MeanFloat(means), Self::Addends(others)) => {
+                let (sum, count) = &mut means[to];
+                others[from].add_to(sum, count);
+            }
             (mine, theirs) => unreachable!("accumulators of one plan are alike: {mine:?}, {theirs:?}"),
         }
     }
@@ -247,6 +389,7 @@ impl Column {
     fn finish(&self, slots: &[u32], aggregation: &Aggregation) -> Result<ArrayRef, AggregateError> {
         let slots = slots.iter().map(|slot| *slot as usize);
         Ok(match self {
+            Self::Addends(_) => unreachable!("addends are added to a sum before it is a result"),
             Self::SumInt(sums) => {
                 let narrow = |slot| i64::try_from(sums[slot]);
                 let sums = slots.map(narrow).collect::<Result<Vec<i64>, _>>();
@@ -294,8 +437,18 @@ impl Column {
         })
     }
 
+    /// Appends the bytes of a slot as [`Self::apart`] reads them.
+    fn write_apart(&self, slot: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::SumFloat(sums) => put_addends(sums[slot], 0, &[], out),
+            Self::MeanFloat(means) => put_addends(means[slot].0, means[slot].1, &[], out),
+            other => other.write(slot, out),
+        }
+    }
+
     fn write(&self, slot: usize, out: &mut Vec<u8>) {
         match self {
+            Self::Addends(items) => items[slot].write(out),
             Self::SumInt(sums) => out.extend_from_slice(&sums[slot].to_le_bytes()),
             Self::SumFloat(sums) => out.extend_from_slice(&sums[slot].to_bits().to_le_bytes()),
             Self::Count(counts) => out.extend_from_slice(&counts[slot].to_le_bytes()),
@@ -331,6 +484,7 @@ impl Column {
     /// Appends a slot read from `input`.
     fn read(&mut self, input: &mut Reader<'_>) -> Result<(), CodecError> {
         match self {
+            Self::Addends(items) => items.push(Addends::read(input)?),
             Self::SumInt(sums) => sums.push(input.i128()?),
             Self::SumFloat(sums) => sums.push(input.f64()?),
             Self::Count(counts) => counts.push(input.i64()?),
@@ -388,6 +542,8 @@ pub(crate) struct Accumulators {
     aggregations: Arc<[Aggregation]>,
     columns: Vec<Column>,
     slots: u32,
+    /// How many bytes the slots point to, roughly.
+    heap: usize,
 }
 
 impl Accumulators {
@@ -395,7 +551,26 @@ impl Accumulators {
     #[must_use]
     pub(crate) fn new(aggregations: &Arc<[Aggregation]>) -> Self {
         let columns = aggregations.iter().map(Column::new).collect();
-        Self { aggregations: Arc::clone(aggregations), columns, slots: 0 }
+        Self { aggregations: Arc::clone(aggregations), columns, slots: 0, heap: 0 }
+    }
+
+    /// No slot yet; what slots gather comes after something that is elsewhere.
+    #[must_use]
+    pub(crate) fn apart(aggregations: &Arc<[Aggregation]>) -> Self {
+        let columns = aggregations.iter().map(Column::apart).collect();
+        Self { columns, ..Self::new(aggregations) }
+    }
+
+    /// How many bytes they take, roughly.
+    #[must_use]
+    pub(crate) fn memory(&self) -> usize {
+        self.columns.iter().map(Column::inline_bytes).sum::<usize>() + self.heap * 3 / 2
+    }
+
+    /// Closes all slots.
+    pub(crate) fn reset(&mut self) {
+        self.columns.iter_mut().for_each(Column::reset);
+        (self.slots, self.heap) = (0, 0);
     }
 
     /// Opens a slot.
@@ -422,20 +597,26 @@ impl Accumulators {
         for ((column, values), aggregation) in
             self.columns.iter_mut().zip(values).zip(self.aggregations.iter())
         {
-            column.update(slots, rows, values, &aggregation.value.ty);
+            let grown = column.update(slots, rows, values, &aggregation.value.ty);
+            self.heap = self.heap.saturating_add_signed(grown);
         }
     }
 
     /// Adds slot `from` of `other` to slot `to`.
     pub(crate) fn merge(&mut self, to: u32, other: &Self, from: u32) {
         for (mine, theirs) in self.columns.iter_mut().zip(&other.columns) {
+            let before = mine.heap_bytes(to as usize);
             mine.merge(to as usize, theirs, from as usize);
+            self.heap = (self.heap + mine.heap_bytes(to as usize)).saturating_sub(before);
         }
     }
 
     /// Empties a slot.
     pub(crate) fn clear(&mut self, slot: u32) {
-        self.columns.iter_mut().for_each(|column| column.clear(slot as usize));
+        for column in &mut self.columns {
+            self.heap = self.heap.saturating_sub(column.heap_bytes(slot as usize));
+            column.clear(slot as usize);
+        }
     }
 
     /// The results of `slots`, one array for each aggregation.
@@ -455,14 +636,21 @@ impl Accumulators {
         self.columns.iter().for_each(|column| column.write(slot as usize, out));
     }
 
+    /// Appends the bytes of a slot as accumulators read them that are [`Self::apart`].
+    pub(crate) fn write_apart(&self, slot: u32, out: &mut Vec<u8>) {
+        self.columns.iter().for_each(|column| column.write_apart(slot as usize, out));
+    }
+
     /// Opens a slot with what `input` holds.
     ///
     /// # Errors
     /// If the bytes are not such a slot.
     pub(crate) fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
         self.columns.iter_mut().try_for_each(|column| column.read(input))?;
+        let slot = self.slots;
+        self.heap += self.columns.iter().map(|column| column.heap_bytes(slot as usize)).sum::<usize>();
         self.slots += 1;
-        Ok(self.slots - 1)
+        Ok(slot)
     }
 }
 

@@ -25,16 +25,18 @@ use crate::exec::task::{
 };
 use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;
-use crate::group::Grouping;
+use crate::group::{Grouping, KeptState};
 use crate::io::{AttemptId, ConnectError, Connectors, Split};
+use crate::key::KeyGroup;
 use crate::meter::SplitMeter;
 use crate::plant;
+use crate::spill::{RunId, Share, StateBounds};
 
 /// What to do about an input that is not what the checkpoint knows.
 const AS_IT_WAS: &str = "put the files back as they were and start the worker again, or begin a new run";
 
-/// The bytes of a table, and the start of its slice.
-pub(crate) type Kept = (i64, Vec<u8>);
+/// A piece of state, and the start of its slice.
+pub(crate) type Kept = (i64, KeptState);
 
 /// What a checkpoint kept, ready for any number of threads.
 #[derive(Debug, Default)]
@@ -67,6 +69,8 @@ pub(crate) struct Assembly<'a> {
     pub run: &'a str,
     /// Where to go on.
     pub restored: Restored,
+    /// How much memory keyed state may take.
+    pub state: Option<&'a StateBounds>,
     /// Who hears what there is to read.
     pub events: &'a Events,
 }
@@ -251,16 +255,30 @@ impl Assembly<'_> {
         })
     }
 
+    /// The memory is divided evenly: who needs more than others would have it cannot be known.
+    fn share(&self, state: &StateBounds, node: &Node, thread: usize) -> Share {
+        let shares = self.graph.groups.len() * self.assignment.here().len();
+        let first = RunId {
+            generation: self.assignment.generation,
+            thread: thread as u32,
+            node: node.id.0,
+            number: 0,
+        };
+        let groups = KeyGroup::of_owners(&(thread..thread + 1), self.assignment.threads());
+        Share::new(Arc::clone(&state.disk), state.bytes / shares.max(1), groups, first)
+    }
+
     fn grouping(&self, node: &Node, thread: usize) -> Result<(Grouping, Watermark), StreamError> {
-        let mut grouping = Grouping::new(Arc::clone(&self.graph.groups[&node.id]));
+        let share = self.state.map(|state| self.share(state, node, thread));
+        let mut grouping = Grouping::new(Arc::clone(&self.graph.groups[&node.id]), share);
         let Some((watermark, pieces)) = self.restored.groups.get(&node.id) else {
             return Ok((grouping, Watermark::NEG_INF));
         };
-        for (slice, bytes) in pieces {
+        for (slice, kept) in pieces {
             let mine = |hash: crate::key::KeyHash| {
                 hash.group().owner(self.assignment.threads()) == thread || plant::groups_owned_twice()
             };
-            grouping.restore(*slice, bytes, mine).map_err(|source| StreamError::State {
+            grouping.restore(*slice, kept, mine).map_err(|source| StreamError::State {
                 what: format!("transform `{}`", node.name),
                 source,
             })?;

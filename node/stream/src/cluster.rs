@@ -22,6 +22,7 @@ use crate::exchange::link::{Handler, Hello, Link, Wire, dial, welcome};
 use crate::exec::worker::{self, Shared};
 use crate::io::Connectors;
 use crate::run::CheckpointOptions;
+use crate::spill::{StateBounds, StateMemory};
 
 /// How a worker works.
 pub struct WorkerOptions {
@@ -45,6 +46,8 @@ pub struct WorkerOptions {
     pub coordination: Arc<Mutex<dyn Coordination>>,
     /// Who is there.
     pub roster: Box<dyn Roster>,
+    /// How much memory keyed state may take, and where it goes beyond that; none: all stays in memory.
+    pub state: Option<StateMemory>,
     /// Checkpoints; without them a worker that is lost makes all start from the beginning.
     pub checkpoints: Option<CheckpointOptions>,
     /// Set from outside to make it leave: it hands over after a checkpoint.
@@ -72,6 +75,7 @@ pub fn work(
         stop: Arc::clone(&options.stop),
         part: options.part.clone(),
         run: options.run.clone(),
+        state: options.state.as_ref().map(StateBounds::new),
         checkpoints,
         coordination: Some(Arc::clone(&options.coordination)),
         sender: sender.clone(),

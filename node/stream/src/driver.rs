@@ -32,6 +32,7 @@ use crate::exec::worker::{Crew, News as ThreadNews, Shared};
 use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::run::{Found, Lead, Taken, restored, take_over, with};
+use crate::spill::StateBounds;
 
 /// How soon a request to stop is noticed, and how exactly the clock goes.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
@@ -186,6 +187,8 @@ pub(crate) struct Surroundings {
     pub run: String,
     /// Where state is kept, and from the end of one checkpoint to the start of the next.
     pub checkpoints: Option<(Arc<dyn Blobs>, Duration)>,
+    /// How much memory keyed state may take, and where it goes beyond that; none: all stays in memory.
+    pub state: Option<StateBounds>,
     /// Who says that a checkpoint counts and that the run is done.
     pub coordination: Option<Arc<Mutex<dyn Coordination>>>,
     /// Where threads and links tell their news.
@@ -443,6 +446,7 @@ impl Driver {
             assignment: &assignment,
             links: &self.links_now().map(|(peer, wire)| (peer, Arc::clone(wire))).collect(),
             restored,
+            state: self.around.state.as_ref(),
             blobs: self.around.checkpoints.as_ref().map(|(blobs, _)| Arc::clone(blobs)),
         })?;
         for Connection { wire, port } in self.links.values() {

@@ -26,6 +26,7 @@ use crate::exec::task::{TaskReport, TaskState};
 use crate::exec::worker::{Shared, Task};
 use crate::graph::Graph;
 use crate::io::{Connectors, Encode};
+use crate::spill::StateBounds;
 
 /// What an engine is made of.
 pub(crate) struct Parts<'a> {
@@ -43,6 +44,8 @@ pub(crate) struct Parts<'a> {
     pub links: &'a BTreeMap<WorkerId, Arc<dyn Wire>>,
     /// Where to go on.
     pub restored: Restored,
+    /// How much memory keyed state may take.
+    pub state: Option<&'a StateBounds>,
     /// Where state is kept.
     pub blobs: Option<Arc<dyn Blobs>>,
 }
@@ -76,9 +79,10 @@ impl Engine {
     /// # Errors
     /// If a source or sink cannot be opened, or restored state cannot be read.
     pub(crate) fn new(parts: Parts<'_>) -> Result<Self, StreamError> {
-        let Parts { plan, connectors, events, run, assignment, links, restored, blobs } = parts;
+        let Parts { plan, connectors, events, run, assignment, links, restored, state, blobs } = parts;
         let graph = Graph::new(plan)?;
-        let assembly = Assembly { graph: &graph, connectors, assignment, links, run, restored, events };
+        let assembly =
+            Assembly { graph: &graph, connectors, assignment, links, run, restored, state, events };
         let assembled = assembly.assemble()?;
         let encoders = encoders(&graph, connectors)?;
         let collector = Collector::new(task_ids(&graph, assignment.threads(), &assignment.here()));

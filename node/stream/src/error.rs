@@ -8,6 +8,7 @@ use crate::aggregate::AggregateError;
 use crate::checkpoint::BlobError;
 use crate::codec::CodecError;
 use crate::io::{ConnectError, Fault};
+use crate::spill::SpillError;
 
 /// Why a run ended without a result.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -81,6 +82,9 @@ pub enum StreamError {
     /// The checkpoint is of another plan: the document, or what was found out about its input, has changed.
     #[error("checkpoint: {0}")]
     OtherPlan(String),
+    /// State that does not fit in memory could not be put on the local disk or read from there.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     /// What came from another worker cannot be read, or it was lost.
     #[error("exchange: {0}")]
     Exchange(String),
@@ -117,6 +121,7 @@ impl StreamError {
             Self::PlanVersion(_)
             | Self::State { .. }
             | Self::Checkpoint(_)
+            | Self::Spill(_)
             | Self::Exchange(_)
             | Self::Fenced
             | Self::Stopped => Fault::Environment,

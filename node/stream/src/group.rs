@@ -3,10 +3,12 @@
 //! Owns: one thread's share of a Combine: what it has gathered, which rows it drops as late, the
 //! panes it fires. Two paths give the same panes: slices (fixed, sliding and global windows) and
 //! the general path of `pharos-window` (sessions, holds).
-//! Must not know: threads, queues, files.
-//! Invariant: what comes out depends on the batches, their order within a key, and the watermarks.
+//! Must not know: threads, queues, how files are written and kept.
+//! Invariant: what comes out depends on the batches, their order within a key, and the watermarks; not
+//! on how much memory there is.
 
 mod general;
+mod merge;
 mod slices;
 pub(crate) mod table;
 
@@ -21,11 +23,14 @@ use pharos_window::{TimestampCombiner, Watermark, Window, WindowFn, WindowingStr
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
 use crate::column::{Batch, Steps, Times, Windows, build, take_columns};
+use crate::error::StreamError;
 use crate::key::{KeyHash, Keys, key_values};
+use crate::spill::{Scoped, Share, SpillError};
 use table::SliceTable;
 
 pub(crate) use general::General;
 pub(crate) use slices::Slices;
+pub(crate) use table::Earlier;
 
 /// What a Combine does.
 #[derive(Debug, Clone)]
@@ -120,11 +125,59 @@ pub(crate) struct Fired {
     pub batch: Batch,
 }
 
+/// Takes results on, a bounded number at a time.
+pub(crate) type Emit<'a> = dyn FnMut(Fired) -> Result<(), StreamError> + 'a;
+
+/// Why time could not move on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdvanceError {
+    /// A result does not fit its type.
+    #[error(transparent)]
+    Aggregate(#[from] AggregateError),
+    /// State could not be read from the local disk or written there.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    /// Results were not taken.
+    #[error(transparent)]
+    Out(#[from] StreamError),
+}
+
+/// What a slice holds at a barrier.
+#[derive(Debug, Clone)]
+pub(crate) struct FrozenSlice {
+    /// Where it starts.
+    pub start: i64,
+    /// Its files, in order.
+    pub files: Vec<Scoped>,
+    /// What came since.
+    pub table: FrozenTable,
+}
+
+/// A table at a barrier.
+#[derive(Debug, Clone)]
+pub(crate) enum FrozenTable {
+    /// It has no keys.
+    Empty,
+    /// It is as at the last barrier.
+    Unchanged,
+    /// It is this.
+    Changed(Arc<SliceTable>),
+}
+
+/// State that a checkpoint kept.
+#[derive(Debug)]
+pub(crate) enum KeptState {
+    /// A table, or all that the general path holds.
+    Table(Earlier, Vec<u8>),
+    /// A sorted file.
+    File(Scoped),
+}
+
 /// State at a barrier, to be written while processing goes on.
 #[derive(Debug, Clone)]
 pub(crate) enum Frozen {
-    /// The tables by the start of their slice; without a table, it is as at the last barrier.
-    Slices(Vec<(i64, Option<Arc<SliceTable>>)>),
+    /// The slices.
+    Slices(Vec<FrozenSlice>),
     /// Everything, as bytes.
     General(Vec<u8>),
 }
@@ -139,38 +192,50 @@ pub(crate) enum Grouping {
 }
 
 impl Grouping {
-    /// An empty share, on the path that serves the spec.
+    /// An empty share, on the path that serves the spec. `memory` bounds what slices hold in memory.
     #[must_use]
-    pub(crate) fn new(spec: Arc<GroupSpec>) -> Self {
-        if spec.slices_serve() { Self::Slices(Slices::new(spec)) } else { Self::General(General::new(spec)) }
+    pub(crate) fn new(spec: Arc<GroupSpec>, memory: Option<Share>) -> Self {
+        if spec.slices_serve() {
+            Self::Slices(Slices::new(spec, memory))
+        } else {
+            Self::General(General::new(spec))
+        }
     }
 
     /// Adds the rows `rows` of a batch while the input watermark is `input`; returns those that are
     /// dropped, each with the window for which it came too late.
+    ///
+    /// # Errors
+    /// If state that does not fit in memory cannot be put on disk.
     pub(crate) fn add(
         &mut self,
         batch: &KeyedBatch,
         rows: Range<usize>,
         input: Watermark,
-    ) -> Vec<(u32, Window)> {
+    ) -> Result<Vec<(u32, Window)>, SpillError> {
         match self {
             Self::Slices(slices) => slices.add(batch, rows, input),
-            Self::General(general) => general.add(batch, rows, input),
+            Self::General(general) => Ok(general.add(batch, rows, input)),
         }
     }
 
-    /// Ends what was added at `before` and moves the input watermark to `input`.
+    /// Ends what was added at `before`, moves the input watermark to `input` and gives what fires to
+    /// `out`.
     ///
     /// # Errors
-    /// If a result does not fit its type.
+    /// If a result does not fit its type, cannot be read, or is not taken.
     pub(crate) fn advance(
         &mut self,
         before: Watermark,
         input: Watermark,
-    ) -> Result<Vec<Fired>, AggregateError> {
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
         match self {
-            Self::Slices(slices) => slices.advance(before, input),
-            Self::General(general) => general.advance(before, input),
+            Self::Slices(slices) => slices.advance(before, input, out),
+            Self::General(general) => {
+                general.advance(before, input)?.into_iter().try_for_each(out)?;
+                Ok(())
+            }
         }
     }
 
@@ -197,12 +262,20 @@ impl Grouping {
     pub(crate) fn restore(
         &mut self,
         slice: i64,
-        bytes: &[u8],
+        kept: &KeptState,
         mine: impl Fn(KeyHash) -> bool,
     ) -> Result<(), CodecError> {
+        let (earlier, bytes) = match kept {
+            KeptState::Table(earlier, bytes) => (*earlier, bytes),
+            KeptState::File(file) => {
+                let Self::Slices(slices) = self else { return Err(Reader::new(&[]).error("no file")) };
+                slices.restore_file(slice, file);
+                return Ok(());
+            }
+        };
         let mut input = Reader::new(bytes);
         match self {
-            Self::Slices(slices) => slices.restore(slice, &mut input, mine)?,
+            Self::Slices(slices) => slices.restore_table(slice, earlier, &mut input, mine)?,
             Self::General(general) => general.restore(&mut input, mine)?,
         }
         if input.is_done() { Ok(()) } else { Err(input.error("the end")) }

@@ -31,7 +31,7 @@ const LIST: u8 = 6;
 const MAP: u8 = 7;
 
 /// The hash of a key's canonical bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(pub u64);
 
 /// One of the groups that keys are divided into: the unit in which state moves.
@@ -78,6 +78,12 @@ impl KeyGroup {
         first(who.start)..first(who.end)
     }
 
+    /// The hashes of keys in groups from `group` on begin here; none: there is no such group.
+    #[must_use]
+    pub(crate) fn first_hash(group: u32) -> Option<KeyHash> {
+        (group < Self::COUNT).then(|| KeyHash(u64::from(group) << 54))
+    }
+
     /// Which of `owners` has this group: each owns a contiguous range.
     #[must_use]
     pub(crate) fn owner(self, owners: usize) -> usize {
@@ -111,6 +117,12 @@ impl Keys {
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// How many bytes they take, roughly.
+    #[must_use]
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * 4 + self.hashes.capacity() * 8
     }
 
     /// Adds a key by its canonical bytes.

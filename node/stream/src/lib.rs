@@ -34,6 +34,7 @@ mod plant;
 mod run;
 #[cfg(test)]
 mod sim;
+mod spill;
 
 pub use cluster::{WorkerOptions, work};
 pub use control::Outcome;
@@ -44,3 +45,4 @@ pub use load::{Bottleneck, Flow, Load, Peer, Queue, SplitAt, SplitLag, TaskLoad,
 pub use meter::Meters;
 pub use pharos_window::{Timestamp, Watermark};
 pub use run::{CheckpointOptions, Durability, RunOptions, run};
+pub use spill::{SpillError, StateMemory};

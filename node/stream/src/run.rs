@@ -27,6 +27,7 @@ use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::key::KeyGroup;
 use crate::plant;
+use crate::spill::{StateBounds, StateMemory};
 
 /// How checkpoints are taken.
 #[derive(Clone)]
@@ -55,6 +56,8 @@ pub struct RunOptions {
     pub run: String,
     /// Who hears of progress.
     pub listener: Listener,
+    /// How much memory keyed state may take, and where it goes beyond that; none: all stays in memory.
+    pub state: Option<StateMemory>,
     /// What outlives the process; none: nothing but the outputs.
     pub durability: Option<Durability>,
     /// Set from outside to end the run early. Its last checkpoint stays.
@@ -74,12 +77,14 @@ pub fn run(
     let (sender, news) = channel();
     let durability = options.durability.as_ref();
     let checkpoints = durability.and_then(|durability| durability.checkpoints.clone());
+    let state = options.state.as_ref().map(StateBounds::new);
     let around = Surroundings {
         connectors: Arc::clone(connectors),
         events: events.clone(),
         stop: Arc::clone(&options.stop),
         part: options.run.clone(),
         run: options.run.clone(),
+        state,
         checkpoints: checkpoints.map(|options| (options.blobs, options.interval)),
         coordination: durability.map(|durability| Arc::clone(&durability.coordination)),
         sender,
@@ -199,7 +204,8 @@ pub(crate) fn restored(
     match (&around.checkpoints, latest) {
         (Some((blobs, _)), Some(pointer)) => {
             let groups = KeyGroup::of_owners(&assignment.here(), assignment.threads());
-            restore(&**blobs, plan, &around.part, pointer, &groups)
+            let disk = around.state.as_ref().map(|state| &state.disk);
+            restore(&**blobs, plan, &around.part, pointer, &groups, disk)
         }
         _ => Ok(Restored::default()),
     }

@@ -15,13 +15,16 @@ use pharos_window::{Timestamp, Watermark};
 
 use super::Blobs;
 use super::coordinator::WorkerId;
-use super::manifest::{Manifest, Piece};
+use super::manifest::{Manifest, Piece, PieceKind};
 use super::part::{HEADER, Part, failed};
 use crate::assemble::Restored;
 use crate::coordination::Pointer;
 use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
+use crate::group::{Earlier, KeptState};
+use crate::key::KeyGroup;
 use crate::plant;
+use crate::spill::{Disk, Kept, RunId, Scoped};
 
 /// The blobs of one run.
 pub(crate) struct Keeper {
@@ -138,7 +141,8 @@ impl Keeper {
 
 /// The state of the checkpoint that `pointer` names, for any number of threads of the run `run`; of the
 /// groupings at least that of the key groups `groups`. If it is of another document, transforms of the same
-/// names take it over, and those that it does not know begin without.
+/// names take it over, and those that it does not know begin without. Sorted files go to
+/// `disk`.
 ///
 /// # Errors
 /// If it cannot be read or taken over, or a piece of it is missing or damaged.
@@ -148,12 +152,14 @@ pub(crate) fn restore(
     run: &str,
     pointer: &Pointer,
     groups: &Range<u32>,
+    disk: Option<&Arc<Disk>>,
 ) -> Result<Restored, StreamError> {
     let mut manifest = read_manifest(blobs, plan, run, pointer)?;
     manifest.groups.values_mut().for_each(|group| group.pieces.retain(|piece| piece.concerns(groups)));
     let mut restored = Restored { round: manifest.round.map_or(0, |round| round + 1), ..Restored::default() };
     let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-    for blob in manifest.blobs() {
+    let pieces = || manifest.groups.values().flat_map(|group| &group.pieces);
+    for blob in pieces().filter(|piece| !piece.is_file()).map(|piece| piece.blob.as_str()) {
         if !files.contains_key(blob) {
             let bytes = get(blobs, blob)?;
             if !bytes.starts_with(HEADER) {
@@ -177,8 +183,8 @@ pub(crate) fn restore(
             restored.asserts.insert(id, rows.clone());
         }
         if let Some(group) = manifest.groups.get(name) {
-            let pieces =
-                group.pieces.iter().map(|piece| read_piece(piece, &files)).collect::<Result<_, _>>()?;
+            let read = |piece| read_piece(piece, &files, blobs, disk);
+            let pieces = group.pieces.iter().map(read).collect::<Result<_, _>>()?;
             let watermark = Watermark::at(Timestamp::from_micros(group.watermark));
             restored.groups.insert(id, (watermark, pieces));
         }
@@ -210,13 +216,55 @@ fn get(blobs: &dyn Blobs, name: &str) -> Result<Vec<u8>, StreamError> {
     })
 }
 
-fn read_piece(piece: &Piece, files: &BTreeMap<&str, Vec<u8>>) -> Result<(i64, Vec<u8>), StreamError> {
-    let damaged = || StreamError::Damaged(format!("`{}` is damaged at byte {}", piece.blob, piece.offset));
-    let file = files.get(piece.blob.as_str()).ok_or_else(damaged)?;
+fn damaged(piece: &Piece) -> StreamError {
+    StreamError::Damaged(format!("`{}` is damaged at byte {}", piece.blob, piece.offset))
+}
+
+fn read_piece(
+    piece: &Piece,
+    files: &BTreeMap<&str, Vec<u8>>,
+    blobs: &dyn Blobs,
+    disk: Option<&Arc<Disk>>,
+) -> Result<(i64, KeptState), StreamError> {
+    let earlier = match piece.kind {
+        PieceKind::Table => Earlier::Here,
+        PieceKind::TableAfterFiles => Earlier::InFiles,
+        PieceKind::File { id, fresh } => {
+            let file = read_file(piece, id, fresh, blobs, disk)?;
+            return Ok((piece.slice, KeptState::File(file)));
+        }
+    };
+    let file = files.get(piece.blob.as_str()).ok_or_else(|| damaged(piece))?;
     let (start, end) = (piece.offset as usize, piece.offset.saturating_add(piece.length) as usize);
-    let bytes = file.get(start..end).ok_or_else(damaged)?;
+    let bytes = file.get(start..end).ok_or_else(|| damaged(piece))?;
     if crc32c::crc32c(bytes) != piece.crc {
-        return Err(damaged());
+        return Err(damaged(piece));
     }
-    Ok((piece.slice, bytes.to_vec()))
+    Ok((piece.slice, KeptState::Table(earlier, bytes.to_vec())))
+}
+
+/// A sorted file goes to the local disk, not to memory.
+fn read_file(
+    piece: &Piece,
+    id: RunId,
+    fresh: bool,
+    blobs: &dyn Blobs,
+    disk: Option<&Arc<Disk>>,
+) -> Result<Scoped, StreamError> {
+    let disk = disk.ok_or_else(|| {
+        StreamError::Checkpoint(format!(
+            "`{}` is a sorted file of state, and this run has no directory for such files",
+            piece.blob
+        ))
+    })?;
+    let kept = Kept { blob: piece.blob.clone(), length: piece.length, crc: piece.crc };
+    let run = disk.adopt(id, kept, || {
+        let bytes = get(blobs, &piece.blob)?;
+        if bytes.len() as u64 != piece.length || crc32c::crc32c(&bytes) != piece.crc {
+            return Err(damaged(piece));
+        }
+        Ok(bytes)
+    })?;
+    let (first, end) = piece.groups.unwrap_or((0, KeyGroup::COUNT));
+    Ok(Scoped { run, groups: first..end, fresh })
 }

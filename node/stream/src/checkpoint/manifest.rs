@@ -1,7 +1,7 @@
 //! The manifest of a checkpoint: everything that is needed to go on from it.
 //!
-//! Owns: the format, version 2, in JSON (version 1 had no `run` and no `state`, and is read); which plan may
-//! take it up.
+//! Owns: the format, version 2 if it names sorted files and else 1, in JSON; which plan may take it up. (The first
+//! builds that wrote version 1 had no `run` and no `state`; they read one that has.)
 //! Must not know: stores, the Ensemble.
 //! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
 //! named by the full names of transforms, never by their numbers.
@@ -19,9 +19,12 @@ use crate::exec::channel::{Epoch, Round};
 use crate::exec::task::{Done, SplitProgress};
 use crate::exec::{ROUND_STEPS, STEP_RECORDS};
 use crate::key::KEY_VERSION;
+use crate::spill::RunId;
 
-/// The version that this build writes; it reads all from the first on.
+/// The latest version, which this build writes for state that lies in sorted files.
 const VERSION: u32 = 2;
+/// The version of a manifest that names none: earlier builds read it.
+const WITHOUT_FILES: u32 = 1;
 
 /// Why a manifest cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,9 +98,42 @@ pub(crate) struct Piece {
     pub length: u64,
     /// CRC-32C of the bytes.
     pub crc: u32,
+    /// What the bytes are.
+    #[serde(default, skip_serializing_if = "PieceKind::is_table")]
+    pub kind: PieceKind,
+}
+
+/// What the bytes of a piece are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum PieceKind {
+    /// A table that is all there is of its slice, or what the general path holds.
+    #[default]
+    Table,
+    /// A table that comes after the files of its slice.
+    TableAfterFiles,
+    /// A sorted file; only what it has of the piece's key groups counts.
+    File {
+        /// Its name.
+        id: RunId,
+        /// Whether it holds anything that came since the last pane.
+        fresh: bool,
+    },
+}
+
+impl PieceKind {
+    /// Whether it is the one that every version knows.
+    fn is_table(&self) -> bool {
+        *self == Self::Table
+    }
 }
 
 impl Piece {
+    /// Whether it is a sorted file.
+    #[must_use]
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.kind, PieceKind::File { .. })
+    }
+
     /// Whether it may hold some of these key groups.
     #[must_use]
     pub(crate) fn concerns(&self, groups: &Range<u32>) -> bool {
@@ -154,7 +190,7 @@ impl Manifest {
     #[must_use]
     pub(crate) fn new(plan: &Plan, run: &str, epoch: Epoch, round: Option<Round>) -> Self {
         Self {
-            version: VERSION,
+            version: WITHOUT_FILES,
             plan: plan.hash().to_string(),
             run: Some(run.to_owned()),
             state: Some(StateSchema::of(plan)),
@@ -179,6 +215,9 @@ impl Manifest {
         for (name, GroupState { watermark, pieces }) in groups {
             let group = self.groups.entry(name).or_default();
             group.watermark = watermark;
+            if !pieces.iter().all(|piece| piece.kind.is_table()) {
+                self.version = VERSION;
+            }
             group.pieces.extend(pieces);
         }
         self.sinks.extend(sinks);
@@ -293,6 +332,15 @@ mod tests {
         assert!(matches!(other, ManifestError::OtherPlan { .. }), "{other}");
         json["version"] = 3.into();
         assert_eq!(read(&json).unwrap_err().to_string(), "manifest `m` has version 3, this build reads 2");
+    }
+
+    #[test]
+    fn a_table_is_written_and_read_as_in_version_1() {
+        let old =
+            r#"{"thread":1,"slice":-5,"groups":[0,512],"blob":"1-1-0.state","offset":8,"length":9,"crc":7}"#;
+        let piece: Piece = serde_json::from_str(old).unwrap();
+        assert_eq!((piece.kind, piece.groups), (PieceKind::Table, Some((0, 512))));
+        assert_eq!(serde_json::to_string(&piece).unwrap(), old);
     }
 
     #[test]

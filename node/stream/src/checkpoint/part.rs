@@ -3,7 +3,8 @@
 //! Owns: the worker's state files (a header, then the pieces end to end) and what the manifest will
 //! say of them.
 //! Must not know: other workers, when a checkpoint counts.
-//! Invariant: only changed tables are written; the others stay where an earlier checkpoint put them.
+//! Invariant: only changed tables are written, and each sorted file once; the others stay where an
+//! earlier checkpoint put them.
 //! The names of files carry the generation and the worker, so nobody overwrites what another wrote.
 
 use std::collections::BTreeMap;
@@ -14,14 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::collector::TaskId;
 use super::coordinator::WorkerId;
-use super::manifest::{GroupState, Piece};
+use super::manifest::{GroupState, Piece, PieceKind};
 use super::{BlobError, Blobs};
 use crate::assignment::Assignment;
 use crate::error::StreamError;
 use crate::exec::task::{Done, SplitProgress, TaskState};
-use crate::group::Frozen;
+use crate::group::{Earlier, Frozen, FrozenSlice, FrozenTable};
 use crate::key::KeyGroup;
 use crate::plant;
+use crate::spill::Scoped;
 
 /// What a state file starts with: magic and version.
 pub(super) const HEADER: &[u8; 8] = b"PHST\x01\0\0\0";
@@ -83,8 +85,8 @@ impl PartWriter {
         states: BTreeMap<TaskId, TaskState>,
     ) -> Result<Part, StreamError> {
         let mut part = Part::default();
-        let mut file = HEADER.to_vec();
-        let blob = state_name(self.generation, of, self.worker);
+        let mut file =
+            StateFile { name: state_name(self.generation, of, self.worker), bytes: HEADER.to_vec() };
         for (task, state) in states {
             let name = self.names[task.node as usize].clone();
             match state {
@@ -99,8 +101,16 @@ impl PartWriter {
                     part.asserts.insert(name, rows);
                 }
                 TaskState::Group(watermark, frozen) => {
-                    if self.blobs.is_some() {
-                        let pieces = write_group(&name, task.thread, frozen, &self.pieces, &blob, &mut file)?;
+                    if let Some(blobs) = &self.blobs {
+                        let mut writer = GroupWriter {
+                            name: &name,
+                            thread: task.thread,
+                            groups: self.groups_of(task.thread),
+                            kept: &self.pieces,
+                            blobs: &**blobs,
+                            written: &mut part.written,
+                        };
+                        let pieces = writer.write(frozen, &mut file)?;
                         let group = part.groups.entry(name).or_default();
                         group.watermark = watermark.timestamp().micros();
                         group.pieces.extend(pieces);
@@ -108,21 +118,30 @@ impl PartWriter {
                 }
             }
         }
-        for piece in part.groups.values_mut().flat_map(|group| &mut group.pieces) {
-            let thread = piece.thread as usize;
-            let groups = KeyGroup::of_owners(&(thread..thread + 1), self.threads);
-            piece.groups = Some((groups.start, groups.end));
-        }
         let all =
             part.groups.iter().flat_map(|(name, group)| group.pieces.iter().map(move |piece| (name, piece)));
+        let tables = all.filter(|(_, piece)| !piece.is_file());
         self.pieces =
-            all.map(|(name, piece)| ((name.clone(), piece.thread, piece.slice), piece.clone())).collect();
-        if let Some(blobs) = self.blobs.as_ref().filter(|_| file.len() > HEADER.len()) {
-            blobs.put(&blob, &file).map_err(failed)?;
-            part.written = file.len() as u64;
+            tables.map(|(name, piece)| ((name.clone(), piece.thread, piece.slice), piece.clone())).collect();
+        if let Some(blobs) = self.blobs.as_ref().filter(|_| file.bytes.len() > HEADER.len()) {
+            blobs.put(&file.name, &file.bytes).map_err(failed)?;
+            part.written += file.bytes.len() as u64;
         }
         Ok(part)
     }
+
+    /// The key groups of a thread.
+    fn groups_of(&self, thread: u32) -> (u32, u32) {
+        let thread = thread as usize;
+        let groups = KeyGroup::of_owners(&(thread..thread + 1), self.threads);
+        (groups.start, groups.end)
+    }
+}
+
+/// A state file in the making.
+struct StateFile {
+    name: String,
+    bytes: Vec<u8>,
 }
 
 fn state_name(generation: u64, of: &str, worker: WorkerId) -> String {
@@ -135,41 +154,93 @@ pub(super) fn failed(error: BlobError) -> StreamError {
     StreamError::Store(error)
 }
 
-fn write_group(
-    name: &str,
+/// Writes one thread's share of a grouping.
+struct GroupWriter<'a> {
+    name: &'a str,
     thread: u32,
-    frozen: Frozen,
-    kept: &BTreeMap<PieceKey, Piece>,
-    blob: &str,
-    file: &mut Vec<u8>,
-) -> Result<Vec<Piece>, StreamError> {
-    let mut piece = |slice: i64, write: &dyn Fn(&mut Vec<u8>)| {
-        let offset = file.len();
-        write(file);
-        let bytes = &file[offset..];
+    groups: (u32, u32),
+    kept: &'a BTreeMap<PieceKey, Piece>,
+    blobs: &'a dyn Blobs,
+    written: &'a mut u64,
+}
+
+impl GroupWriter<'_> {
+    fn write(&mut self, frozen: Frozen, file: &mut StateFile) -> Result<Vec<Piece>, StreamError> {
+        let slices = match frozen {
+            Frozen::General(bytes) => {
+                return Ok(vec![self.piece(0, PieceKind::Table, file, |out| out.extend_from_slice(&bytes))]);
+            }
+            Frozen::Slices(slices) => slices,
+        };
+        let mut pieces = Vec::new();
+        for FrozenSlice { start, files, table } in slices {
+            for sorted in &files {
+                pieces.push(self.file(start, sorted)?);
+            }
+            match table {
+                FrozenTable::Empty => {}
+                FrozenTable::Unchanged if plant::drops_unchanged() => {}
+                FrozenTable::Unchanged => pieces.push(self.unchanged(start)?),
+                FrozenTable::Changed(table) => {
+                    let kind = match table.earlier() {
+                        Earlier::Here => PieceKind::Table,
+                        Earlier::InFiles => PieceKind::TableAfterFiles,
+                    };
+                    pieces.push(self.piece(start, kind, file, |out| table.write(out)));
+                }
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn piece(
+        &self,
+        slice: i64,
+        kind: PieceKind,
+        file: &mut StateFile,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Piece {
+        let offset = file.bytes.len();
+        write(&mut file.bytes);
+        let bytes = &file.bytes[offset..];
         Piece {
-            thread,
+            thread: self.thread,
             slice,
-            groups: None,
-            blob: blob.to_owned(),
+            groups: Some(self.groups),
+            blob: file.name.clone(),
             offset: offset as u64,
             length: bytes.len() as u64,
             crc: crc32c::crc32c(bytes),
+            kind,
         }
-    };
-    match frozen {
-        Frozen::General(bytes) => Ok(vec![piece(0, &|file| file.extend_from_slice(&bytes))]),
-        Frozen::Slices(tables) => tables
-            .into_iter()
-            .filter(|(_, table)| table.is_some() || !plant::drops_unchanged())
-            .map(|(slice, table)| match table {
-                Some(table) => Ok(piece(slice, &|file| table.write(file))),
-                None => kept.get(&(name.to_owned(), thread, slice)).cloned().ok_or_else(|| {
-                    StreamError::Checkpoint(format!(
-                        "transform `{name}`: a table that did not change was never kept"
-                    ))
-                }),
-            })
-            .collect(),
+    }
+
+    fn unchanged(&self, slice: i64) -> Result<Piece, StreamError> {
+        self.kept.get(&(self.name.to_owned(), self.thread, slice)).cloned().ok_or_else(|| {
+            StreamError::Checkpoint(format!(
+                "transform `{}`: a table that did not change was never kept",
+                self.name
+            ))
+        })
+    }
+
+    /// A sorted file is kept once, by whichever worker wrote it.
+    fn file(&mut self, slice: i64, file: &Scoped) -> Result<Piece, StreamError> {
+        let (blobs, written) = (self.blobs, &mut *self.written);
+        let kept = file.run.keep(|name, bytes| -> Result<(), StreamError> {
+            blobs.put(name, bytes).map_err(failed)?;
+            *written += bytes.len() as u64;
+            Ok(())
+        })?;
+        Ok(Piece {
+            thread: self.thread,
+            slice,
+            groups: Some((file.groups.start, file.groups.end)),
+            blob: kept.blob,
+            offset: 0,
+            length: kept.length,
+            crc: kept.crc,
+            kind: PieceKind::File { id: file.run.id(), fresh: file.fresh },
+        })
     }
 }

@@ -24,7 +24,7 @@ use crate::assertion;
 use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
-use crate::group::{Frozen, Grouping, KeyedBatch};
+use crate::group::{AdvanceError, Fired, Frozen, Grouping, KeyedBatch};
 use crate::io::{BadRecord, Last, Offset, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
@@ -494,7 +494,7 @@ impl GroupTask {
         for batch in parts {
             let rows = batch.steps.rows(step, batch.keys.len());
             if !rows.is_empty() {
-                let dropped = self.grouping.add(batch, rows, watermark);
+                let dropped = self.grouping.add(batch, rows, watermark)?;
                 late.add(batch, &dropped);
             }
         }
@@ -564,18 +564,15 @@ impl GroupTask {
         context: &Context<'_>,
         outbox: &mut Outbox,
     ) -> Result<(), StreamError> {
-        let fired = self
-            .grouping
-            .advance(before, after)
-            .map_err(|source| StreamError::Aggregate { transform: self.node.name.clone(), source })?;
         let mut counts: BTreeMap<Window, u64> = BTreeMap::new();
-        for one in fired {
+        let Self { node, grouping, .. } = self;
+        let mut out = |one: Fired| {
             let (major, minor) = match one.window {
                 Some(Window::Interval(window)) => (window.end.micros(), window.start.micros()),
                 Some(Window::Global) => (i64::MAX, 0),
                 None => (i64::MIN + 1, 0),
             };
-            let label = Label { major, minor, ..Label::new(self.node.id, step, context.thread as u32) };
+            let label = Label { major, minor, ..Label::new(node.id, step, context.thread as u32) };
             match one.window {
                 Some(window) => *counts.entry(window).or_default() += one.batch.rows as u64,
                 None => (0..one.batch.rows).flat_map(|row| one.batch.windows.at(row)).for_each(|window| {
@@ -583,8 +580,15 @@ impl GroupTask {
                 }),
             }
             let batch = Batch { steps: RowSteps::All(step), ..one.batch };
-            context.steps.carry(OutputRef { node: self.node.id, output: 0 }, label, batch, outbox)?;
-        }
+            context.steps.carry(OutputRef { node: node.id, output: 0 }, label, batch, outbox)
+        };
+        grouping.advance(before, after, &mut out).map_err(|error| match error {
+            AdvanceError::Aggregate(source) => {
+                StreamError::Aggregate { transform: self.node.name.clone(), source }
+            }
+            AdvanceError::Spill(error) => error.into(),
+            AdvanceError::Out(error) => error,
+        })?;
         let counts: Vec<(Window, u64)> = counts.into_iter().collect();
         if counts.is_empty() && before == after {
             return Ok(());

@@ -2,7 +2,8 @@
 //!
 //! Owns: the cutting of time into slices, one table for each, the firing of whole windows.
 //! Must not know: sessions, holds. A slice's results stand at the end of its window.
-//! Invariant: a row lies in exactly one slice, and every window is a union of slices. Fixed and
+//! Invariant: what a slice holds is what its files hold, then what its table holds; a row is added
+//! to the table and never reads a file. A row lies in exactly one slice, and every window is a union of slices. Fixed and
 //! global windows are one slice each; sliding windows, taken without lateness, are merged from
 //! theirs when they close.
 
@@ -13,40 +14,107 @@ use std::sync::Arc;
 use pharos_window::{
     Accumulation, IntervalWindow, PaneInfo, PaneTiming, Span, Timestamp, Watermark, Window, WindowFn,
 };
+use rocksdb::DB;
 
-use super::table::SliceTable;
-use super::{Fired, Frozen, GroupSpec, KeyedBatch};
+use super::merge::{CHUNK_ROWS, Chunk, Folded, Merge, Source, write_table};
+use super::table::{Earlier, SliceTable};
+use super::{AdvanceError, Emit, Fired, Frozen, FrozenSlice, FrozenTable, GroupSpec, KeyedBatch};
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::KeyHash;
+use crate::spill::{RunWriter, Scoped, Share, SpillError};
 
 /// The start that stands for the one slice of the global window.
 const GLOBAL: i64 = i64::MIN;
+/// So often a slice's table goes to files before they are merged into one sequence.
+const LAYERS: u32 = 32;
 
-/// One thread's tables.
+/// What one slice holds.
+#[derive(Debug)]
+struct Slice {
+    /// In the order in which they were written.
+    files: Vec<Scoped>,
+    /// What came since.
+    table: Arc<SliceTable>,
+    /// How often the table has gone to files since they were merged last.
+    layers: u32,
+}
+
+impl Slice {
+    fn new(spec: &GroupSpec) -> Self {
+        let table = Arc::new(SliceTable::new(&spec.aggregations, Earlier::Here));
+        Self { files: Vec::new(), table, layers: 0 }
+    }
+
+    /// Makes its table one that comes after files.
+    fn expect_files(&mut self, spec: &GroupSpec) {
+        if self.table.earlier() == Earlier::Here {
+            let mut after = SliceTable::new(&spec.aggregations, Earlier::InFiles);
+            after.absorb(&self.table);
+            self.table = Arc::new(after);
+        }
+    }
+
+    /// All that it holds, for a merge in which it has this number.
+    fn sources<'a>(&'a self, number: usize, db: &'a DB) -> impl Iterator<Item = (usize, Source<'a>)> {
+        let files = self.files.iter().map(|file| Source::Run(file.read(db)));
+        files.chain([Source::table(&self.table)]).map(move |source| (number, source))
+    }
+}
+
+/// A window that is due.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    window: Window,
+    /// It was due before.
+    late: bool,
+    /// Nothing can come for it any more.
+    expired: bool,
+}
+
+impl Due {
+    fn pane(self, panes: u32) -> PaneInfo {
+        PaneInfo {
+            timing: if self.late || panes > 0 { PaneTiming::Late } else { PaneTiming::OnTime },
+            index: panes,
+            nonspeculative_index: Some(panes),
+            is_first: panes == 0,
+            is_last: !self.late && self.expired,
+        }
+    }
+}
+
+/// One thread's slices.
 #[derive(Debug)]
 pub(crate) struct Slices {
     spec: Arc<GroupSpec>,
-    tables: BTreeMap<i64, Arc<SliceTable>>,
-    /// The slices that differ from the last barrier.
+    slices: BTreeMap<i64, Slice>,
+    /// The slices whose tables differ from the last barrier.
     changed: BTreeSet<i64>,
+    /// The bytes of all tables, roughly.
+    memory: usize,
+    /// How many there may be; none: there is no bound.
+    share: Option<Share>,
 }
 
 impl Slices {
-    /// No tables yet.
+    /// No slices yet.
     #[must_use]
-    pub(crate) fn new(spec: Arc<GroupSpec>) -> Self {
-        Self { spec, tables: BTreeMap::new(), changed: BTreeSet::new() }
+    pub(crate) fn new(spec: Arc<GroupSpec>, share: Option<Share>) -> Self {
+        Self { spec, slices: BTreeMap::new(), changed: BTreeSet::new(), memory: 0, share }
     }
 
     /// Adds rows; see [`super::Grouping::add`].
+    ///
+    /// # Errors
+    /// If tables cannot be written to files.
     pub(crate) fn add(
         &mut self,
         batch: &KeyedBatch,
         rows: Range<usize>,
         input: Watermark,
-    ) -> Vec<(u32, Window)> {
+    ) -> Result<Vec<(u32, Window)>, SpillError> {
         let mut dropped = Vec::new();
         let mut by_slice: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         let mut fates: BTreeMap<i64, (bool, Vec<Window>)> = BTreeMap::new();
@@ -64,16 +132,78 @@ impl Slices {
                 by_slice.entry(slice).or_default().push(row as u32);
             }
         }
-        for (slice, rows) in by_slice {
-            let table = self
-                .tables
-                .entry(slice)
-                .or_insert_with(|| Arc::new(SliceTable::new(&self.spec.aggregations)));
+        for (start, rows) in by_slice {
+            let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
+            let before = slice.table.memory();
             // A table that a checkpoint still writes is copied once; the copy is ours alone.
-            Arc::make_mut(table).update(&batch.keys, &rows, &batch.values);
-            self.changed.insert(slice);
+            Arc::make_mut(&mut slice.table).update(&batch.keys, &rows, &batch.values);
+            self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
+            self.changed.insert(start);
         }
-        dropped
+        self.relieve()?;
+        Ok(dropped)
+    }
+
+    /// Puts tables on disk, the largest first, if they take more memory than they may.
+    fn relieve(&mut self) -> Result<(), SpillError> {
+        let Some(bound) = self.share.as_ref().map(|share| share.bytes) else { return Ok(()) };
+        if self.memory <= bound {
+            return Ok(());
+        }
+        let mut by_size: Vec<(usize, i64)> =
+            self.slices.iter().map(|(start, slice)| (slice.table.memory(), *start)).collect();
+        by_size.sort_unstable();
+        while let Some((_, start)) = by_size.pop().filter(|_| self.memory > bound / 2) {
+            self.spill(start)?;
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self, start: i64) -> Result<(), SpillError> {
+        let (Some(share), Some(slice)) = (&self.share, self.slices.get_mut(&start)) else { return Ok(()) };
+        let mut writer = share.writer();
+        write_table(&slice.table, &mut writer)?;
+        slice.files.extend(writer.finish()?);
+        slice.layers += 1;
+        let layers = slice.layers;
+        self.clear_table(start);
+        if layers > LAYERS { self.merge_files(start) } else { Ok(()) }
+    }
+
+    /// Empties the table of a slice that has files.
+    fn clear_table(&mut self, start: i64) {
+        let Some(slice) = self.slices.get_mut(&start) else { return };
+        let before = slice.table.memory();
+        slice.table = Arc::new(SliceTable::new(&self.spec.aggregations, Earlier::InFiles));
+        self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
+        self.changed.insert(start);
+    }
+
+    /// Merges all that a slice holds into files that hold each key once.
+    fn merge_files(&mut self, start: i64) -> Result<(), SpillError> {
+        let (Some(share), Some(slice)) = (&self.share, self.slices.get(&start)) else { return Ok(()) };
+        let db = share.db()?;
+        let mut merge = Merge::new(slice.sources(0, &db).collect())?;
+        let mut writer = share.writer();
+        let mut folded = Folded::new(&self.spec.aggregations);
+        while merge.next()? {
+            merge.fold(&mut folded, |_| {})?;
+            if let Some((hash, key)) = merge.key()? {
+                folded.write(&mut writer, hash, key)?;
+            }
+        }
+        let files = writer.finish()?;
+        drop(merge);
+        self.replace(start, files);
+        Ok(())
+    }
+
+    /// Lets files that hold each key once stand for all that a slice held.
+    fn replace(&mut self, start: i64, files: Vec<Scoped>) {
+        self.clear_table(start);
+        if let Some(slice) = self.slices.get_mut(&start) {
+            (slice.files, slice.layers) = (files, 1);
+        }
     }
 
     fn slice_of(&self, batch: &KeyedBatch, row: usize) -> i64 {
@@ -97,129 +227,275 @@ impl Slices {
     /// Fires what is due; see [`super::Grouping::advance`].
     ///
     /// # Errors
-    /// If a result does not fit its type.
+    /// If a result does not fit its type, cannot be read, or is not taken.
     pub(crate) fn advance(
         &mut self,
         before: Watermark,
         input: Watermark,
-    ) -> Result<Vec<Fired>, AggregateError> {
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
         match self.spec.strategy.window_fn {
-            WindowFn::Sliding { .. } => self.advance_sliding(before, input),
-            _ => self.advance_tables(before, input),
+            WindowFn::Sliding { .. } => self.advance_sliding(before, input, out),
+            _ => self.advance_slices(before, input, out),
         }
     }
 
-    fn advance_tables(&mut self, before: Watermark, input: Watermark) -> Result<Vec<Fired>, AggregateError> {
-        let mut fired = Vec::new();
-        let mut expired = Vec::new();
-        let strategy = self.spec.strategy;
+    fn advance_slices(
+        &mut self,
+        before: Watermark,
+        input: Watermark,
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
         let due: Vec<(i64, Window)> = self
-            .tables
+            .slices
             .keys()
-            .map(|slice| (*slice, self.windows_of(*slice)[0]))
+            .map(|start| (*start, self.windows_of(*start)[0]))
             .take_while(|(_, window)| input.has_passed(window.max_timestamp()))
             .collect();
-        for (slice, window) in due {
-            let table = self.tables.get_mut(&slice).expect("the slice was just listed");
-            let slots: Vec<u32> =
-                table.by_group().into_iter().filter(|slot| table.fresh[*slot as usize]).collect();
-            let is_expired = strategy.is_expired(window, input);
-            if !slots.is_empty() {
-                let late = before.has_passed(window.max_timestamp());
-                let pane = |slot: &u32| {
-                    let panes = table.panes[*slot as usize];
-                    PaneInfo {
-                        timing: if late || panes > 0 { PaneTiming::Late } else { PaneTiming::OnTime },
-                        index: panes,
-                        nonspeculative_index: Some(panes),
-                        is_first: panes == 0,
-                        is_last: !late && is_expired,
-                    }
-                };
-                let panes = constant(slots.iter().map(pane).collect());
-                fired.push(emit(&self.spec, window, table, &slots, panes)?);
+        for (start, window) in due {
+            let due = Due {
+                window,
+                late: before.has_passed(window.max_timestamp()),
+                expired: self.spec.strategy.is_expired(window, input),
+            };
+            let files = &self.slices[&start].files;
+            if files.is_empty() && self.slices[&start].table.earlier() == Earlier::Here {
+                self.fire_table(start, due, out)?;
+            } else if files.iter().any(|file| file.fresh) {
+                self.fire_files(start, due, out)?;
+            } else {
+                self.fire_late(start, due, out)?;
             }
-            if is_expired {
-                expired.push(slice);
-            } else if !slots.is_empty() {
-                close_pane(Arc::make_mut(table), &slots, strategy.accumulation);
-                self.changed.insert(slice);
+            if due.expired {
+                self.remove(start);
             }
         }
-        expired.iter().for_each(|slice| self.remove(*slice));
-        Ok(fired)
+        Ok(())
     }
 
-    fn advance_sliding(&mut self, before: Watermark, input: Watermark) -> Result<Vec<Fired>, AggregateError> {
+    /// Fires a slice that is in memory whole.
+    fn fire_table(&mut self, start: i64, due: Due, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        let slice = self.slices.get_mut(&start).expect("the slice was just listed");
+        let table = &slice.table;
+        let fresh = |slot: &u32| table.fresh[*slot as usize];
+        if !(0..table.accumulators.len()).any(|slot| fresh(&slot)) {
+            return Ok(());
+        }
+        let slots: Vec<u32> = table.ordered().into_iter().filter(fresh).collect();
+        for slots in slots.chunks(CHUNK_ROWS) {
+            let panes = constant(slots.iter().map(|slot| due.pane(table.panes[*slot as usize])).collect());
+            out(emit(&self.spec, due.window, table, slots, panes)?)?;
+        }
+        if !due.expired {
+            close_pane(Arc::make_mut(&mut slice.table), &slots, self.spec.strategy.accumulation);
+            self.changed.insert(start);
+        }
+        Ok(())
+    }
+
+    /// Fires a slice of which files hold something that has not fired. What stays is in new files.
+    fn fire_files(&mut self, start: i64, due: Due, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        let (Some(share), Some(slice)) = (&self.share, self.slices.get(&start)) else { return Ok(()) };
+        let db = share.db()?;
+        let mut merge = Merge::new(slice.sources(0, &db).collect())?;
+        let mut writer = (!due.expired).then(|| share.writer());
+        let mut folded = Folded::new(&self.spec.aggregations);
+        let mut chunk = Chunk::new(&self.spec, due.window);
+        while merge.next()? {
+            merge.fold(&mut folded, |_| {})?;
+            let Some((hash, key)) = merge.key()? else { continue };
+            if folded.fresh {
+                chunk.open(hash, key, due.pane(folded.panes));
+                chunk.add(&folded.value);
+                folded.close_pane(self.spec.strategy.accumulation);
+            }
+            if let Some(writer) = &mut writer {
+                folded.write(writer, hash, key)?;
+            }
+            if chunk.is_full() {
+                chunk.take()?.map_or(Ok(()), &mut *out)?;
+            }
+        }
+        chunk.take()?.map_or(Ok(()), &mut *out)?;
+        let files = writer.map(RunWriter::finish).transpose()?;
+        drop(merge);
+        if let Some(files) = files {
+            self.replace(start, files);
+        }
+        Ok(())
+    }
+
+    /// Fires what came late, all of which is in memory, for a slice that has files: the key's place
+    /// in the table then holds what files held of it.
+    fn fire_late(&mut self, start: i64, due: Due, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        let (Some(share), Some(slice)) = (&self.share, self.slices.get_mut(&start)) else { return Ok(()) };
+        if !slice.table.fresh.contains(&true) {
+            return Ok(());
+        }
+        let db = share.db()?;
+        let mut files: Vec<_> = slice.files.iter().map(|file| file.read(&db)).collect();
+        let mut folded = Folded::new(&self.spec.aggregations);
+        let mut chunk = Chunk::new(&self.spec, due.window);
+        let before = slice.table.memory();
+        let table = Arc::make_mut(&mut slice.table);
+        for slot in table.ordered().into_iter().filter(|slot| table.fresh[*slot as usize]).collect::<Vec<_>>()
+        {
+            let (hash, key) = (table.keys.hash(slot as usize), table.keys.bytes(slot as usize));
+            folded.reset();
+            for file in &mut files {
+                if file.find(hash, key)? {
+                    folded.take_entry(file.value()).map_err(|error| file.damaged(error))?;
+                }
+            }
+            folded.take_slot(table, slot);
+            chunk.open(hash, key, due.pane(folded.panes));
+            chunk.add(&folded.value);
+            folded.close_pane(self.spec.strategy.accumulation);
+            table.settle(slot, &folded);
+            if chunk.is_full() {
+                chunk.take()?.map_or(Ok(()), &mut *out)?;
+            }
+        }
+        chunk.take()?.map_or(Ok(()), &mut *out)?;
+        self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
+        self.changed.insert(start);
+        Ok(())
+    }
+
+    fn advance_sliding(
+        &mut self,
+        before: Watermark,
+        input: Watermark,
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
         let due: BTreeSet<Window> = self
-            .tables
+            .slices
             .keys()
-            .flat_map(|slice| self.windows_of(*slice))
+            .flat_map(|start| self.windows_of(*start))
             .filter(|window| {
                 input.has_passed(window.max_timestamp()) && !before.has_passed(window.max_timestamp())
             })
             .collect();
-        let mut fired = Vec::new();
         for window in due {
             let Window::Interval(IntervalWindow { start, end }) = window else { continue };
-            let mut whole = SliceTable::new(&self.spec.aggregations);
-            self.tables.range(start.micros()..end.micros()).for_each(|(_, slice)| whole.merge(slice));
-            let slots = whole.by_group();
-            let pane = PaneInfo {
-                timing: PaneTiming::OnTime,
-                index: 0,
-                nonspeculative_index: Some(0),
-                is_first: true,
-                is_last: true,
-            };
-            fired.push(emit(&self.spec, window, &whole, &slots, Panes::All(Some(pane)))?);
+            let within = || self.slices.range(start.micros()..end.micros()).map(|(_, slice)| slice);
+            if within().all(|slice| slice.files.is_empty() && slice.table.earlier() == Earlier::Here) {
+                let mut whole = SliceTable::new(&self.spec.aggregations, Earlier::Here);
+                within().for_each(|slice| whole.merge(&slice.table));
+                for slots in whole.ordered().chunks(CHUNK_ROWS) {
+                    out(emit(&self.spec, window, &whole, slots, Panes::All(Some(ONLY)))?)?;
+                }
+            } else {
+                self.merge_slices(window, &within().collect::<Vec<_>>(), out)?;
+            }
         }
-        let over = |slice: &i64| {
-            let latest = self.windows_of(*slice).into_iter().next();
+        let over = |start: &i64| {
+            let latest = self.windows_of(*start).into_iter().next();
             latest.is_none_or(|window| input.has_passed(window.max_timestamp()))
         };
-        let over: Vec<i64> = self.tables.keys().copied().filter(over).collect();
-        over.iter().for_each(|slice| self.remove(*slice));
-        Ok(fired)
+        let over: Vec<i64> = self.slices.keys().copied().filter(over).collect();
+        over.iter().for_each(|start| self.remove(*start));
+        Ok(())
     }
 
-    fn remove(&mut self, slice: i64) {
-        self.tables.remove(&slice);
-        self.changed.remove(&slice);
+    /// Fires a window of slices some of which have files.
+    fn merge_slices(
+        &self,
+        window: Window,
+        slices: &[&Slice],
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
+        let Some(share) = &self.share else { return Ok(()) };
+        let db = share.db()?;
+        let sources = slices.iter().enumerate().flat_map(|(number, slice)| slice.sources(number, &db));
+        let mut merge = Merge::new(sources.collect())?;
+        let mut folded = Folded::new(&self.spec.aggregations);
+        let mut chunk = Chunk::new(&self.spec, window);
+        while merge.next()? {
+            let Some((hash, key)) = merge.key()? else { continue };
+            chunk.open(hash, key, ONLY);
+            merge.fold(&mut folded, |slice| chunk.add(&slice.value))?;
+            if chunk.is_full() {
+                chunk.take()?.map_or(Ok(()), &mut *out)?;
+            }
+        }
+        chunk.take()?.map_or(Ok(()), &mut *out)?;
+        Ok(())
     }
 
-    /// The tables now; from here on they are shared until they change.
+    fn remove(&mut self, start: i64) {
+        if let Some(slice) = self.slices.remove(&start) {
+            self.memory = self.memory.saturating_sub(slice.table.memory());
+        }
+        self.changed.remove(&start);
+    }
+
+    /// What there is now; from here on tables are shared until they change.
     pub(crate) fn freeze(&mut self) -> Frozen {
         let changed = std::mem::take(&mut self.changed);
-        let table = |(slice, table): (&i64, &Arc<SliceTable>)| {
-            (*slice, changed.contains(slice).then(|| Arc::clone(table)))
+        let slice = |(start, slice): (&i64, &Slice)| FrozenSlice {
+            start: *start,
+            files: slice.files.clone(),
+            table: if slice.table.is_empty() {
+                FrozenTable::Empty
+            } else if changed.contains(start) {
+                FrozenTable::Changed(Arc::clone(&slice.table))
+            } else {
+                FrozenTable::Unchanged
+            },
         };
-        Frozen::Slices(self.tables.iter().map(table).collect())
+        Frozen::Slices(self.slices.iter().map(slice).collect())
     }
 
     /// Adds a table that a checkpoint kept.
     ///
     /// # Errors
     /// If the bytes are not such a table.
-    pub(crate) fn restore(
+    pub(crate) fn restore_table(
         &mut self,
-        slice: i64,
+        start: i64,
+        earlier: Earlier,
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,
     ) -> Result<(), CodecError> {
-        let mut table = self
-            .tables
-            .remove(&slice)
-            .map_or_else(|| SliceTable::new(&self.spec.aggregations), Arc::unwrap_or_clone);
-        SliceTable::read(&self.spec.aggregations, input, mine, &mut table)?;
-        if !table.accumulators.is_empty() {
-            self.tables.insert(slice, Arc::new(table));
-            // The share may be another than the one that was written, so the next checkpoint is whole.
-            self.changed.insert(slice);
+        let table = SliceTable::read(&self.spec.aggregations, earlier, input, mine)?;
+        if table.is_empty() {
+            return Ok(());
         }
+        let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
+        let before = slice.table.memory();
+        if earlier == Earlier::InFiles {
+            slice.expect_files(&self.spec);
+        }
+        Arc::make_mut(&mut slice.table).absorb(&table);
+        self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
+        // The share may be another than the one that was written, so the next checkpoint is whole.
+        self.changed.insert(start);
         Ok(())
     }
+
+    /// Adds a file that a checkpoint kept, if it holds anything of this share.
+    pub(crate) fn restore_file(&mut self, start: i64, file: &Scoped) {
+        let Some(share) = &self.share else { return };
+        let groups = file.groups.start.max(share.groups.start)..file.groups.end.min(share.groups.end);
+        if groups.is_empty() {
+            return;
+        }
+        let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
+        slice.expect_files(&self.spec);
+        slice.files.push(Scoped { groups, ..file.clone() });
+        slice.layers += 1;
+    }
 }
+
+/// The pane of a window that fires once.
+const ONLY: PaneInfo = PaneInfo {
+    timing: PaneTiming::OnTime,
+    index: 0,
+    nonspeculative_index: Some(0),
+    is_first: true,
+    is_last: true,
+};
 
 /// The start of the slice that holds `at`: slices of sliding windows are as long as the greatest
 /// length that divides both size and period.
@@ -241,7 +517,7 @@ fn common(size: Span, period: Span) -> Span {
     Span::from_micros(a)
 }
 
-fn constant(panes: Vec<PaneInfo>) -> Panes {
+pub(super) fn constant(panes: Vec<PaneInfo>) -> Panes {
     match panes.first() {
         Some(first) if panes.iter().all(|pane| pane == first) => Panes::All(Some(*first)),
         _ => Panes::Each(panes.into()),

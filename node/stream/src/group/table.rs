@@ -2,8 +2,8 @@
 //!
 //! Owns: open addressing over canonical key bytes, accumulators inline by slot, pane counts.
 //! Must not know: time. Its owner knows which slice it is.
-//! Invariant: slots are in the order in which keys first came, and a table written and read back
-//! is the same table for every key.
+//! Invariant: a table written and read back is the same table for every key; it is written, and its
+//! results come out, in the order of the keys' hashes, whatever came first.
 
 use std::sync::Arc;
 
@@ -11,9 +11,19 @@ use arrow_array::ArrayRef;
 use hashbrown::HashTable;
 use pharos_beam::plan::Aggregation;
 
+use super::merge::{Folded, flags, read_flags};
 use crate::aggregate::Accumulators;
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
 use crate::key::{KeyHash, Keys};
+
+/// Where what came for the keys of a table before is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    /// Nowhere else: the table is all there is.
+    Here,
+    /// In sorted files, perhaps.
+    InFiles,
+}
 
 /// One table.
 #[derive(Debug, Clone)]
@@ -27,19 +37,49 @@ pub(crate) struct SliceTable {
     pub panes: Vec<u32>,
     /// Whether anything came since the last pane.
     pub fresh: Vec<bool>,
+    /// Whether it holds all that came for the key, so that older files hold nothing that counts.
+    pub whole: Vec<bool>,
+    /// Where what came before is.
+    earlier: Earlier,
 }
 
 impl SliceTable {
     /// An empty table.
     #[must_use]
-    pub(crate) fn new(aggregations: &Arc<[Aggregation]>) -> Self {
+    pub(crate) fn new(aggregations: &Arc<[Aggregation]>, earlier: Earlier) -> Self {
         Self {
             index: HashTable::new(),
             keys: Keys::default(),
-            accumulators: Accumulators::new(aggregations),
+            accumulators: match earlier {
+                Earlier::Here => Accumulators::new(aggregations),
+                Earlier::InFiles => Accumulators::apart(aggregations),
+            },
             panes: Vec::new(),
             fresh: Vec::new(),
+            whole: Vec::new(),
+            earlier,
         }
+    }
+
+    /// Where what came before is.
+    #[must_use]
+    pub(crate) const fn earlier(&self) -> Earlier {
+        self.earlier
+    }
+
+    /// Whether it has no key.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.accumulators.is_empty()
+    }
+
+    /// How many bytes it takes, roughly.
+    #[must_use]
+    pub(crate) fn memory(&self) -> usize {
+        // A place of the index is a slot and a byte; an eighth of them stays free.
+        let index = self.index.capacity() * 6;
+        let marks = self.panes.capacity() * 4 + self.fresh.capacity() + self.whole.capacity();
+        index + marks + self.keys.memory() + self.accumulators.memory()
     }
 
     /// The slot of a key, opened if it is new.
@@ -53,6 +93,7 @@ impl SliceTable {
         self.enter(key, hash, slot);
         self.panes.push(0);
         self.fresh.push(false);
+        self.whole.push(self.earlier == Earlier::Here);
         slot
     }
 
@@ -80,21 +121,48 @@ impl SliceTable {
         }
     }
 
-    /// The slots in the order of their key groups, then in the order in which they came.
-    #[must_use]
-    pub(crate) fn by_group(&self) -> Vec<u32> {
-        let mut slots: Vec<u32> = (0..self.accumulators.len()).collect();
-        slots.sort_by_key(|slot| self.keys.hash(*slot as usize).group());
-        slots
+    /// Takes in the keys of another table, which are not among its own.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        for from in 0..other.accumulators.len() {
+            let key = from as usize;
+            let to = self.slot(other.keys.bytes(key), other.keys.hash(key));
+            self.accumulators.merge(to, &other.accumulators, from);
+            self.panes[to as usize] = other.panes[key];
+            self.fresh[to as usize] = other.fresh[key];
+            self.whole[to as usize] = other.whole[key];
+        }
     }
 
-    /// Appends the bytes of the table, ordered by key group.
+    /// Puts all that came for a key, files included, in its slot.
+    pub(super) fn settle(&mut self, slot: u32, with: &Folded) {
+        self.accumulators.clear(slot);
+        self.accumulators.merge(slot, &with.value, 0);
+        self.panes[slot as usize] = with.panes;
+        self.fresh[slot as usize] = with.fresh;
+        self.whole[slot as usize] = true;
+    }
+
+    /// The slots in the order of hashes, which is that of key groups, then of keys.
+    #[must_use]
+    pub(crate) fn ordered(&self) -> Vec<u32> {
+        let hash = |slot: u32| self.keys.hash(slot as usize);
+        let key = |slot: u32| self.keys.bytes(slot as usize);
+        let mut slots: Vec<_> = (0..self.accumulators.len()).map(|slot| (hash(slot), slot)).collect();
+        slots.sort_unstable_by(|(hash, slot), (other_hash, other)| {
+            hash.cmp(other_hash).then_with(|| key(*slot).cmp(key(*other)))
+        });
+        slots.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Appends the bytes of the table, in the order of hashes.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         put_len(out, self.accumulators.len() as usize);
-        for slot in self.by_group() {
-            put_bytes(out, self.keys.bytes(slot as usize));
-            out.extend_from_slice(&self.panes[slot as usize].to_le_bytes());
-            out.push(u8::from(self.fresh[slot as usize]));
+        for slot in self.ordered() {
+            let at = slot as usize;
+            put_bytes(out, self.keys.bytes(at));
+            out.extend_from_slice(&self.panes[at].to_le_bytes());
+            // Where there are no files, that an entry is whole goes without saying.
+            out.push(flags(self.fresh[at], self.earlier == Earlier::InFiles && self.whole[at]));
             self.accumulators.write(slot, out);
         }
     }
@@ -106,25 +174,29 @@ impl SliceTable {
     /// If the bytes are not such a table.
     pub(crate) fn read(
         aggregations: &Arc<[Aggregation]>,
+        earlier: Earlier,
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,
-        into: &mut Self,
-    ) -> Result<(), CodecError> {
+    ) -> Result<Self, CodecError> {
+        let mut table = Self::new(aggregations, earlier);
         let count = input.u32()?;
-        let mut scratch = Accumulators::new(aggregations);
+        let mut others = table.accumulators.clone();
         for _ in 0..count {
             let key = input.bytes()?;
             let hash = KeyHash::of(key);
-            let (panes, fresh) = (input.u32()?, input.bool()?);
+            let panes = input.u32()?;
+            let (fresh, whole) = read_flags(input)?;
             if mine(hash) {
-                let slot = into.accumulators.read(input)?;
-                into.enter(key, hash, slot);
-                into.panes.push(panes);
-                into.fresh.push(fresh);
+                let slot = table.accumulators.read(input)?;
+                table.enter(key, hash, slot);
+                table.panes.push(panes);
+                table.fresh.push(fresh);
+                table.whole.push(whole || earlier == Earlier::Here);
             } else {
-                scratch.read(input)?;
+                others.reset();
+                others.read(input)?;
             }
         }
-        Ok(())
+        Ok(table)
     }
 }

@@ -1,4 +1,4 @@
-//! The two paths of a grouping against each other.
+//! The two paths of a grouping against each other, and either against itself with little memory.
 
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::column::{Panes, Steps, value_at};
+use crate::key::KeyGroup;
+use crate::spill::{Disk, RunId, Share};
 
 fn spec(strategy: WindowingStrategy) -> Arc<GroupSpec> {
     let value = Expr { ty: Type::Int64, kind: ExprKind::Field(0) };
@@ -64,6 +66,35 @@ fn told(fired: Vec<Fired>) -> Vec<String> {
     rows
 }
 
+fn advance(slices: &mut Slices, before: Watermark, after: Watermark) -> Vec<Fired> {
+    let mut fired = Vec::new();
+    let mut out = |one| {
+        fired.push(one);
+        Ok(())
+    };
+    slices.advance(before, after, &mut out).unwrap();
+    fired
+}
+
+/// What a checkpoint keeps of slices, read back.
+fn kept(slices: &mut Slices) -> Vec<(i64, KeptState)> {
+    let Frozen::Slices(frozen) = slices.freeze() else { unreachable!("slices freeze as slices") };
+    let mut kept = Vec::new();
+    for FrozenSlice { start, files, table } in frozen {
+        kept.extend(files.into_iter().map(|file| (start, KeptState::File(file))));
+        match table {
+            FrozenTable::Empty => {}
+            FrozenTable::Unchanged => unreachable!("the first checkpoint is whole"),
+            FrozenTable::Changed(table) => {
+                let mut bytes = Vec::new();
+                table.write(&mut bytes);
+                kept.push((start, KeptState::Table(table.earlier(), bytes)));
+            }
+        }
+    }
+    kept
+}
+
 /// Event time, key, value.
 type Row = (i64, i64, i64);
 
@@ -93,14 +124,14 @@ proptest! {
         strategy.allowed_lateness = Lateness(Span::from_micros(late));
         strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
         let spec = spec(strategy);
-        let mut slices = Slices::new(Arc::clone(&spec));
+        let mut slices = Slices::new(Arc::clone(&spec), None);
         let mut general = General::new(Arc::clone(&spec));
         let mut before = Watermark::NEG_INF;
         let steps = story.len();
         for (step, (rows, passed)) in story.into_iter().enumerate() {
             let batch = batch(&rows, function);
             let count = batch.keys.len();
-            let mut one = slices.add(&batch, 0..count, before);
+            let mut one = slices.add(&batch, 0..count, before).unwrap();
             let mut other = general.add(&batch, 0..count, before);
             one.sort();
             other.sort();
@@ -111,25 +142,214 @@ proptest! {
                 after = Watermark::POS_INF;
             }
             prop_assert_eq!(
-                told(slices.advance(before, after).unwrap()),
+                told(advance(&mut slices, before, after)),
                 told(general.advance(before, after).unwrap())
             );
             before = after;
             if step == restart {
                 // A checkpoint taken here and taken up by two threads changes nothing.
-                let (Frozen::Slices(tables), bytes) = (slices.freeze(), general.write()) else { unreachable!() };
-                slices = Slices::new(Arc::clone(&spec));
+                let (tables, bytes) = (kept(&mut slices), general.write());
+                slices = Slices::new(Arc::clone(&spec), None);
                 general = General::new(Arc::clone(&spec));
                 for half in 0..2 {
                     let mine = |hash: KeyHash| hash.group().owner(2) == half;
-                    for (slice, table) in &tables {
-                        let mut bytes = Vec::new();
-                        table.as_ref().expect("the first checkpoint is whole").write(&mut bytes);
-                        slices.restore(*slice, &mut Reader::new(&bytes), mine).unwrap();
+                    for (slice, state) in &tables {
+                        let KeptState::Table(earlier, bytes) = state else { unreachable!("nothing went to files") };
+                        slices.restore_table(*slice, *earlier, &mut Reader::new(bytes), mine).unwrap();
                     }
                     general.restore(&mut Reader::new(&bytes), mine).unwrap();
                 }
             }
         }
     }
+}
+
+/// Aggregations whose result depends on the order of rows, and others.
+fn ordered_spec(strategy: WindowingStrategy) -> Arc<GroupSpec> {
+    let of = |ty: Type, function, output| Aggregation {
+        name: "a".to_owned(),
+        function,
+        value: Expr { ty, kind: ExprKind::Field(0) },
+        output,
+    };
+    Arc::new(GroupSpec {
+        strategy,
+        keys: Arc::from([Type::Int64]),
+        aggregations: Arc::from([
+            of(Type::Float64, AggregateFunction::Sum, Type::Float64),
+            of(Type::Float64, AggregateFunction::Mean, Type::Float64.nullable()),
+            of(Type::Float64, AggregateFunction::Min, Type::Float64.nullable()),
+            of(Type::Int64, AggregateFunction::Mean, Type::Float64.nullable()),
+            of(Type::Int64, AggregateFunction::Count, Type::Int64),
+            of(Type::Int64, AggregateFunction::Group, Type::Array(Box::new(Type::Int64))),
+        ]),
+        explicit_windows: false,
+    })
+}
+
+fn ordered_batch(rows: &[Row], function: WindowFn) -> KeyedBatch {
+    let whole = batch(rows, function);
+    // Sums of such values depend on the order in which they are added.
+    let floats = rows.iter().map(|(at, _, value)| *value as f64 / 3.0 * 10f64.powi((*at % 17) as i32));
+    let (floats, ints): (ArrayRef, _) =
+        (Arc::new(arrow_array::Float64Array::from_iter_values(floats)), Arc::clone(&whole.values[0]));
+    let [sum, mean, min] = [0; 3].map(|_| Arc::clone(&floats));
+    KeyedBatch { values: vec![sum, mean, min, Arc::clone(&ints), Arc::clone(&ints), ints], ..whole }
+}
+
+/// Results in the order in which they come, bit by bit, with the window that orders them.
+fn in_order(spec: &GroupSpec, fired: Vec<Fired>) -> Vec<(Window, String)> {
+    let mut rows = Vec::new();
+    for Fired { batch, window } in fired {
+        for row in 0..batch.rows {
+            let pane = match &batch.panes {
+                Panes::All(pane) => pane.expect("results have a pane"),
+                Panes::Each(panes) => panes[row],
+            };
+            let types = spec.keys.iter().chain(spec.aggregations.iter().map(|of| &of.output));
+            let cells: Vec<_> = types
+                .zip(&batch.columns)
+                .map(|(ty, column)| match value_at(ty, column, row) {
+                    Value::Float64(value) => format!("{:016x}", value.to_bits()),
+                    other => format!("{other:?}"),
+                })
+                .collect();
+            rows.push((window.expect("slices fire windows"), format!("{cells:?} {pane:?}")));
+        }
+    }
+    rows
+}
+
+/// Slices of several threads with little memory each.
+struct Spilling {
+    spec: Arc<GroupSpec>,
+    disk: Arc<Disk>,
+    bound: usize,
+    generation: u64,
+    threads: Vec<Slices>,
+}
+
+impl Spilling {
+    fn new(spec: &Arc<GroupSpec>, directory: &std::path::Path, bound: usize) -> Self {
+        let disk = Disk::new(&directory.join("state"));
+        let mut new = Self { spec: Arc::clone(spec), disk, bound, generation: 0, threads: Vec::new() };
+        new.threads = new.open(1);
+        new
+    }
+
+    fn open(&self, threads: usize) -> Vec<Slices> {
+        let share = |thread: usize| {
+            let first = RunId { generation: self.generation, thread: thread as u32, node: 0, number: 0 };
+            let groups = KeyGroup::of_owners(&(thread..thread + 1), threads);
+            Share::new(Arc::clone(&self.disk), self.bound, groups, first)
+        };
+        (0..threads).map(|thread| Slices::new(Arc::clone(&self.spec), Some(share(thread)))).collect()
+    }
+
+    /// Takes a checkpoint and goes on from it with so many threads.
+    fn rescale(&mut self, threads: usize) {
+        let pieces: Vec<_> = self.threads.iter_mut().flat_map(kept).collect();
+        self.generation += 1;
+        self.threads = self.open(threads);
+        for (thread, slices) in self.threads.iter_mut().enumerate() {
+            let mine = |hash: KeyHash| hash.group().owner(threads) == thread;
+            for (slice, state) in &pieces {
+                match state {
+                    KeptState::Table(earlier, bytes) => {
+                        slices.restore_table(*slice, *earlier, &mut Reader::new(bytes), mine).unwrap();
+                    }
+                    KeptState::File(file) => slices.restore_file(*slice, file),
+                }
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        batch: &KeyedBatch,
+        before: Watermark,
+        after: Watermark,
+    ) -> (usize, Vec<(Window, String)>) {
+        let (mut dropped, mut rows) = (0, Vec::new());
+        let threads = self.threads.len();
+        for (thread, slices) in self.threads.iter_mut().enumerate() {
+            let mine = |row: &u32| batch.keys.hash(*row as usize).group().owner(threads) == thread;
+            let mine = batch.take(&(0..batch.keys.len() as u32).filter(mine).collect::<Vec<_>>());
+            dropped += slices.add(&mine, 0..mine.keys.len(), before).unwrap().len();
+            rows.extend(in_order(&self.spec, advance(slices, before, after)));
+        }
+        rows.sort_by_key(|(window, _)| *window);
+        (dropped, rows)
+    }
+}
+
+proptest! {
+    // A case writes some hundred files, and the disk makes each of them durable.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn with_little_memory_results_have_the_same_bits_in_the_same_order(
+        story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(),
+        bound in 1usize..3000, rescale in 0usize..12,
+    ) {
+        let mut strategy = WindowingStrategy::with_defaults(function);
+        strategy.allowed_lateness = Lateness(Span::from_micros(late));
+        strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
+        let spec = ordered_spec(strategy);
+        let directory = tempfile::tempdir().unwrap();
+        let mut plain = Slices::new(Arc::clone(&spec), None);
+        let mut spilling = Spilling::new(&spec, directory.path(), bound);
+        let mut before = Watermark::NEG_INF;
+        let steps = story.len();
+        for (step, (rows, passed)) in story.into_iter().enumerate() {
+            let batch = ordered_batch(&rows, function);
+            let mut after = before.max(Watermark::at(Timestamp::from_micros(
+                before.timestamp().micros().max(-40) + passed)));
+            if step + 1 == steps {
+                after = Watermark::POS_INF;
+            }
+            let dropped = plain.add(&batch, 0..batch.keys.len(), before).unwrap().len();
+            let mut expected = in_order(&spec, advance(&mut plain, before, after));
+            expected.sort_by_key(|(window, _)| *window);
+            prop_assert_eq!(spilling.step(&batch, before, after), (dropped, expected));
+            before = after;
+            if step == rescale {
+                spilling.rescale(3);
+            } else if step == rescale + 3 {
+                spilling.rescale(2);
+            }
+        }
+    }
+}
+
+#[test]
+fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
+    let spec = ordered_spec(WindowingStrategy::with_defaults(
+        WindowFn::fixed(Span::from_micros(1_000_000), Span::ZERO).unwrap(),
+    ));
+    let directory = tempfile::tempdir().unwrap();
+    let mut plain = Slices::new(Arc::clone(&spec), None);
+    let mut spilling = Spilling::new(&spec, directory.path(), 1);
+    let files = |below: &str, kind: &str| {
+        let entries = std::fs::read_dir(directory.path().join(below)).unwrap();
+        entries
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|of| of == kind))
+            .count()
+    };
+    let at = Watermark::at(Timestamp::from_micros(0));
+    let mut most = 0;
+    for round in 0..100 {
+        let rows: Vec<Row> = (0..50).map(|row| (row, row * round % 70, row)).collect();
+        let batch = ordered_batch(&rows, spec.strategy.window_fn);
+        plain.add(&batch, 0..batch.keys.len(), at).unwrap();
+        assert_eq!(spilling.step(&batch, at, at), (0, Vec::new()));
+        most = most.max(files("state", "run"));
+    }
+    assert!((20..40).contains(&most), "{most} files at a time");
+    let none = ordered_batch(&[], spec.strategy.window_fn);
+    let (_, rows) = spilling.step(&none, at, Watermark::POS_INF);
+    assert_eq!(rows, in_order(&spec, advance(&mut plain, at, Watermark::POS_INF)));
+    assert_eq!(rows.len(), 70);
+    // Neither under their own names nor under those that the database gave them.
+    assert_eq!((files("state", "run"), files("state/db", "sst")), (0, 0));
 }

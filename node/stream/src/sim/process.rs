@@ -154,6 +154,7 @@ pub(super) fn start(host: usize) {
             part: "sim".to_owned(),
             run: "/sim".to_owned(),
             checkpoints: Some((Arc::new(SimBlobs(proc)) as Arc<dyn Blobs>, interval)),
+            state: None,
             coordination: Some(coordination),
             sender: process.sender.clone(),
             generation: Arc::clone(&process.generation),

@@ -114,6 +114,7 @@ fn plan(pattern: &str, out: &Path, function: WindowFunction) -> Plan {
 fn execute(plan: &Plan, threads: usize) -> Report {
     let files: Arc<dyn Connectors> = Arc::new(Files::new("."));
     let options = RunOptions {
+        state: None,
         threads,
         run: "test".to_owned(),
         listener: Arc::new(|_| {}),

@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod load;
+mod memory;
 mod recovery;
 mod support;
 mod upgrade;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use pharos_connect::{Division, open_blobs};
 use pharos_stream::coordination::MemoryCoordination;
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StreamError, run};
+use pharos_stream::{
+    CheckpointOptions, Durability, Event, Report, RunOptions, StateMemory, StreamError, run,
+};
 
 use crate::support::{DIVIDED, Mortal, WHOLE, plan};
 
@@ -84,7 +86,7 @@ fn live_once(
     death: Death,
     ensemble: &MemoryCoordination,
 ) -> Life {
-    live_divided(WHOLE, directory, document, threads, death, ensemble)
+    live_within(WHOLE, directory, document, threads, death, ensemble, None)
 }
 
 fn live_divided(
@@ -95,6 +97,19 @@ fn live_divided(
     death: Death,
     ensemble: &MemoryCoordination,
 ) -> Life {
+    live_within(division, directory, document, threads, death, ensemble, None)
+}
+
+/// A life whose keyed state has so many bytes of memory.
+fn live_within(
+    division: Division,
+    directory: &Path,
+    document: &str,
+    threads: usize,
+    death: Death,
+    ensemble: &MemoryCoordination,
+    memory: Option<usize>,
+) -> Life {
     let left = Arc::new(AtomicU64::new(match death {
         Death::After(operations) => operations,
         Death::Never | Death::AtCheckpoint => u64::MAX,
@@ -103,6 +118,7 @@ fn live_divided(
     let restored = Arc::new(Mutex::new(None));
     let (counted, noted, killed) = (Arc::clone(&checkpoints), Arc::clone(&restored), Arc::clone(&left));
     let options = RunOptions {
+        state: memory.map(|bytes| StateMemory { bytes, directory: directory.join("state") }),
         threads,
         run: "test".to_owned(),
         listener: Arc::new(move |event| match event {
@@ -176,6 +192,43 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
             );
         }
         assert!(!restored_from.is_empty(), "some life started from a checkpoint and took another");
+    }
+}
+
+#[test]
+fn a_run_with_little_memory_killed_again_and_again_gives_the_same_bytes() {
+    // Slices are long, for each that goes to disk is a file that the disk makes durable.
+    for windowing in ["fixed, size: 100s", "sliding, size: 200s, period: 100s"] {
+        let document = DOCUMENT.replace("WINDOWING", windowing);
+        let whole = tempfile::tempdir().unwrap();
+        write_input(whole.path());
+        let life = live_once(whole.path(), &document, 2, Death::Never, &MemoryCoordination::default());
+        life.report.unwrap();
+        let broken = tempfile::tempdir().unwrap();
+        write_input(broken.path());
+        let files = |name: &str| {
+            let entries = std::fs::read_dir(broken.path().join(name));
+            let is_run = |name: &str| name.ends_with(".run");
+            entries.map_or(0, |entries| {
+                entries.filter(|entry| is_run(&entry.as_ref().unwrap().file_name().to_string_lossy())).count()
+            })
+        };
+        let ensemble = MemoryCoordination::default();
+        let mut kept = 0;
+        for life in 1.. {
+            assert!(life < 300, "every life goes a little further");
+            let death = if life % 2 == 0 { Death::AtCheckpoint } else { Death::After(life * 30) };
+            let threads = 1 + (life % 3) as usize;
+            let life = live_within(WHOLE, broken.path(), &document, threads, death, &ensemble, Some(6 << 10));
+            kept += usize::from(life.restored.is_some() && files("checkpoints") > 0);
+            assert_eq!(files("state"), 0, "nothing is left behind");
+            match life.report {
+                Ok(_) => break,
+                Err(error) => assert!(error.to_string().contains("killed"), "{error}"),
+            }
+        }
+        assert!(kept > 0, "a life began from a checkpoint and left one with sorted files");
+        assert_eq!(outputs(broken.path()), outputs(whole.path()), "{windowing}");
     }
 }
 

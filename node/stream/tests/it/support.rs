@@ -22,6 +22,7 @@ pub(crate) const WHOLE: Division = Division { whole: u64::MAX, ..DIVIDED };
 /// Options of a run without checkpoints.
 pub(crate) fn options(threads: usize) -> RunOptions {
     RunOptions {
+        state: None,
         threads,
         run: "test".to_owned(),
         listener: Arc::new(|_| {}),

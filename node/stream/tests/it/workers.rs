@@ -128,6 +128,7 @@ impl Job {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let heard = Arc::clone(&told);
         let options = WorkerOptions {
+            state: None,
             id: format!("w{number}"),
             name: format!("w{number}"),
             address: listener.local_addr().unwrap().to_string(),
