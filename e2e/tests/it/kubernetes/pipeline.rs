@@ -157,7 +157,7 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
 }
 
 /// The results that are there. Hidden beside them, while a run lasts, are notes of what it has begun to upload.
-fn visible(sandbox: &Sandbox<'_>) -> Vec<String> {
+pub(super) fn visible(sandbox: &Sandbox<'_>) -> Vec<String> {
     let place = format!("{}/results", sandbox.name);
     let found = objects::list(sandbox.cluster, &place).unwrap();
     found.into_iter().filter(|key| !key[place.len()..].starts_with("/.")).collect()

@@ -10,7 +10,7 @@ use pharos_e2e::sandbox::Sandbox;
 use serde_json::Value;
 
 use super::pipeline::{
-    READY, SELECTOR, YEARS, document, expected, manifest, rows, with_ensemble, write_input,
+    READY, SELECTOR, YEARS, document, expected, manifest, rows, visible, with_ensemble, write_input,
 };
 
 /// A Pipeline that has taken a checkpoint and has much to do yet.
@@ -58,10 +58,6 @@ impl Begun {
         self.sandbox.get("pod/flights-pipeline-0").unwrap()["metadata"]["uid"].clone()
     }
 
-    fn results(&self) -> Vec<String> {
-        objects::list(self.sandbox.cluster, &format!("{}/results", self.sandbox.name)).unwrap()
-    }
-
     fn completes_with(&self, document: &str) -> String {
         self.sandbox.wait_for("pipeline/flights", "condition=Completed", Duration::from_secs(300)).unwrap();
         let key = format!("{}/results/punctuality.json-00000-of-00001", self.sandbox.name);
@@ -106,7 +102,7 @@ fn a_pipeline_that_is_suspended_goes_on_from_its_checkpoint() {
         })
         .unwrap();
     let before = begun.sandbox.get("pipeline/flights").unwrap()["status"]["epoch"].as_u64().unwrap();
-    assert_eq!(begun.results(), [""; 0], "it has not completed before it was suspended");
+    assert_eq!(visible(&begun.sandbox), [""; 0], "it has not completed before it was suspended");
     suspend(false);
     // Numbers go on where they were: it has not begun anew.
     assert!(begun.checkpoint_after(before) > before);

@@ -381,15 +381,15 @@ async fn take_over(
     name: &str,
     lineage: Option<&Lineage>,
 ) -> Try<(Tenure, State)> {
-    let record = match lineage {
-        None => None,
-        Some(lineage) => Some(attempt!(@done lineage::known(client, lineage).await)),
-    };
     for path in [paths.generation(), paths.latest()] {
         attempt!(client.ensure(&path).await);
     }
     let before =
         if plant::reads_before_fence() { Some(attempt!(client.get(&paths.latest()).await)) } else { None };
+    let record = match lineage {
+        None => None,
+        Some(lineage) => Some(attempt!(@done lineage::known(client, lineage).await)),
+    };
     // The generation is taken first: what is read after it cannot be changed by anyone before us.
     let generation = attempt!(client.set(&paths.generation(), name.as_bytes(), None).await);
     if !plant::reads_without_sync() {

@@ -18,12 +18,20 @@ use crate::coordination::zookeeper::{Reach, Write, Znodes};
 use crate::coordination::{Member, Paths, Pointer, Submission, Upgrade, View};
 use crate::driver::News;
 
-/// Data, version, and what it was before.
-type Znode = (Vec<u8>, i32, Option<(Vec<u8>, i32)>);
+/// A znode, and what it was before its last change.
+struct Znode {
+    data: Vec<u8>,
+    version: i32,
+    before: Option<(Vec<u8>, i32)>,
+    /// The number of the last change.
+    changed: u64,
+}
 
 #[derive(Default)]
 pub(super) struct Ensemble {
     znodes: BTreeMap<String, Znode>,
+    /// How many changes there were.
+    changes: u64,
     /// Those that are on the roster, in the order in which they came.
     members: Vec<(Proc, Member)>,
 }
@@ -45,8 +53,7 @@ pub(super) fn submission() -> Submission {
 
 impl Ensemble {
     pub(super) fn latest(&self) -> Option<Pointer> {
-        let (data, ..) = self.znodes.get(&paths().latest())?;
-        serde_json::from_slice(data).ok()
+        serde_json::from_slice(&self.znodes.get(&paths().latest())?.data).ok()
     }
 
     pub(super) fn is_completed(&self) -> bool {
@@ -67,8 +74,8 @@ impl Ensemble {
 #[derive(Clone)]
 pub(super) struct SimClient {
     proc: Proc,
-    /// Whether it has seen the newest.
-    synced: Arc<Mutex<bool>>,
+    /// The number of the change up to which it sees all: that of its last `sync`.
+    synced: Arc<Mutex<u64>>,
 }
 
 impl SimClient {
@@ -98,9 +105,10 @@ impl SimClient {
     fn read(&self, path: &str) -> Result<Option<(Vec<u8>, i32)>, Error> {
         let synced = *self.synced.lock().expect("nothing panics with it");
         self.request(|world| {
-            let (data, version, before) = world.ensemble.znodes.get(path).cloned()?;
-            let old = !synced && world.wild && world.rng.per_million(300_000);
-            Some(before.filter(|_| old).unwrap_or((data, version)))
+            let Znode { changed, .. } = *world.ensemble.znodes.get(path)?;
+            let old = changed > synced && world.wild && world.rng.per_million(300_000);
+            let Znode { data, version, before, .. } = &world.ensemble.znodes[path];
+            Some(before.clone().filter(|_| old).unwrap_or((data.clone(), *version)))
         })
     }
 }
@@ -109,24 +117,31 @@ fn create(world: &mut World, path: &str, data: &[u8]) -> Result<(), Error> {
     if world.ensemble.znodes.contains_key(path) {
         return Err(Error::NodeExists);
     }
-    world.ensemble.znodes.insert(path.to_owned(), (data.to_owned(), 0, None));
+    put(world, path, data, 0, None);
     Ok(())
+}
+
+fn put(world: &mut World, path: &str, data: &[u8], version: i32, before: Option<(Vec<u8>, i32)>) {
+    let ensemble = &mut world.ensemble;
+    ensemble.changes += 1;
+    let znode = Znode { data: data.to_owned(), version, before, changed: ensemble.changes };
+    ensemble.znodes.insert(path.to_owned(), znode);
 }
 
 /// Whether a znode is there, and has this version.
 fn is_at(world: &World, path: &str, version: Option<i32>) -> Result<(), Error> {
     match world.ensemble.znodes.get(path) {
         None => Err(Error::NoNode),
-        Some((_, now, _)) if version.is_some_and(|version| version != *now) => Err(Error::BadVersion),
+        Some(znode) if version.is_some_and(|version| version != znode.version) => Err(Error::BadVersion),
         Some(_) => Ok(()),
     }
 }
 
 fn set(world: &mut World, path: &str, data: &[u8]) -> i32 {
-    let before = world.ensemble.znodes.get(path).map(|(data, version, _)| (data.clone(), *version));
+    let before = world.ensemble.znodes.get(path).map(|znode| (znode.data.clone(), znode.version));
     let version = before.as_ref().map_or(0, |(_, version)| version + 1);
     let last = world.ensemble.latest();
-    world.ensemble.znodes.insert(path.to_owned(), (data.to_owned(), version, before));
+    put(world, path, data, version, before);
     if path == paths().latest() {
         check(world, last.as_ref());
     }
@@ -142,7 +157,7 @@ fn check(world: &mut World, before: Option<&Pointer>) {
     if before.is_some_and(|before| (before.generation, before.epoch) >= (pointer.generation, pointer.epoch)) {
         world.violate(format!("{pointer:?} counts after {before:?}"));
     }
-    let generation = world.ensemble.znodes.get(&paths().generation()).map_or(0, |(_, version, _)| *version);
+    let generation = world.ensemble.znodes.get(&paths().generation()).map_or(0, |znode| znode.version);
     if u64::from(generation.unsigned_abs()) != pointer.generation {
         world.violate(format!("{pointer:?} counts, and generation {generation} has begun"));
     }
@@ -166,7 +181,6 @@ impl Znodes for SimClient {
     }
 
     async fn set(&self, path: &str, data: &[u8], version: Option<i32>) -> Result<i32, Error> {
-        *self.synced.lock().expect("nothing panics with it") = false;
         self.request(|world| {
             is_at(world, path, version)?;
             Ok(set(world, path, data))
@@ -174,8 +188,8 @@ impl Znodes for SimClient {
     }
 
     async fn sync(&self, _: &str) -> Result<(), Error> {
-        self.request(|_| ())?;
-        *self.synced.lock().expect("nothing panics with it") = true;
+        let changes = self.request(|world| world.ensemble.changes)?;
+        *self.synced.lock().expect("nothing panics with it") = changes;
         Ok(())
     }
 
@@ -188,7 +202,6 @@ impl Znodes for SimClient {
     }
 
     async fn multi(&self, writes: Vec<Write>) -> Result<(), MultiWriteError> {
-        *self.synced.lock().expect("nothing panics with it") = false;
         self.request(|world| {
             for (index, write) in writes.iter().enumerate() {
                 let possible = match write {

@@ -114,6 +114,7 @@ fn live_divided(
         left.store(30, Ordering::SeqCst);
     }
     let options = RunOptions {
+        state: None,
         threads,
         run: name.to_owned(),
         listener: Arc::new(move |event| match event {
@@ -132,7 +133,11 @@ fn live_divided(
         }),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let connectors: Arc<dyn Connectors> = Arc::new(Mortal::new(directory, &left).divided(division));
+    // The input must last for as many checkpoints.
+    let pace =
+        Arc::new(AtomicU64::new(if death.is_some_and(|checkpoints| checkpoints > 0) { 10 } else { 0 }));
+    let files = Mortal::new(directory, &left).divided(division).slow(&pace);
+    let connectors: Arc<dyn Connectors> = Arc::new(files);
     let report = run(&plan(document, directory), &connectors, &options);
     let taken = taken.lock().unwrap().take();
     Life { report, taken }
@@ -261,6 +266,7 @@ fn two_workers_take_over_what_one_of_another_document_left() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let counted = Arc::clone(&read);
         let options = WorkerOptions {
+            state: None,
             id: format!("w{number}"),
             name: format!("w{number}"),
             address: listener.local_addr().unwrap().to_string(),

@@ -14,6 +14,7 @@ use zookeeper_client::Error;
 
 use super::{CoordinationError, Try, Write, Znodes};
 use crate::coordination::{Paths, Upgrade};
+use crate::plant;
 
 /// The version of the record that this build writes and reads.
 const VERSION: u32 = 1;
@@ -182,7 +183,9 @@ impl Known {
 
 /// Whether the process may lead.
 pub(super) async fn known(client: &impl Znodes, lineage: &Lineage) -> Try<Known> {
-    attempt!(client.sync(&lineage.record).await);
+    if !plant::reads_without_sync() {
+        attempt!(client.sync(&lineage.record).await);
+    }
     let (bytes, version) = attempt!(client.get(&lineage.record).await);
     let record = match Record::parse(&lineage.record, &bytes) {
         Ok(record) => record,
