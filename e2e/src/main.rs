@@ -134,6 +134,18 @@ enum Bench {
         #[arg(long, default_value_t = 15)]
         seconds: u64,
     },
+    /// A Pipeline on one worker, on two, and with a checkpoint each second: what each costs.
+    Workers {
+        /// Rows read, about.
+        #[arg(long, default_value_t = 4_000_000)]
+        rows: usize,
+        /// Repetitions.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// What the rows follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// The example's Pipeline beside DuckDB.
     Pipeline {
         /// Flights read.
@@ -192,6 +204,9 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Bench { bench: Bench::Values { gib, memory_mib, seconds } } => {
             bench::values(bench::Values { gib, memory_mib, load: Duration::from_secs(seconds) })?;
+        }
+        Command::Bench { bench: Bench::Workers { rows, rounds, seed } } => {
+            pipelines::cost(pipelines::CostOptions { rows, rounds, seed })?;
         }
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;

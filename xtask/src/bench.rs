@@ -22,6 +22,12 @@ pub(crate) enum Bench {
         #[arg(last = true)]
         rest: Vec<String>,
     },
+    /// A Pipeline on one worker, on two, and with a checkpoint each second: what each costs.
+    Workers {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
     /// The example's Pipeline over 3 million flights beside DuckDB.
     Pipeline {
         /// What else the benchmark takes.
@@ -45,6 +51,10 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
         }
         Bench::Values { rest } => {
             args.push("values".into());
+            args.extend(rest.iter().map(Into::into));
+        }
+        Bench::Workers { rest } => {
+            args.push("workers".into());
             args.extend(rest.iter().map(Into::into));
         }
         Bench::Pipeline { rest } => {

@@ -76,7 +76,7 @@ pub fn ensemble(effort: &Effort) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -87,7 +87,7 @@ fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
 }
 
 /// The same of all children that this process has waited for.
-fn children_cpu_time() -> anyhow::Result<Duration> {
+pub(crate) fn children_cpu_time() -> anyhow::Result<Duration> {
     times("/proc/self/stat", 13)
 }
 

@@ -4,6 +4,7 @@
 //! and whatever happens to them, a run writes the same bytes, which are what an oracle of its own says; and within
 //! `PATIENCE` after each fault there is a new checkpoint.
 
+mod cost;
 mod faults;
 mod input;
 mod report;
@@ -23,8 +24,9 @@ use crate::netns::{Network, isolated};
 use faults::{Ground, Striker};
 use input::{Input, OUTPUTS, compare, document, read_outputs};
 use report::Run;
-use workers::{Job, Workers};
+use workers::{Checkpoints, Job, Workers};
 
+pub use cost::{CostOptions, cost};
 pub use faults::Fault;
 pub use report::Verdict;
 
@@ -130,11 +132,12 @@ impl Field {
         let job = Job {
             program: self.program.clone(),
             directory: directory.clone(),
-            checkpoints: directory.join("checkpoints"),
+            checkpoints: Some(Checkpoints { directory: directory.join("checkpoints"), seconds: 1 }),
             ensemble: self.ground.ensemble.hosts(),
             document: path,
             hash: hex::encode(Sha256::digest(&text)),
             run: number,
+            pinned: false,
         };
         let hosts = self.ground.network.hosts().get(MEMBERS..).context("the workers have hosts")?;
         let mut workers = Workers::start(job, hosts, count)?;
@@ -213,11 +216,7 @@ impl Field {
                 Ok((workers.look()?.completed == all.len()).then_some(()))
             })?;
         }
-        all.iter().try_for_each(|worker| workers.leave(*worker, None))?;
-        wait_until("the workers to end", PATIENCE, || {
-            workers.supervise()?;
-            Ok((workers.wanted() == 0).then_some(()))
-        })
+        workers.all_end()
     }
 
     fn check(&mut self, number: usize, outputs: [Vec<u8>; 3], run: &mut Run) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use crate::command::{Running, output};
+use crate::command::{Running, output, wait_until};
 use crate::local::{free_ports, get};
 use crate::netns::Host;
 
@@ -27,11 +27,19 @@ pub(super) struct Job {
     pub(super) program: PathBuf,
     /// Where the document is, and the workers' logs.
     pub(super) directory: PathBuf,
-    pub(super) checkpoints: PathBuf,
+    pub(super) checkpoints: Option<Checkpoints>,
     pub(super) ensemble: String,
     pub(super) document: PathBuf,
     pub(super) hash: String,
     pub(super) run: usize,
+    /// Whether each worker has one core, and so one thread.
+    pub(super) pinned: bool,
+}
+
+/// Where checkpoints go, and how often.
+pub(super) struct Checkpoints {
+    pub(super) directory: PathBuf,
+    pub(super) seconds: u64,
 }
 
 enum Life {
@@ -129,11 +137,21 @@ impl Workers {
         let Worker { host, admin, metrics, exchange, .. } = &self.workers[index];
         let at = |port: &u16| format!("{}:{port}", host.address());
         let log = File::options().create(true).append(true).open(self.log_path(index));
-        let mut command = host.command(&self.job.program);
+        let mut command = if self.job.pinned {
+            let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+            let mut taskset = host.command("taskset");
+            taskset.args(["--cpu-list", &(index % cores).to_string()]).arg(&self.job.program);
+            taskset
+        } else {
+            host.command(&self.job.program)
+        };
         command.arg("worker").arg("--pipeline-file").arg(&self.job.document);
         command.args(["--pipeline-uid", "proof", "--name", "proof", "--document-hash", &self.job.hash]);
         command.args(["--run-id", &self.job.run.to_string(), "--ensemble", &self.job.ensemble]);
-        command.arg("--checkpoint").arg(&self.job.checkpoints).args(["--checkpoint-interval", "1"]);
+        if let Some(Checkpoints { directory, seconds }) = &self.job.checkpoints {
+            command.arg("--checkpoint").arg(directory);
+            command.args(["--checkpoint-interval", &seconds.to_string()]);
+        }
         command.args(["--admin-addr", &at(admin), "--metrics-addr", &at(metrics)]);
         command.args(["--worker-name", &format!("worker-{index}"), "--exchange-addr", &at(exchange)]);
         let log = log.context("cannot open a log")?;
@@ -204,6 +222,15 @@ impl Workers {
                 Ok(())
             }
         }
+    }
+
+    /// Asks all that run to end, and waits until they have.
+    pub(super) fn all_end(&mut self) -> anyhow::Result<()> {
+        self.running().iter().try_for_each(|worker| self.leave(*worker, None))?;
+        wait_until("the workers to end", GRACE, || {
+            self.supervise()?;
+            Ok((self.wanted() == 0).then_some(()))
+        })
     }
 
     fn signal(

@@ -12,19 +12,18 @@ mod merge;
 mod slices;
 pub(crate) mod table;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef};
 use pharos_beam::plan::Aggregation;
-use pharos_beam::schema::{Type, Value};
+use pharos_beam::schema::Type;
 use pharos_window::{TimestampCombiner, Watermark, Window, WindowFn, WindowingStrategy};
 
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
-use crate::column::{Batch, Steps, Times, Windows, build, take_columns};
+use crate::column::{Batch, Steps, Times, Windows, take_columns};
 use crate::error::StreamError;
-use crate::key::{KeyHash, Keys, key_values};
+use crate::key::{KeyHash, Keys, key_columns};
 use crate::spill::{Scoped, Share, SpillError};
 use table::SliceTable;
 
@@ -48,16 +47,9 @@ pub(crate) struct GroupSpec {
 impl GroupSpec {
     /// The columns of results: the key fields of `keys` by row, then the aggregations.
     fn columns<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, results: Vec<ArrayRef>) -> Vec<ArrayRef> {
-        let types: Vec<&Type> = self.keys.iter().collect();
-        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); types.len()];
-        for key in keys {
-            for (column, value) in cells.iter_mut().zip(key_values(&types, key)) {
-                column.push(value);
-            }
-        }
-        let columns =
-            types.iter().zip(&cells).map(|(ty, cells)| build(ty, &cells.iter().collect::<Vec<_>>()));
-        columns.chain(results).collect()
+        let mut columns = key_columns(&self.keys, keys);
+        columns.extend(results);
+        columns
     }
 
     /// Whether slices serve. They keep no output times but the end of the window, and for sliding
@@ -202,6 +194,24 @@ impl Grouping {
         }
     }
 
+    /// Adds those rows of a round's batch to which it is all the same in which step of the round they come: before
+    /// the input watermark is past `reached` nothing fires of what they belong to, and none of them is late. Returns
+    /// the others.
+    ///
+    /// # Errors
+    /// If state that does not fit in memory cannot be put on disk.
+    pub(crate) fn add_ahead(
+        &mut self,
+        batch: &KeyedBatch,
+        reached: Watermark,
+    ) -> Result<Vec<u32>, SpillError> {
+        match self {
+            Self::Slices(slices) => slices.add_ahead(batch, reached),
+            // Windows merge, and a key's timers follow each row.
+            Self::General(_) => Ok((0..batch.keys.len() as u32).collect()),
+        }
+    }
+
     /// Adds the rows `rows` of a batch while the input watermark is `input`; returns those that are
     /// dropped, each with the window for which it came too late.
     ///
@@ -210,7 +220,7 @@ impl Grouping {
     pub(crate) fn add(
         &mut self,
         batch: &KeyedBatch,
-        rows: Range<usize>,
+        rows: &[u32],
         input: Watermark,
     ) -> Result<Vec<(u32, Window)>, SpillError> {
         match self {

@@ -117,22 +117,26 @@ fn list<T>(
 }
 
 fn integer(value: i64, out: &mut String) {
-    write!(out, "{value}").expect("a string takes everything");
+    out.push_str(itoa::Buffer::new().format(value));
 }
 
 fn float(value: f64, out: &mut String) {
     if !value.is_finite() {
         out.push_str("null");
-    } else if value.fract() == 0.0 && value.abs() < 1e16 {
-        write!(out, "{value:.1}").expect("a string takes everything");
     } else {
-        out.push_str(&pharos_beam::expr::text::float(value));
+        pharos_beam::expr::text::write_float(value, out);
     }
 }
 
 /// Appends text as a JSON string.
 pub fn text(of: &str, out: &mut String) {
     out.push('"');
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    if !of.bytes().fold(false, |any, byte| any | special(byte)) {
+        out.push_str(of);
+        out.push('"');
+        return;
+    }
     let mut plain = 0;
     for (at, byte) in of.bytes().enumerate() {
         let escape = match byte {
@@ -166,17 +170,24 @@ mod tests {
         let schema = Schema::new([
             ("s", Type::String),
             ("f", Type::Float64),
+            ("z", Type::Float64),
+            ("i", Type::Int64),
             ("n", Type::Int64.nullable()),
             ("l", Type::Array(Box::new(Type::Int64))),
         ]);
         let cells = [
             Value::String("a\"\n\u{1}ä".to_owned()),
             Value::Float64(2.0),
+            Value::Float64(-0.0),
+            Value::Int64(i64::MIN),
             Value::Null,
             Value::Array(vec![Value::Int64(1), Value::Int64(2)]),
         ];
         let columns: Vec<_> =
             schema.fields.iter().zip(&cells).map(|(field, cell)| build(&field.ty, &[cell])).collect();
-        assert_eq!(row(&schema, &columns, 0), r#"{"s":"a\"\n\u0001ä","f":2.0,"n":null,"l":[1,2]}"#);
+        assert_eq!(
+            row(&schema, &columns, 0),
+            r#"{"s":"a\"\n\u0001ä","f":2.0,"z":-0.0,"i":-9223372036854775808,"n":null,"l":[1,2]}"#
+        );
     }
 }

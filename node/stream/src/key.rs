@@ -9,14 +9,16 @@
 //! number `1.0` and `True` come out as `1`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow_array::Array;
+use arrow_array::builder::{Int64Builder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef};
 use pharos_beam::schema::{Type, Value};
 
 use crate::codec::{CodecError, Reader, put_len};
-use crate::column::value_at;
+use crate::column::{build, value_at};
 
 /// The version of the canonical bytes and of the hash, kept in every checkpoint.
 pub(crate) const KEY_VERSION: u32 = 1;
@@ -262,11 +264,58 @@ fn float(value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&canonical.to_bits().to_le_bytes());
 }
 
-/// The values of the key fields, of the types `types`, from canonical bytes of this version.
+/// The columns of the key fields, of the types `types`, from canonical bytes of this version.
 #[must_use]
-pub(crate) fn key_values(types: &[&Type], key: &[u8]) -> Vec<Value> {
-    let mut rest = key;
-    types.iter().map(|ty| as_type(read_value(&mut rest), ty.non_null())).collect()
+pub(crate) fn key_columns<'k>(types: &[Type], keys: impl Iterator<Item = &'k [u8]>) -> Vec<ArrayRef> {
+    let mut columns: Vec<KeyColumn<'_>> = types.iter().map(KeyColumn::new).collect();
+    for mut rest in keys {
+        columns.iter_mut().for_each(|column| column.take(&mut rest));
+    }
+    columns.into_iter().map(KeyColumn::finish).collect()
+}
+
+/// A key field's column in the making.
+enum KeyColumn<'t> {
+    Ints(Int64Builder),
+    Texts(StringBuilder),
+    Values(&'t Type, Vec<Value>),
+}
+
+impl<'t> KeyColumn<'t> {
+    fn new(ty: &'t Type) -> Self {
+        match ty.non_null() {
+            Type::Int64 => Self::Ints(Int64Builder::new()),
+            Type::String => Self::Texts(StringBuilder::new()),
+            _ => Self::Values(ty, Vec::new()),
+        }
+    }
+
+    /// Takes the next value off the front of a key's bytes.
+    fn take(&mut self, rest: &mut &[u8]) {
+        match self {
+            Self::Texts(texts) if rest.first() == Some(&TEXT) => {
+                *rest = &rest[1..];
+                texts.append_value(String::from_utf8_lossy(read_sized(rest)));
+            }
+            Self::Texts(texts) => {
+                read_value(rest);
+                texts.append_null();
+            }
+            Self::Ints(ints) => ints.append_option(match read_value(rest) {
+                Value::Int64(value) => Some(value),
+                _ => None,
+            }),
+            Self::Values(ty, values) => values.push(as_type(read_value(rest), ty.non_null())),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Ints(mut ints) => Arc::new(ints.finish()),
+            Self::Texts(mut texts) => Arc::new(texts.finish()),
+            Self::Values(ty, values) => build(ty, &values.iter().collect::<Vec<_>>()),
+        }
+    }
 }
 
 fn as_type(value: Value, ty: &Type) -> Value {
@@ -329,7 +378,7 @@ fn read_value(rest: &mut &[u8]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::column::build;
+    use crate::column::layout;
 
     fn key(ty: &Type, value: &Value) -> Vec<u8> {
         Keys::of(&[ty], &[&build(ty, &[value])], 1).bytes(0).to_vec()
@@ -378,11 +427,15 @@ mod tests {
             (Type::Float64, Value::Float64(3.0)),
             (Type::Float64, Value::Float64(0.25)),
             (Type::Boolean, Value::Boolean(true)),
+            (Type::Int64, Value::Int64(-3)),
+            (Type::Int64.nullable(), Value::Null),
             (Type::String.nullable(), Value::String("ä".to_owned())),
             (Type::String.nullable(), Value::Null),
             (Type::Array(Box::new(Type::Int64)), Value::Array(vec![Value::Int64(3)])),
         ] {
-            assert_eq!(key_values(&[&ty], &key(&ty, &value)), [value]);
+            let columns = key_columns(std::slice::from_ref(&ty), [&key(&ty, &value)[..]].into_iter());
+            assert_eq!(columns[0].data_type(), &layout(&ty));
+            assert_eq!(value_at(&ty, &columns[0], 0), value);
         }
     }
 

@@ -69,7 +69,7 @@ pub(super) fn all(members: &[Member]) -> Vec<&Member> {
     members.iter().collect()
 }
 
-fn leader(sandbox: &Sandbox<'_>, name: &str) -> String {
+pub(super) fn leader(sandbox: &Sandbox<'_>, name: &str) -> String {
     sandbox
         .wait_until("a leader in the status", READY, || {
             Ok(sandbox.get(&format!("ensemble/{name}"))?["status"]["leader"].as_str().map(str::to_owned))

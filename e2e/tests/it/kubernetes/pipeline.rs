@@ -75,11 +75,18 @@ spec:
     )
 }
 
-pub(super) fn with_ensemble(purpose: &str) -> Sandbox<'static> {
+fn with_ensemble(purpose: &str) -> Sandbox<'static> {
+    with_members(purpose, 1)
+}
+
+/// A namespace with an Ensemble of so many members that is ready.
+pub(super) fn with_members(purpose: &str, members: usize) -> Sandbox<'static> {
     let sandbox = Sandbox::new(&installed().cluster, purpose).unwrap();
-    let ensemble = "{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {name: main}, \
-                    spec: {replicas: 1, storage: {size: 1Gi}}}";
-    sandbox.apply(ensemble).unwrap();
+    let ensemble = format!(
+        "{{apiVersion: pharos.dev/v1alpha1, kind: Ensemble, metadata: {{name: main}}, spec: {{replicas: {members}, \
+         storage: {{size: 1Gi}}}}}}"
+    );
+    sandbox.apply(&ensemble).unwrap();
     sandbox.wait_for("ensemble/main", "condition=Ready", READY).unwrap();
     sandbox
 }

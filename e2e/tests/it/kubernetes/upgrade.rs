@@ -1,4 +1,4 @@
-//! A Pipeline whose document changes, that is suspended, or whose place is another's.
+//! A Pipeline whose document changes, that is suspended, whose place is another's, or whose Ensemble loses its leader.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use pharos_e2e::sandbox::Sandbox;
 use serde_json::Value;
 
 use super::pipeline::{
-    READY, SELECTOR, YEARS, document, expected, manifest, rows, visible, with_ensemble, write_input,
+    READY, SELECTOR, YEARS, document, expected, manifest, rows, visible, with_members, write_input,
 };
 
 /// A Pipeline that has taken a checkpoint and has much to do yet.
@@ -21,10 +21,15 @@ struct Begun {
 }
 
 fn begun(purpose: &str) -> Begun {
+    begun_on(purpose, 1)
+}
+
+/// The same on an Ensemble of so many members.
+fn begun_on(purpose: &str, members: usize) -> Begun {
     let directory = tempfile::tempdir().unwrap();
     let input = directory.path().join("input.jsonl");
     write_input(YEARS, &[&input]);
-    let sandbox = with_ensemble(purpose);
+    let sandbox = with_members(purpose, members);
     let place = format!("s3://{BUCKET}/{}", sandbox.name);
     objects::put(sandbox.cluster, &format!("{}/input.jsonl", sandbox.name), &input).unwrap();
     let document = document(&format!("{place}/input.jsonl"), &format!("{place}/results/punctuality.json"));
@@ -155,6 +160,20 @@ fn another_document_goes_on_from_the_state_of_the_one_before() {
     let text = begun.completes_with(&other);
     assert!(text.contains("\"twice\""), "the later document has written");
     assert_eq!(without(&text, "twice"), begun.oracle());
+}
+
+#[test]
+fn a_pipeline_goes_on_when_the_leader_of_its_ensemble_is_killed() {
+    let begun = begun_on("led", 3);
+    let leader = super::ensemble::leader(&begun.sandbox, "main");
+    let pod = begun.uid_of_pod();
+    begun.sandbox.kubectl(["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
+    let before = begun.answer().and_then(|answer| answer["epoch"].as_u64()).unwrap();
+    assert_eq!(visible(&begun.sandbox), [""; 0], "it has not completed before the leader was killed");
+    begun.checkpoint_after(before);
+    assert_eq!(begun.uid_of_pod(), pod);
+    let text = begun.completes_with(&begun.document);
+    assert_eq!(rows(&text), begun.oracle());
 }
 
 #[test]

@@ -2,26 +2,39 @@
 //!
 //! Owns `str` and `repr`. Must not know expressions. Invariant: the text is CPython's.
 
+use std::fmt::Write as _;
+
 use crate::schema::{Micros, Schema, Type, Value};
 
 /// `repr` of a float.
 #[must_use]
 pub fn float(value: f64) -> String {
+    let mut out = String::new();
+    write_float(value, &mut out);
+    out
+}
+
+/// Appends `repr` of a float.
+pub fn write_float(value: f64, out: &mut String) {
     if value.is_nan() {
-        return "nan".into();
+        return out.push_str("nan");
     }
     if value.is_infinite() {
-        return if value > 0.0 { "inf".into() } else { "-inf".into() };
+        return out.push_str(if value > 0.0 { "inf" } else { "-inf" });
+    }
+    let start = out.len();
+    if value == 0.0 || (1e-4..1e16).contains(&value.abs()) {
+        write!(out, "{value}").expect("a string takes everything");
+        if !out[start..].contains('.') {
+            out.push_str(".0");
+        }
+        return;
     }
     let scientific = format!("{value:e}");
     let (mantissa, exponent) = scientific.split_once('e').expect("`{:e}` writes an exponent");
     let exponent: i32 = exponent.parse().expect("`{:e}` writes a decimal exponent");
-    if value != 0.0 && !(-4..16).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{mantissa}e{sign}{:02}", exponent.abs());
-    }
-    let plain = format!("{value}");
-    if plain.contains('.') { plain } else { format!("{plain}.0") }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    write!(out, "{mantissa}e{sign}{:02}", exponent.abs()).expect("a string takes everything");
 }
 
 /// A point in time as `YYYY-MM-DD HH:MM:SS[.ffffff]+00:00`.

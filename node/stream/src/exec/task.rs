@@ -464,8 +464,10 @@ impl GroupTask {
         let mut states = [SplitState::Finished; ROUND_STEPS];
         let reached = gathered.reached();
         let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
+        let ahead = |batch| self.grouping.add_ahead(batch, reached);
+        let others: Vec<Vec<u32>> = parts.iter().map(ahead).collect::<Result<_, _>>()?;
         for (step, (before, after)) in gathered.watermarks.into_iter().enumerate() {
-            self.take_in(&parts, step as u8, before, context, &mut outbox)?;
+            self.take_in(&parts, &others, step as u8, before, context, &mut outbox)?;
             self.fire(step as u8, before, after, context, &mut outbox)?;
             states[step] = if gathered.idle {
                 SplitState::Idle
@@ -482,17 +484,21 @@ impl GroupTask {
         Ok(Polled::Worked(reached))
     }
 
+    /// Takes in what of `others`, some rows of each part, is of a step.
     fn take_in(
         &mut self,
         parts: &[KeyedBatch],
+        others: &[Vec<u32>],
         step: u8,
         watermark: Watermark,
         context: &Context<'_>,
         outbox: &mut Outbox,
     ) -> Result<(), StreamError> {
         let mut late = Late::default();
-        for batch in parts {
+        for (batch, others) in parts.iter().zip(others) {
             let rows = batch.steps.rows(step, batch.keys.len());
+            let before = |end: usize| others.partition_point(|row| (*row as usize) < end);
+            let rows = &others[before(rows.start)..before(rows.end)];
             if !rows.is_empty() {
                 let dropped = self.grouping.add(batch, rows, watermark)?;
                 late.add(batch, &dropped);

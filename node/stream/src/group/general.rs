@@ -6,7 +6,6 @@
 //! how keys are divided among threads.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -58,15 +57,10 @@ impl General {
     }
 
     /// Adds rows; see [`super::Grouping::add`].
-    pub(crate) fn add(
-        &mut self,
-        batch: &KeyedBatch,
-        rows: Range<usize>,
-        input: Watermark,
-    ) -> Vec<(u32, Window)> {
+    pub(crate) fn add(&mut self, batch: &KeyedBatch, rows: &[u32], input: Watermark) -> Vec<(u32, Window)> {
         let mut dropped = Vec::new();
         let strategy = self.spec.strategy;
-        for row in rows {
+        for row in rows.iter().map(|row| *row as usize) {
             let position = self.position(batch.keys.bytes(row), batch.keys.hash(row));
             let entry = self.entries[position as usize].as_mut().expect("the position is occupied");
             for window in batch.windows.at(row) {

@@ -8,7 +8,6 @@
 //! theirs when they close.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use pharos_window::{
@@ -96,13 +95,48 @@ pub(crate) struct Slices {
     memory: usize,
     /// How many there may be; none: there is no bound.
     share: Option<Share>,
+    /// Whether anything came that may be due at once, since time was moved on last.
+    touched: bool,
+    /// Rows by their slices, between calls empty.
+    placed: Vec<(i64, u32)>,
 }
 
 impl Slices {
     /// No slices yet.
     #[must_use]
     pub(crate) fn new(spec: Arc<GroupSpec>, share: Option<Share>) -> Self {
-        Self { spec, slices: BTreeMap::new(), changed: BTreeSet::new(), memory: 0, share }
+        Self {
+            spec,
+            slices: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            memory: 0,
+            share,
+            touched: false,
+            placed: Vec::new(),
+        }
+    }
+
+    /// Adds rows that concern no step before `reached`; see [`super::Grouping::add_ahead`].
+    ///
+    /// # Errors
+    /// If tables cannot be written to files.
+    pub(crate) fn add_ahead(
+        &mut self,
+        batch: &KeyedBatch,
+        reached: Watermark,
+    ) -> Result<Vec<u32>, SpillError> {
+        let mut others = Vec::new();
+        let ahead =
+            |windows: &[Window]| !windows.iter().any(|window| reached.has_passed(window.max_timestamp()));
+        self.by_slice(batch, 0..batch.keys.len() as u32, |slices, slice, rows| {
+            if ahead(&slices.windows_of(slice)) {
+                slices.put(slice, batch, rows);
+            } else {
+                others.extend_from_slice(rows);
+            }
+        })?;
+        others.sort_unstable();
+        Ok(others)
     }
 
     /// Adds rows; see [`super::Grouping::add`].
@@ -112,36 +146,52 @@ impl Slices {
     pub(crate) fn add(
         &mut self,
         batch: &KeyedBatch,
-        rows: Range<usize>,
+        rows: &[u32],
         input: Watermark,
     ) -> Result<Vec<(u32, Window)>, SpillError> {
         let mut dropped = Vec::new();
-        let mut by_slice: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        let mut fates: BTreeMap<i64, (bool, Vec<Window>)> = BTreeMap::new();
-        for row in rows {
-            let slice = self.slice_of(batch, row);
-            let (kept, late) = fates.entry(slice).or_insert_with(|| {
-                let (late, open): (Vec<_>, Vec<_>) = self
-                    .windows_of(slice)
-                    .into_iter()
-                    .partition(|window| self.spec.strategy.is_expired(*window, input));
-                (!open.is_empty(), late)
-            });
-            dropped.extend(late.iter().map(|window| (row as u32, *window)));
-            if *kept {
-                by_slice.entry(slice).or_default().push(row as u32);
+        self.by_slice(batch, rows.iter().copied(), |slices, slice, rows| {
+            let expired = |window: &Window| slices.spec.strategy.is_expired(*window, input);
+            let (late, open): (Vec<_>, Vec<_>) = slices.windows_of(slice).into_iter().partition(expired);
+            dropped.extend(rows.iter().flat_map(|row| late.iter().map(move |window| (*row, *window))));
+            if !open.is_empty() {
+                slices.put(slice, batch, rows);
+                slices.touched = true;
             }
-        }
-        for (start, rows) in by_slice {
-            let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
-            let before = slice.table.memory();
-            // A table that a checkpoint still writes is copied once; the copy is ours alone.
-            Arc::make_mut(&mut slice.table).update(&batch.keys, &rows, &batch.values);
-            self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
-            self.changed.insert(start);
-        }
-        self.relieve()?;
+        })?;
+        dropped.sort_by_key(|(row, _)| *row);
         Ok(dropped)
+    }
+
+    /// Gives `each` the rows of one slice after the other, each time in their order.
+    fn by_slice(
+        &mut self,
+        batch: &KeyedBatch,
+        rows: impl Iterator<Item = u32>,
+        mut each: impl FnMut(&mut Self, i64, &[u32]),
+    ) -> Result<(), SpillError> {
+        let mut placed = std::mem::take(&mut self.placed);
+        placed.extend(rows.map(|row| (self.slice_of(batch, row as usize), row)));
+        placed.sort_unstable();
+        let mut rows = Vec::new();
+        for alike in placed.chunk_by(|(one, _), (other, _)| one == other) {
+            rows.clear();
+            rows.extend(alike.iter().map(|(_, row)| *row));
+            each(self, alike[0].0, &rows);
+        }
+        placed.clear();
+        self.placed = placed;
+        self.relieve()
+    }
+
+    /// Adds rows to a slice.
+    fn put(&mut self, start: i64, batch: &KeyedBatch, rows: &[u32]) {
+        let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
+        let before = slice.table.memory();
+        // A table that a checkpoint still writes is copied once; the copy is ours alone.
+        Arc::make_mut(&mut slice.table).update(&batch.keys, rows, &batch.values);
+        self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
+        self.changed.insert(start);
     }
 
     /// Puts tables on disk, the largest first, if they take more memory than they may.
@@ -234,6 +284,9 @@ impl Slices {
         input: Watermark,
         out: &mut Emit<'_>,
     ) -> Result<(), AdvanceError> {
+        if before == input && !std::mem::take(&mut self.touched) {
+            return Ok(());
+        }
         match self.spec.strategy.window_fn {
             WindowFn::Sliding { .. } => self.advance_sliding(before, input, out),
             _ => self.advance_slices(before, input, out),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::Int64Array;
 use pharos_beam::expr::ir::{Expr, ExprKind};
 use pharos_beam::plan::{AggregateFunction, Aggregation};
-use pharos_beam::schema::Type;
+use pharos_beam::schema::{Type, Value};
 use pharos_window::{Accumulation, Lateness, Span, Timestamp, Watermark, WindowFn, WindowingStrategy};
 use proptest::prelude::*;
 
@@ -46,6 +46,11 @@ fn batch(rows: &[Row], function: WindowFn) -> KeyedBatch {
         steps: Steps::All(0),
         originals: None,
     }
+}
+
+/// The positions of all its rows.
+fn all(batch: &KeyedBatch) -> Vec<u32> {
+    (0..batch.keys.len() as u32).collect()
 }
 
 /// Results as (key, window, time, pane, sum, count, max), sorted.
@@ -130,9 +135,8 @@ proptest! {
         let steps = story.len();
         for (step, (rows, passed)) in story.into_iter().enumerate() {
             let batch = batch(&rows, function);
-            let count = batch.keys.len();
-            let mut one = slices.add(&batch, 0..count, before).unwrap();
-            let mut other = general.add(&batch, 0..count, before);
+            let mut one = slices.add(&batch, &all(&batch), before).unwrap();
+            let mut other = general.add(&batch, &all(&batch), before);
             one.sort();
             other.sort();
             prop_assert_eq!(one, other);
@@ -275,7 +279,7 @@ impl Spilling {
         for (thread, slices) in self.threads.iter_mut().enumerate() {
             let mine = |row: &u32| batch.keys.hash(*row as usize).group().owner(threads) == thread;
             let mine = batch.take(&(0..batch.keys.len() as u32).filter(mine).collect::<Vec<_>>());
-            dropped += slices.add(&mine, 0..mine.keys.len(), before).unwrap().len();
+            dropped += slices.add(&mine, &all(&mine), before).unwrap().len();
             rows.extend(in_order(&self.spec, advance(slices, before, after)));
         }
         rows.sort_by_key(|(window, _)| *window);
@@ -308,7 +312,7 @@ proptest! {
             if step + 1 == steps {
                 after = Watermark::POS_INF;
             }
-            let dropped = plain.add(&batch, 0..batch.keys.len(), before).unwrap().len();
+            let dropped = plain.add(&batch, &all(&batch), before).unwrap().len();
             let mut expected = in_order(&spec, advance(&mut plain, before, after));
             expected.sort_by_key(|(window, _)| *window);
             prop_assert_eq!(spilling.step(&batch, before, after), (dropped, expected));
@@ -319,6 +323,49 @@ proptest! {
                 spilling.rescale(2);
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_added_ahead_of_its_step_is_not_missed_and_changes_nothing(
+        story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(), steps in 1usize..5,
+    ) {
+        let mut strategy = WindowingStrategy::with_defaults(function);
+        strategy.allowed_lateness = Lateness(Span::from_micros(late));
+        strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
+        let spec = ordered_spec(strategy);
+        let (mut plain, mut quick) = (Slices::new(Arc::clone(&spec), None), Slices::new(Arc::clone(&spec), None));
+        let mut before = Watermark::NEG_INF;
+        for round in story.chunks(steps) {
+            let whole: Vec<Row> = round.iter().flat_map(|(rows, _)| rows.clone()).collect();
+            let of = round.iter().enumerate().flat_map(|(step, (rows, _))| vec![step as u8; rows.len()]);
+            let whole = KeyedBatch { steps: Steps::Each(of.collect()), ..ordered_batch(&whole, function) };
+            let mut watermarks = vec![before];
+            for (_, passed) in round {
+                let last = *watermarks.last().unwrap();
+                let next = Timestamp::from_micros(last.timestamp().micros().max(-40) + passed);
+                watermarks.push(last.max(Watermark::at(next)));
+            }
+            let others = quick.add_ahead(&whole, *watermarks.last().unwrap()).unwrap();
+            for (step, (rows, _)) in round.iter().enumerate() {
+                let (before, after) = (watermarks[step], watermarks[step + 1]);
+                let batch = ordered_batch(rows, function);
+                let dropped = plain.add(&batch, &all(&batch), before).unwrap().len();
+                let range = whole.steps.rows(step as u8, whole.keys.len());
+                let mine: Vec<u32> = others.iter().copied().filter(|row| range.contains(&(*row as usize))).collect();
+                prop_assert_eq!(quick.add(&whole, &mine, before).unwrap().len(), dropped);
+                prop_assert_eq!(
+                    in_order(&spec, advance(&mut quick, before, after)),
+                    in_order(&spec, advance(&mut plain, before, after))
+                );
+            }
+            before = watermarks[round.len()];
+        }
+        prop_assert_eq!(
+            in_order(&spec, advance(&mut quick, before, Watermark::POS_INF)),
+            in_order(&spec, advance(&mut plain, before, Watermark::POS_INF))
+        );
     }
 }
 
@@ -341,7 +388,7 @@ fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
     for round in 0..100 {
         let rows: Vec<Row> = (0..50).map(|row| (row, row * round % 70, row)).collect();
         let batch = ordered_batch(&rows, spec.strategy.window_fn);
-        plain.add(&batch, 0..batch.keys.len(), at).unwrap();
+        plain.add(&batch, &all(&batch), at).unwrap();
         assert_eq!(spilling.step(&batch, at, at), (0, Vec::new()));
         most = most.max(files("state", "run"));
     }

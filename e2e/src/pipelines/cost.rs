@@ -1,0 +1,164 @@
+//! What it costs that a Pipeline runs on several workers, and that it takes checkpoints.
+//!
+//! Owns the ways to run it that are compared, and what of each is counted. Must not know what workers say to each other.
+//! Invariant: all ways write the same bytes, which are what the oracle says.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+
+use super::input::{Input, OUTPUTS, compare, document, read_outputs};
+use super::workers::{Checkpoints, Job, Workers};
+use super::{MEMBERS, POLL};
+use crate::bench::{children_cpu_time, median};
+use crate::environment::our_binaries;
+use crate::local::LocalEnsemble;
+use crate::netns::Host;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct CostOptions {
+    /// How many rows a run reads, about.
+    pub rows: usize,
+    /// How often each way is taken, in turn.
+    pub rounds: usize,
+    /// What the rows follow from.
+    pub seed: u64,
+}
+
+/// How long a run may take.
+const LONGEST: Duration = Duration::from_secs(900);
+
+/// A way to run it.
+struct Way {
+    name: &'static str,
+    workers: usize,
+    /// Each worker has a core for itself, or all of them together.
+    pinned: bool,
+    checkpoints: bool,
+}
+
+/// The first is what the others are compared with.
+const WAYS: [Way; 3] = [
+    Way { name: "one worker", workers: 1, pinned: false, checkpoints: false },
+    Way { name: "one, checkpoint each second", workers: 1, pinned: false, checkpoints: true },
+    Way { name: "two workers, one core each", workers: 2, pinned: true, checkpoints: false },
+];
+
+#[derive(Clone, Copy)]
+struct Sample {
+    cpu: Duration,
+    wall: Duration,
+    checkpoints: u64,
+}
+
+/// Runs each way in turn and prints what it took.
+///
+/// # Errors
+/// If a run does not come to its end, or writes anything but the oracle's rows.
+pub fn cost(options: CostOptions) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let input = Input::write(directory.path(), options.rows, options.seed)?;
+    let ensemble = LocalEnsemble::found(MEMBERS)?;
+    let mut samples: [Vec<Sample>; WAYS.len()] = Default::default();
+    let mut first = None;
+    for round in 0..options.rounds {
+        for (number, way) in WAYS.iter().enumerate() {
+            let place = directory.path().join(format!("{round}-{number}"));
+            let (sample, outputs) = run(way, round * WAYS.len() + number, directory.path(), place, &ensemble)
+                .with_context(|| way.name)?;
+            for (((name, _), output), expected) in OUTPUTS.iter().zip(&outputs).zip(&input.expected) {
+                let difference = compare(output, expected)?;
+                ensure!(difference.first.is_empty(), "{}, {name}: {:?}", way.name, difference.first);
+            }
+            ensure!(
+                *first.get_or_insert_with(|| outputs.clone()) == outputs,
+                "{} writes other bytes",
+                way.name
+            );
+            samples[number].push(sample);
+        }
+    }
+    print(options, input.rows, &samples);
+    Ok(())
+}
+
+fn run(
+    way: &Way,
+    number: usize,
+    input: &std::path::Path,
+    place: PathBuf,
+    ensemble: &LocalEnsemble,
+) -> anyhow::Result<(Sample, [Vec<u8>; 3])> {
+    let output = place.join("out");
+    std::fs::create_dir_all(&output).context("cannot make a directory")?;
+    let text = document(input, &output);
+    let path = place.join("pipeline.yaml");
+    std::fs::write(&path, &text).context("cannot write a document")?;
+    let job = Job {
+        program: our_binaries()?.join("pharos-node"),
+        directory: place.clone(),
+        checkpoints: way
+            .checkpoints
+            .then(|| Checkpoints { directory: place.join("checkpoints"), seconds: 1 }),
+        ensemble: ensemble.hosts(),
+        document: path,
+        hash: hex::encode(Sha256::digest(&text)),
+        run: number,
+        pinned: way.pinned,
+    };
+    let (before, begin) = (children_cpu_time()?, Instant::now());
+    let mut workers = Workers::start(job, &vec![Host::loopback(); way.workers], way.workers)?;
+    let checkpoints = completed(&mut workers, way.workers)
+        .with_context(|| format!("run {number}\n{}", workers.describe()))?;
+    let wall = begin.elapsed();
+    workers.all_end()?;
+    let cpu = children_cpu_time()? - before;
+    let outputs = read_outputs(&output)?;
+    std::fs::remove_dir_all(&place).context("cannot remove a directory")?;
+    Ok((Sample { cpu, wall, checkpoints }, outputs))
+}
+
+/// Waits until all say that the run is completed; how many checkpoints it took.
+fn completed(workers: &mut Workers, count: usize) -> anyhow::Result<u64> {
+    let (begin, mut together) = (Instant::now(), 0);
+    loop {
+        workers.supervise()?;
+        ensure!(workers.ended == 0, "a worker has ended by itself");
+        let seen = workers.look()?;
+        together = together.max(seen.together);
+        if seen.completed == count {
+            ensure!(together == count, "{together} workers took part instead of {count}");
+            return Ok(seen.epoch);
+        }
+        ensure!(begin.elapsed() < LONGEST, "it is not done in {LONGEST:?}");
+        std::thread::sleep(POLL);
+    }
+}
+
+fn print(options: CostOptions, rows: usize, samples: &[Vec<Sample>; WAYS.len()]) {
+    println!("{rows} rows, three groupings, median of {}", options.rounds);
+    println!(
+        "{:<30}{:>12}{:>14}{:>10}{:>8}{:>14}",
+        "", "CPU-seconds", "rows/CPU-s", "seconds", "ratio", "checkpoints"
+    );
+    let cpu = |samples: &[Sample]| median(samples.iter().map(|one| one.cpu.as_secs_f64()).collect());
+    let least = cpu(&samples[0]);
+    for (way, samples) in WAYS.iter().zip(samples) {
+        let (cpu, rows) = (cpu(samples), rows as f64);
+        let wall = median(samples.iter().map(|one| one.wall.as_secs_f64()).collect());
+        let checkpoints = median(samples.iter().map(|one| one.checkpoints as f64).collect());
+        println!(
+            "{:<30}{cpu:>12.2}{:>14.0}{wall:>10.2}{:>8.2}{checkpoints:>14.0}",
+            way.name,
+            rows / cpu,
+            cpu / least
+        );
+    }
+    // Half of the rows are of keys that another of two workers has, for each grouping.
+    let crossed = rows as f64 * OUTPUTS.len() as f64 / 2.0;
+    let crossing = (cpu(&samples[2]) - least) / crossed * 1e9;
+    println!("a row that goes to another worker: {crossing:.0} ns of CPU more, on both sides together");
+}
