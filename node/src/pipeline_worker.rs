@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::pipeline::{Trouble, compile, state_bytes, threads, trouble};
 use crate::pipeline_status::{Status, WorkerState, serve};
 use clap::{Args, ValueEnum};
-use pharos_beam::SourceName;
+use pharos_beam::{Plan, SourceName};
 use pharos_connect::{Files, open_blobs};
 use pharos_crds::names::{ENV_UPGRADE_MODE, ZNODE_PIPELINES};
 use pharos_stream::checkpoint::Owner;
@@ -94,14 +94,15 @@ pub(crate) struct WorkerArgs {
 
 /// Runs the Pipeline, then idles until the process is asked to end.
 pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
+    // First of all: until then the first process of a container does not hear that it is to end.
+    let stop = Arc::new(AtomicBool::new(false));
+    crate::pipeline_status::stop_on_signal(&stop)?;
     // Every file of a read is open at once.
     if let Err(error) = pharos_ensemble::raise_descriptor_limit() {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let status = Arc::new(Status::new(&args.document_hash, args.run_id));
     serve(args.admin_addr, args.metrics_addr, &status)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    crate::pipeline_status::stop_on_signal(&stop)?;
     match work(args, &status, &stop) {
         Ok(Outcome::Completed) => status.set(WorkerState::Completed, None),
         Ok(Outcome::Stopped) => return Ok(()),
@@ -145,16 +146,20 @@ fn work_in_lineage(
     let of = |fault, text| Trouble { fault, text };
     let document = std::fs::read_to_string(&args.pipeline_file)
         .map_err(|error| of(Fault::User, format!("{}: {error}", args.pipeline_file.display())))?;
+    // What is wrong with the document itself is said even if no Ensemble answers.
+    let source = SourceName::new("spec.pipeline");
+    pharos_beam::check(&document, source.clone()).map_err(|errors| of(Fault::User, errors.to_string()))?;
     let files = Files::new(".");
-    let plan = compile(&document, SourceName::new("spec.pipeline"), &files)?;
     let ours =
         |error: &dyn std::fmt::Display| of(Fault::Environment, format!("Pipeline {}: {error}", args.name));
     let machine = machine_name();
     let name = args.worker_name.clone().unwrap_or_else(|| machine.clone());
     let submission = submission(args);
-    let Some((coordination, lineage)) = find_lineage(args, &submission, &name, stop)? else {
+    let Some((mut coordination, lineage, kept)) = find_lineage(args, &submission, &name, stop)? else {
         return Ok(Worked::On(Outcome::Stopped));
     };
+    let plan = kept.map_or_else(|| compile(&document, source, &files), Ok)?;
+    coordination.keep_plan(&plan);
     let paths = lineage.paths(&submission);
     let listener = TcpListener::bind(args.exchange_addr)
         .map_err(|error| of(Fault::User, format!("cannot listen on {}: {error}", args.exchange_addr)))?;
@@ -165,8 +170,6 @@ fn work_in_lineage(
     });
     // An IPv6 address stands in brackets before its port.
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-    let run: String = args.document_hash.chars().take(16).collect();
-    let run = format!("{run}-{}", args.run_id);
     let checkpoints = match &args.checkpoint {
         None => None,
         Some(url) => {
@@ -187,7 +190,7 @@ fn work_in_lineage(
         address: format!("{host}:{port}"),
         threads: threads(),
         run: lineage.work(&submission),
-        part: run,
+        part: lineage.part(&submission),
         events: Arc::new(move |event: &Event| heard.hear(event)),
         state: Some(state_memory(args)),
         coordination: Arc::new(Mutex::new(coordination)),
@@ -200,20 +203,20 @@ fn work_in_lineage(
     let outcome = worked.map_err(|error| trouble(&args.name, &error))?;
     if outcome == Outcome::Completed {
         let now = find_lineage(args, &submission, &args.name, stop)?;
-        if now.is_some_and(|(_, now)| now.short_name() != lineage.short_name()) {
+        if now.is_some_and(|(_, now, _)| now.short_name() != lineage.short_name()) {
             return Ok(Worked::OnOther);
         }
     }
     Ok(Worked::On(outcome))
 }
 
-/// Finds where the document goes on; nothing if the process is to stop before the Ensemble has answered.
+/// Finds where the document goes on, and the plan it has there if it has had a checkpoint; nothing if the process is to stop before the Ensemble has answered.
 fn find_lineage(
     args: &WorkerArgs,
     submission: &Submission,
     name: &str,
     stop: &AtomicBool,
-) -> Result<Option<(ZooKeeperCoordination, Lineage)>, Trouble> {
+) -> Result<Option<(ZooKeeperCoordination, Lineage, Option<Plan>)>, Trouble> {
     let trouble = |error: &dyn std::fmt::Display| Trouble {
         fault: Fault::Environment,
         text: format!("Pipeline {}: {error}", args.name),

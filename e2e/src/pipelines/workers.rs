@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::netns::Host;
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the supervisor waits until it starts a worker again that has ended.
 const BACKOFF: Duration = Duration::from_millis(500);
+const SIGTERM: i32 = 15;
 const ANSWERS: Duration = Duration::from_secs(1);
 
 /// What the workers are started with.
@@ -124,8 +126,9 @@ impl Workers {
                 None if now < by => Life::Leaves(process, by, back),
                 None => bail!("it was asked to end and has not in {GRACE:?}"),
                 Some(status) => {
-                    // What it was about to fail of is an end, too.
-                    ensure!(matches!(status.code(), Some(0 | 1)), "it was asked to end: {status}");
+                    // What it was about to fail of is an end, too; and one that was just started may not listen yet.
+                    let is_end = matches!(status.code(), Some(0 | 1)) || status.signal() == Some(SIGTERM);
+                    ensure!(is_end, "it was asked to end: {status}");
                     back.map_or(Life::Absent, |back| Life::Due(now + back))
                 }
             },

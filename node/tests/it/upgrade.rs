@@ -123,6 +123,40 @@ fn rows(dir: &Path, without: &str) -> BTreeMap<String, usize> {
     rows
 }
 
+/// An Ensemble at that address, for as long as the process is not dropped.
+fn found(dir: &Path, address: &str) -> Process {
+    let ensemble =
+        "apiVersion: pharos.dev/v1alpha1\nkind: Ensemble\nmetadata: {name: main}\nspec: {replicas: 1}\n";
+    fs::write(dir.join("e.yaml"), ensemble).unwrap();
+    Process::start(dir, &["local", "-f", "e.yaml", "--client-addr", address])
+}
+
+#[test]
+fn a_worker_that_comes_after_a_checkpoint_runs_the_plan_that_was_made_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_input(dir);
+    let ensemble = free_address();
+    let _ensemble = found(dir, &ensemble);
+    let worker = Worker::start(dir, &ensemble, "first", DOCUMENT);
+    let said = worker.until("a checkpoint", |said| said["epoch"].as_u64() >= Some(1));
+    assert_eq!(said["state"], "running", "it had no time to be stopped");
+    drop(worker);
+    // It is the first by name: who looks at the input now would see another column, and another plan could not go on
+    // from the checkpoint.
+    let later = "{\"at\":9999999,\"key\":\"later\",\"n\":7,\"new\":1}\n".repeat(3);
+    fs::write(dir.join("in--.json"), later).unwrap();
+    let worker = Worker::start(dir, &ensemble, "first", DOCUMENT);
+    worker.until("the end", |said| said["state"] == "completed");
+    let text = fs::read_to_string(dir.join("out-00000-of-00001")).unwrap();
+    assert_eq!(text.matches("{\"key\":\"later\",\"rows\":3,\"sum\":21}").count(), 1);
+    let rows = text.lines().map(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row["rows"].as_u64().unwrap()
+    });
+    assert_eq!(rows.sum::<u64>(), 2 * ROWS + 3);
+}
+
 #[test]
 fn another_document_takes_over_by_name_or_is_refused_and_a_location_has_one_owner() {
     let alone = tempfile::tempdir().unwrap();
@@ -137,11 +171,8 @@ fn another_document_takes_over_by_name_or_is_refused_and_a_location_has_one_owne
         let name = format!("in-{file}.json");
         fs::rename(alone.path().join(&name), dir.join(&name)).unwrap();
     });
-    let ensemble =
-        "apiVersion: pharos.dev/v1alpha1\nkind: Ensemble\nmetadata: {name: main}\nspec: {replicas: 1}\n";
-    fs::write(dir.join("e.yaml"), ensemble).unwrap();
     let ensemble = free_address();
-    let _ensemble = Process::start(dir, &["local", "-f", "e.yaml", "--client-addr", &ensemble]);
+    let _ensemble = found(dir, &ensemble);
 
     let worker = Worker::start(dir, &ensemble, "first", DOCUMENT);
     let said = worker.until("a checkpoint", |said| said["epoch"].as_u64() >= Some(1));

@@ -7,8 +7,10 @@
 //! written again, or another generation is found.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pharos_beam::plan::{Plan, PlanError};
 use tokio::runtime::Runtime;
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError};
 
@@ -20,6 +22,8 @@ use lineage::Known;
 const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(2);
 const SESSION: Duration = Duration::from_secs(10);
+/// A plan of more bytes is not kept: servers refuse requests of more than a mebibyte.
+const MOST_PLAN: usize = 512 << 10;
 
 /// Coordination through an Ensemble.
 pub struct ZooKeeperCoordination(Persistent<Cluster>);
@@ -35,7 +39,7 @@ impl ZooKeeperCoordination {
     }
 
     /// Finds where a document goes on, which another document may have begun, and gives the coordination of
-    /// its run there.
+    /// its run there, and its plan if it has had a checkpoint.
     ///
     /// # Errors
     /// If the Ensemble does not answer or holds what cannot be read.
@@ -43,9 +47,16 @@ impl ZooKeeperCoordination {
         cluster: &str,
         submission: &Submission,
         name: &str,
-    ) -> Result<(Self, Lineage), CoordinationError> {
-        let (found, lineage) = Persistent::of_submission(Cluster::new(cluster)?, submission, name)?;
-        Ok((Self(found), lineage))
+    ) -> Result<(Self, Lineage, Option<Plan>), CoordinationError> {
+        let (mut found, lineage) = Persistent::of_submission(Cluster::new(cluster)?, submission, name)?;
+        let plan = found.kept_plan()?;
+        Ok((Self(found), lineage, plan))
+    }
+
+    /// Has the run's plan kept with its next checkpoint, if none is. From then on every worker of the document
+    /// runs this one, whatever it would make of the input now.
+    pub fn keep_plan(&mut self, plan: &Plan) {
+        self.0.keep_plan(plan);
     }
 }
 
@@ -206,6 +217,8 @@ pub(crate) struct Persistent<R: Reach> {
     /// Who else may go on in the same znodes.
     lineage: Option<Lineage>,
     client: Option<R::Client>,
+    /// The plan, if it is to be kept.
+    plan: Option<Arc<[u8]>>,
     state: State,
 }
 
@@ -217,12 +230,14 @@ struct State {
     latest: i32,
     /// The record of the lineage, if there is one.
     record: Option<Known>,
+    /// The plan that is to be kept with the next checkpoint, and where.
+    plan: Option<(String, Arc<[u8]>)>,
 }
 
 impl State {
     /// The state once a checkpoint counts: `latest` has this version.
     fn after_checkpoint(self, latest: i32) -> Self {
-        Self { latest, record: self.record.map(Known::after_checkpoint), ..self }
+        Self { latest, record: self.record.map(Known::after_checkpoint), plan: None, ..self }
     }
 }
 
@@ -277,7 +292,7 @@ impl<R: Reach> Persistent<R> {
     #[must_use]
     pub(crate) fn new(reach: R, paths: Paths, name: &str) -> Self {
         let (name, state) = (name.to_owned(), State::default());
-        Self { reach, paths, name, lineage: None, client: None, state }
+        Self { reach, paths, name, lineage: None, client: None, plan: None, state }
     }
 
     /// Finds where a document goes on, and gives the coordination of its run there.
@@ -296,6 +311,38 @@ impl<R: Reach> Persistent<R> {
         // Only who leads needs a session.
         this.client = None;
         Ok((this, lineage))
+    }
+
+    /// The plan of the document, if a checkpoint of it has counted and this build reads it.
+    fn kept_plan(&mut self) -> Result<Option<Plan>, CoordinationError> {
+        let Some(path) = self.lineage.as_ref().map(|lineage| lineage.plan(&self.paths)) else {
+            return Ok(None);
+        };
+        let asked = path.clone();
+        let (found, _) = self.persist(move |client, state, _| {
+            let path = asked.clone();
+            async move {
+                attempt!(client.sync(&path).await);
+                match client.get(&path).await {
+                    Ok((bytes, _)) => Try::Done((Some(bytes), state)),
+                    Err(Error::NoNode) => Try::Done((None, state)),
+                    Err(error) => error.into(),
+                }
+            }
+        })?;
+        self.client = None;
+        match found.as_deref().map(Plan::from_json).transpose() {
+            Ok(plan) => Ok(plan),
+            // What another build made of the document is made anew.
+            Err(PlanError::Version { .. }) => Ok(None),
+            Err(error) => Err(CoordinationError::Unreadable { path, what: error.to_string() }),
+        }
+    }
+
+    /// See [`ZooKeeperCoordination::keep_plan`].
+    pub(crate) fn keep_plan(&mut self, plan: &Plan) {
+        let json = plan.to_json();
+        self.plan = (json.len() <= MOST_PLAN).then(|| json.into());
     }
 
     fn find(&mut self, submission: &Submission) -> Result<Lineage, CoordinationError> {
@@ -347,11 +394,11 @@ impl<R: Reach> Persistent<R> {
 
 impl<R: Reach> Coordination for Persistent<R> {
     fn take_over(&mut self) -> Result<Tenure, CoordinationError> {
-        let (name, lineage) = (self.name.clone(), self.lineage.clone());
+        let (name, lineage, plan) = (self.name.clone(), self.lineage.clone(), self.plan.clone());
         self.state.generation = None;
         let (tenure, state) = self.persist(move |client, _, paths| {
-            let (name, lineage) = (name.clone(), lineage.clone());
-            async move { take_over(&client, &paths, &name, lineage.as_ref()).await }
+            let (name, lineage, plan) = (name.clone(), lineage.clone(), plan.clone());
+            async move { take_over(&client, &paths, &name, lineage.as_ref(), plan).await }
         })?;
         self.state = state;
         Ok(tenure)
@@ -380,6 +427,7 @@ async fn take_over(
     paths: &Paths,
     name: &str,
     lineage: Option<&Lineage>,
+    plan: Option<Arc<[u8]>>,
 ) -> Try<(Tenure, State)> {
     for path in [paths.generation(), paths.latest()] {
         attempt!(client.ensure(&path).await);
@@ -405,8 +453,12 @@ async fn take_over(
         }
     };
     let completed = attempt!(client.exists(&paths.completed()).await);
+    let plan = match lineage.map(|lineage| lineage.plan(paths)).zip(plan) {
+        Some((path, _)) if attempt!(client.exists(&path).await) => None,
+        missing => missing,
+    };
     let tenure = Tenure { generation: u64::from(generation.unsigned_abs()), latest, completed };
-    Try::Done((tenure, State { generation: Some(generation), latest: version, record }))
+    Try::Done((tenure, State { generation: Some(generation), latest: version, record, plan }))
 }
 
 fn our_generation<T>(state: &State) -> Result<i32, Try<T>> {
@@ -430,7 +482,9 @@ async fn publish(client: &impl Znodes, state: State, paths: &Paths, pointer: &Po
     } else {
         let fenced = Write::Check(paths.generation(), generation);
         let record = state.record.as_ref().map(Known::write);
-        [fenced, Write::Set(paths.latest(), data, state.latest)].into_iter().chain(record).collect()
+        let plan = state.plan.as_ref().map(|(path, plan)| Write::Create(path.clone(), plan.to_vec()));
+        let latest = Write::Set(paths.latest(), data, state.latest);
+        [fenced, latest].into_iter().chain(record).chain(plan).collect()
     };
     let next = state.latest + 1;
     match client.multi(writes).await {

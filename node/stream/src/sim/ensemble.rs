@@ -221,9 +221,15 @@ impl Znodes for SimClient {
                     Write::Set(path, data, _) => drop(set(world, path, data)),
                     Write::Create(path, data) => {
                         drop(create(world, path, data));
-                        completed(world);
+                        if *path == paths().completed() {
+                            completed(world);
+                        }
                     }
                 }
+            }
+            let plan = format!("{}/plan-{}", paths().run(), submission().document);
+            if world.ensemble.latest().is_some() && !world.ensemble.znodes.contains_key(&plan) {
+                world.violate("a checkpoint counts, and no plan is kept".to_owned());
             }
             Ok(())
         })?

@@ -137,10 +137,12 @@ pub(super) fn start(host: usize) {
     });
     let Some((proc, interval)) = made else { return };
     let submission = submission();
-    let (coordination, lineage) = match Persistent::of_submission(SimReach(proc), &submission, "sim") {
+    let (mut coordination, lineage) = match Persistent::of_submission(SimReach(proc), &submission, "sim") {
         Ok(found) => found,
         Err(why) => return exit(proc, Err(why.to_string())),
     };
+    let plan = data::plan();
+    coordination.keep_plan(&plan);
     let coordination: Arc<Mutex<dyn Coordination>> = Arc::new(Mutex::new(coordination));
     let found = with(|world| {
         if lineage.paths(&submission) != paths() {
@@ -165,7 +167,6 @@ pub(super) fn start(host: usize) {
         Some((around, me))
     });
     let Some((around, me)) = found else { return };
-    let plan = data::plan();
     let setup = Setup { me, plan: plan.clone(), interval: Some(interval), alone: false };
     let driver = Driver::new(around, Box::new(SimSystem(proc)), plan, Control::new(setup, Duration::ZERO));
     let slot = with(|world| Rc::clone(&world.processes[&proc].driver));

@@ -70,10 +70,24 @@ impl Lineage {
         format!("{short}{}", &self.name[hash.len()..])
     }
 
+    /// The name of the document's part of it, for what it has in the making: generations begin anew with a
+    /// lineage, so a document that comes back in another one has another name.
+    #[must_use]
+    pub fn part(&self, submission: &Submission) -> String {
+        let short: String = self.document.chars().take(16).collect();
+        let again = self.name.splitn(3, '-').nth(2).map(|number| format!("-{number}")).unwrap_or_default();
+        format!("{short}-{}{again}", submission.run_id)
+    }
+
     /// Its znodes.
     #[must_use]
     pub fn paths(&self, submission: &Submission) -> Paths {
         Paths { run: format!("{}/{}", submission.parent(), self.name) }
+    }
+
+    /// Where the plan of its document is, of its znodes.
+    pub(super) fn plan(&self, paths: &Paths) -> String {
+        format!("{}/plan-{}", paths.run(), self.document)
     }
 
     /// What its workers work on together: those of another document do not.
@@ -205,4 +219,33 @@ pub(super) async fn known(client: &impl Znodes, lineage: &Lineage) -> Try<Known>
     }
     let succession = Some(Record::new(&lineage.name, &lineage.document).bytes());
     Try::Done(Known { succession, ..known })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_comes_back_in_another_lineage_has_another_name() {
+        let submission = |document: &str| Submission {
+            root: "/r".to_owned(),
+            uid: "u".to_owned(),
+            document: document.repeat(32),
+            run_id: 2,
+            upgrade: Upgrade::LastState,
+        };
+        let part = |name: &str, document: &str| {
+            let submission = submission(document);
+            let first = name.starts_with(&submission.first_name());
+            let (name, document) = (name.to_owned(), submission.document.clone());
+            let lineage = Lineage { name, record: submission.record(), document, since: 0, first };
+            (lineage.part(&submission), lineage.short_name())
+        };
+        let (name, again) = (submission("ab").first_name(), format!("{}-7", submission("ab").first_name()));
+        let of = |part: &str, lineage: &str| (part.to_owned(), lineage.to_owned());
+        assert_eq!(part(&name, "ab"), of("abababababababab-2", "abababababababab-2"));
+        assert_eq!(part(&name, "cd"), of("cdcdcdcdcdcdcdcd-2", "abababababababab-2"));
+        assert_eq!(part(&again, "ab"), of("abababababababab-2-7", "abababababababab-2-7"));
+        assert_eq!(part(&again, "cd"), of("cdcdcdcdcdcdcdcd-2-7", "abababababababab-2-7"));
+    }
 }
