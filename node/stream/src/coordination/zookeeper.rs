@@ -48,8 +48,7 @@ impl ZooKeeperCoordination {
         submission: &Submission,
         name: &str,
     ) -> Result<(Self, Lineage, Option<Plan>), CoordinationError> {
-        let (mut found, lineage) = Persistent::of_submission(Cluster::new(cluster)?, submission, name)?;
-        let plan = found.kept_plan()?;
+        let (found, lineage, plan) = Persistent::of_submission(Cluster::new(cluster)?, submission, name)?;
         Ok((Self(found), lineage, plan))
     }
 
@@ -295,7 +294,7 @@ impl<R: Reach> Persistent<R> {
         Self { reach, paths, name, lineage: None, client: None, plan: None, state }
     }
 
-    /// Finds where a document goes on, and gives the coordination of its run there.
+    /// See [`ZooKeeperCoordination::of_submission`].
     ///
     /// # Errors
     /// If the Ensemble does not answer or holds what cannot be read.
@@ -303,40 +302,23 @@ impl<R: Reach> Persistent<R> {
         reach: R,
         submission: &Submission,
         name: &str,
-    ) -> Result<(Self, Lineage), CoordinationError> {
+    ) -> Result<(Self, Lineage, Option<Plan>), CoordinationError> {
         let mut this = Self::new(reach, Paths { run: String::new() }, name);
-        let lineage = this.find(submission)?;
+        let (lineage, plan) = this.find(submission)?;
         this.paths = lineage.paths(submission);
         this.lineage = Some(lineage.clone());
         // Only who leads needs a session.
         this.client = None;
-        Ok((this, lineage))
-    }
-
-    /// The plan of the document, if a checkpoint of it has counted and this build reads it.
-    fn kept_plan(&mut self) -> Result<Option<Plan>, CoordinationError> {
-        let Some(path) = self.lineage.as_ref().map(|lineage| lineage.plan(&self.paths)) else {
-            return Ok(None);
-        };
-        let asked = path.clone();
-        let (found, _) = self.persist(move |client, state, _| {
-            let path = asked.clone();
-            async move {
-                attempt!(client.sync(&path).await);
-                match client.get(&path).await {
-                    Ok((bytes, _)) => Try::Done((Some(bytes), state)),
-                    Err(Error::NoNode) => Try::Done((None, state)),
-                    Err(error) => error.into(),
-                }
-            }
-        })?;
-        self.client = None;
-        match found.as_deref().map(Plan::from_json).transpose() {
-            Ok(plan) => Ok(plan),
+        let plan = match plan.as_deref().map(Plan::from_json).transpose() {
+            Ok(plan) => plan,
             // What another build made of the document is made anew.
-            Err(PlanError::Version { .. }) => Ok(None),
-            Err(error) => Err(CoordinationError::Unreadable { path, what: error.to_string() }),
-        }
+            Err(PlanError::Version { .. }) => None,
+            Err(error) => {
+                let path = lineage.plan(&this.paths);
+                return Err(CoordinationError::Unreadable { path, what: error.to_string() });
+            }
+        };
+        Ok((this, lineage, plan))
     }
 
     /// See [`ZooKeeperCoordination::keep_plan`].
@@ -345,15 +327,21 @@ impl<R: Reach> Persistent<R> {
         self.plan = (json.len() <= MOST_PLAN).then(|| json.into());
     }
 
-    fn find(&mut self, submission: &Submission) -> Result<Lineage, CoordinationError> {
+    /// Where a document goes on, and its plan there if one is kept.
+    fn find(&mut self, submission: &Submission) -> Result<(Lineage, Option<Vec<u8>>), CoordinationError> {
         let found = self.persist(|client, state, _| {
             let submission = submission.clone();
             async move {
                 let lineage = attempt!(@done lineage::find(&client, &submission).await);
-                Try::Done((lineage, state))
+                let plan = match client.get(&lineage.plan(&lineage.paths(&submission))).await {
+                    Ok((bytes, _)) => Some(bytes),
+                    Err(Error::NoNode) => None,
+                    Err(error) => return error.into(),
+                };
+                Try::Done(((lineage, plan), state))
             }
         });
-        found.map(|(lineage, _)| lineage)
+        found.map(|(found, _)| found)
     }
 
     /// Tries a step until it is done, on a fresh connection each time one broke.
@@ -477,15 +465,12 @@ async fn publish(client: &impl Znodes, state: State, paths: &Paths, pointer: &Po
         return Try::Done(((), state.after_checkpoint(version)));
     }
     let data = serde_json::to_vec(pointer).expect("plain data becomes JSON");
-    let writes = if plant::ignores_generation() {
-        vec![Write::Set(paths.latest(), data, version)]
-    } else {
-        let fenced = Write::Check(paths.generation(), generation);
-        let record = state.record.as_ref().map(Known::write);
-        let plan = state.plan.as_ref().map(|(path, plan)| Write::Create(path.clone(), plan.to_vec()));
-        let latest = Write::Set(paths.latest(), data, state.latest);
-        [fenced, latest].into_iter().chain(record).chain(plan).collect()
-    };
+    let ignored = plant::ignores_generation();
+    let fenced = (!ignored).then(|| Write::Check(paths.generation(), generation));
+    let latest = Write::Set(paths.latest(), data, if ignored { version } else { state.latest });
+    let record = state.record.as_ref().map(Known::write);
+    let plan = state.plan.as_ref().map(|(path, plan)| Write::Create(path.clone(), plan.to_vec()));
+    let writes = fenced.into_iter().chain([latest]).chain(record).chain(plan).collect();
     let next = state.latest + 1;
     match client.multi(writes).await {
         Ok(()) => Try::Done(((), state.after_checkpoint(next))),

@@ -137,11 +137,12 @@ pub(super) fn start(host: usize) {
     });
     let Some((proc, interval)) = made else { return };
     let submission = submission();
-    let (mut coordination, lineage) = match Persistent::of_submission(SimReach(proc), &submission, "sim") {
-        Ok(found) => found,
-        Err(why) => return exit(proc, Err(why.to_string())),
-    };
-    let plan = data::plan();
+    let (mut coordination, lineage, kept) =
+        match Persistent::of_submission(SimReach(proc), &submission, "sim") {
+            Ok(found) => found,
+            Err(why) => return exit(proc, Err(why.to_string())),
+        };
+    let plan = kept.unwrap_or_else(data::plan);
     coordination.keep_plan(&plan);
     let coordination: Arc<Mutex<dyn Coordination>> = Arc::new(Mutex::new(coordination));
     let found = with(|world| {
