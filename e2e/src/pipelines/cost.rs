@@ -3,17 +3,14 @@
 //! Owns the ways to run it that are compared, and what of each is counted. Must not know what workers say to each other.
 //! Invariant: all ways write the same bytes, which are what the oracle says.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sha2::{Digest, Sha256};
 
-use super::input::{Input, OUTPUTS, compare, document, read_outputs};
-use super::workers::{Checkpoints, Job, Workers};
-use super::{MEMBERS, POLL};
+use super::MEMBERS;
+use super::input::{Input, OUTPUTS, compare};
+use super::workers::{Job, Workers};
 use crate::bench::{children_cpu_time, median};
-use crate::environment::our_binaries;
 use crate::local::LocalEnsemble;
 use crate::netns::Host;
 
@@ -35,7 +32,7 @@ const LONGEST: Duration = Duration::from_secs(900);
 struct Way {
     name: &'static str,
     workers: usize,
-    /// Each worker has a core for itself, or all of them together.
+    /// Whether each worker has one core; else all have all.
     pinned: bool,
     checkpoints: bool,
 }
@@ -66,9 +63,10 @@ pub fn cost(options: CostOptions) -> anyhow::Result<()> {
     let mut first = None;
     for round in 0..options.rounds {
         for (number, way) in WAYS.iter().enumerate() {
-            let place = directory.path().join(format!("{round}-{number}"));
-            let (sample, outputs) = run(way, round * WAYS.len() + number, directory.path(), place, &ensemble)
-                .with_context(|| way.name)?;
+            let run_id = round * WAYS.len() + number;
+            let place = directory.path().join(format!("run-{run_id}"));
+            let job = Job::new(directory.path(), place, ensemble.hosts(), run_id)?;
+            let (sample, outputs) = run(way, job).with_context(|| way.name)?;
             for (((name, _), output), expected) in OUTPUTS.iter().zip(&outputs).zip(&input.expected) {
                 let difference = compare(output, expected)?;
                 ensure!(difference.first.is_empty(), "{}, {name}: {:?}", way.name, difference.first);
@@ -85,57 +83,33 @@ pub fn cost(options: CostOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(
-    way: &Way,
-    number: usize,
-    input: &std::path::Path,
-    place: PathBuf,
-    ensemble: &LocalEnsemble,
-) -> anyhow::Result<(Sample, [Vec<u8>; 3])> {
-    let output = place.join("out");
-    std::fs::create_dir_all(&output).context("cannot make a directory")?;
-    let text = document(input, &output);
-    let path = place.join("pipeline.yaml");
-    std::fs::write(&path, &text).context("cannot write a document")?;
-    let job = Job {
-        program: our_binaries()?.join("pharos-node"),
-        directory: place.clone(),
-        checkpoints: way
-            .checkpoints
-            .then(|| Checkpoints { directory: place.join("checkpoints"), seconds: 1 }),
-        ensemble: ensemble.hosts(),
-        document: path,
-        hash: hex::encode(Sha256::digest(&text)),
-        run: number,
-        pinned: way.pinned,
-    };
+fn run(way: &Way, job: Job) -> anyhow::Result<(Sample, [Vec<u8>; 3])> {
+    let checkpoints = job.checkpoints.clone().filter(|_| way.checkpoints);
+    let job = Job { checkpoints, pinned: way.pinned, ..job };
     let (before, begin) = (children_cpu_time()?, Instant::now());
-    let mut workers = Workers::start(job, &vec![Host::loopback(); way.workers], way.workers)?;
-    let checkpoints = completed(&mut workers, way.workers)
-        .with_context(|| format!("run {number}\n{}", workers.describe()))?;
+    let mut workers = Workers::start(job.clone(), &vec![Host::loopback(); way.workers], way.workers)?;
+    let checkpoints = completed(&mut workers, way.workers).with_context(|| workers.describe())?;
     let wall = begin.elapsed();
     workers.all_end()?;
     let cpu = children_cpu_time()? - before;
-    let outputs = read_outputs(&output)?;
-    std::fs::remove_dir_all(&place).context("cannot remove a directory")?;
+    let outputs = job.outputs()?;
+    std::fs::remove_dir_all(&job.directory).context("cannot remove a directory")?;
     Ok((Sample { cpu, wall, checkpoints }, outputs))
 }
 
 /// Waits until all say that the run is completed; how many checkpoints it took.
 fn completed(workers: &mut Workers, count: usize) -> anyhow::Result<u64> {
-    let (begin, mut together) = (Instant::now(), 0);
-    loop {
-        workers.supervise()?;
+    let mut together = 0;
+    workers.wait("the end of a run", LONGEST, |workers| {
         ensure!(workers.ended == 0, "a worker has ended by itself");
         let seen = workers.look()?;
         together = together.max(seen.together);
-        if seen.completed == count {
-            ensure!(together == count, "{together} workers took part instead of {count}");
-            return Ok(seen.epoch);
+        if seen.completed < count {
+            return Ok(None);
         }
-        ensure!(begin.elapsed() < LONGEST, "it is not done in {LONGEST:?}");
-        std::thread::sleep(POLL);
-    }
+        ensure!(together == count, "{together} workers took part instead of {count}");
+        Ok(Some(seen.epoch))
+    })
 }
 
 fn print(options: CostOptions, rows: usize, samples: &[Vec<Sample>; WAYS.len()]) {

@@ -14,17 +14,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::command::wait_until;
-use crate::environment::our_binaries;
 use crate::local::{LocalEnsemble, Place};
 use crate::netns::{Network, isolated};
 use faults::{Ground, Striker};
-use input::{Input, OUTPUTS, compare, document, read_outputs};
+use input::{Input, OUTPUTS, compare};
 use report::Run;
-use workers::{Checkpoints, Job, Workers};
+use workers::{Job, Workers};
 
 pub use cost::{CostOptions, cost};
 pub use faults::Fault;
@@ -77,7 +74,6 @@ pub fn run(options: &Options) -> anyhow::Result<Verdict> {
 /// The workers end first, then the members, then the directory goes.
 struct Field {
     ground: Ground,
-    program: PathBuf,
     input: Input,
     directory: TempDir,
     /// What the first run has written.
@@ -86,7 +82,7 @@ struct Field {
 
 impl Field {
     fn found(options: &Options) -> anyhow::Result<Self> {
-        let (program, keep) = (our_binaries()?.join("pharos-node"), &options.keep);
+        let keep = &options.keep;
         std::fs::create_dir_all(keep).with_context(|| format!("cannot make {}", keep.display()))?;
         let prefix = format!("seed-{}-", options.seed);
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(keep);
@@ -97,7 +93,7 @@ impl Field {
         let members = network.hosts().iter().take(MEMBERS);
         let places = members.map(|host| Place { host: host.clone(), volume: None }).collect();
         let ensemble = LocalEnsemble::found_on(places)?;
-        Ok(Self { ground: Ground { ensemble, network }, program, input, directory, first: None })
+        Ok(Self { ground: Ground { ensemble, network }, input, directory, first: None })
     }
 
     fn run_all(&mut self, options: &Options, verdict: &mut Verdict) -> anyhow::Result<()> {
@@ -124,23 +120,10 @@ impl Field {
         mut striker: Option<(&mut Striker, Instant)>,
     ) -> anyhow::Result<Run> {
         let directory = self.directory.path().join(format!("run-{number}"));
-        let output = directory.join("out");
-        std::fs::create_dir_all(&directory).context("cannot make a directory")?;
-        let text = document(self.directory.path(), &output);
-        let path = directory.join("pipeline.yaml");
-        std::fs::write(&path, &text).context("cannot write a document")?;
-        let job = Job {
-            program: self.program.clone(),
-            directory: directory.clone(),
-            checkpoints: Some(Checkpoints { directory: directory.join("checkpoints"), seconds: 1 }),
-            ensemble: self.ground.ensemble.hosts(),
-            document: path,
-            hash: hex::encode(Sha256::digest(&text)),
-            run: number,
-            pinned: false,
-        };
+        let ensemble = self.ground.ensemble.hosts();
+        let job = Job::new(self.directory.path(), directory.clone(), ensemble, number)?;
         let hosts = self.ground.network.hosts().get(MEMBERS..).context("the workers have hosts")?;
-        let mut workers = Workers::start(job, hosts, count)?;
+        let mut workers = Workers::start(job.clone(), hosts, count)?;
         let begin = Instant::now();
         let run = self
             .watch(&mut workers, &mut striker)
@@ -154,7 +137,7 @@ impl Field {
             ended: workers.ended,
             ..run
         };
-        self.check(number, read_outputs(&output)?, &mut run)?;
+        self.check(number, job.outputs()?, &mut run)?;
         if run.violations.is_empty() {
             std::fs::remove_dir_all(&directory).context("cannot remove a directory")?;
         }
@@ -211,8 +194,7 @@ impl Field {
         let all = workers.running();
         if let (true, Some(first)) = (kill, all.first()) {
             workers.kill(*first, Duration::ZERO)?;
-            wait_until("one that comes late to know that all is done", PATIENCE, || {
-                workers.supervise()?;
+            workers.wait("one that comes late to know that all is done", PATIENCE, |workers| {
                 Ok((workers.look()?.completed == all.len()).then_some(()))
             })?;
         }

@@ -6,14 +6,16 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::command::{Running, output, wait_until};
+use crate::environment::our_binaries;
 use crate::local::{free_ports, get};
 use crate::netns::Host;
 
@@ -22,9 +24,12 @@ const GRACE: Duration = Duration::from_secs(30);
 /// How long the supervisor waits until it starts a worker again that has ended.
 const BACKOFF: Duration = Duration::from_millis(500);
 const SIGTERM: i32 = 15;
+/// Where outputs go, below a run's directory.
+const OUT: &str = "out";
 const ANSWERS: Duration = Duration::from_secs(1);
 
 /// What the workers are started with.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) program: PathBuf,
     /// Where the document is, and the workers' logs.
@@ -39,9 +44,41 @@ pub(super) struct Job {
 }
 
 /// Where checkpoints go, and how often.
+#[derive(Clone)]
 pub(super) struct Checkpoints {
     pub(super) directory: PathBuf,
     pub(super) seconds: u64,
+}
+
+impl Job {
+    /// The run of that number over the rows in `input`, in a directory of its own that it makes: one checkpoint each
+    /// second, and outputs below `out`.
+    pub(super) fn new(
+        input: &Path,
+        directory: PathBuf,
+        ensemble: String,
+        run: usize,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&directory).context("cannot make a directory")?;
+        let text = super::input::document(input, &directory.join(OUT));
+        let document = directory.join("pipeline.yaml");
+        std::fs::write(&document, &text).context("cannot write a document")?;
+        Ok(Self {
+            program: our_binaries()?.join("pharos-node"),
+            checkpoints: Some(Checkpoints { directory: directory.join("checkpoints"), seconds: 1 }),
+            directory,
+            ensemble,
+            document,
+            hash: hex::encode(Sha256::digest(&text)),
+            run,
+            pinned: false,
+        })
+    }
+
+    /// What it has written.
+    pub(super) fn outputs(&self) -> anyhow::Result<[Vec<u8>; 3]> {
+        super::input::read_outputs(&self.directory.join(OUT))
+    }
 }
 
 enum Life {
@@ -230,10 +267,17 @@ impl Workers {
     /// Asks all that run to end, and waits until they have.
     pub(super) fn all_end(&mut self) -> anyhow::Result<()> {
         self.running().iter().try_for_each(|worker| self.leave(*worker, None))?;
-        wait_until("the workers to end", GRACE, || {
-            self.supervise()?;
-            Ok((self.wanted() == 0).then_some(()))
-        })
+        self.wait("the workers to end", GRACE, |workers| Ok((workers.wanted() == 0).then_some(())))
+    }
+
+    /// Asks again and again until there is an answer. That a worker has ended as it must not, or says so, is one.
+    pub(super) fn wait<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut ask: impl FnMut(&mut Self) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        wait_until(what, limit, || Ok(self.supervise().and_then(|()| ask(self)).transpose()))?
     }
 
     fn signal(

@@ -14,8 +14,8 @@ use pharos_window::{Accumulation, PaneInfo, Window};
 
 use super::slices::constant;
 use super::table::SliceTable;
-use super::{Fired, GroupSpec};
-use crate::aggregate::{Accumulators, AggregateError};
+use super::{AdvanceError, Emit, Fired, GroupSpec};
+use crate::aggregate::Accumulators;
 use crate::codec::{CodecError, Reader};
 use crate::column::{Batch, Steps, Times, Windows};
 use crate::key::{KeyHash, Keys};
@@ -301,21 +301,24 @@ impl<'s> Chunk<'s> {
         self.results.merge(self.results.len() - 1, value, 0);
     }
 
-    /// Whether they should leave.
-    #[must_use]
-    pub(super) fn is_full(&self) -> bool {
-        self.keys.len() >= CHUNK_ROWS || self.results.memory() >= CHUNK_BYTES
-    }
-
-    /// The results so far, if there are any.
+    /// Lets the results so far leave, if they are many.
     ///
     /// # Errors
-    /// If one does not fit its type.
-    pub(super) fn take(&mut self) -> Result<Option<Fired>, AggregateError> {
+    /// As [`Chunk::leave`].
+    pub(super) fn leave_if_full(&mut self, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        let full = self.keys.len() >= CHUNK_ROWS || self.results.memory() >= CHUNK_BYTES;
+        if full { self.leave(out) } else { Ok(()) }
+    }
+
+    /// Lets the results so far leave.
+    ///
+    /// # Errors
+    /// If one does not fit its type, or they are not taken.
+    pub(super) fn leave(&mut self, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
         let Self { spec, window, .. } = *self;
         let Self { keys, results, panes, .. } = std::mem::replace(self, Self::new(spec, window));
         if keys.len() == 0 {
-            return Ok(None);
+            return Ok(());
         }
         let slots: Vec<u32> = (0..results.len()).collect();
         let batch = Batch {
@@ -326,6 +329,6 @@ impl<'s> Chunk<'s> {
             panes: constant(panes),
             steps: Steps::All(0),
         };
-        Ok(Some(Fired { window: Some(window), batch }))
+        Ok(out(Fired { window: Some(window), batch })?)
     }
 }

@@ -365,11 +365,9 @@ impl Slices {
             if let Some(writer) = &mut writer {
                 folded.write(writer, hash, key)?;
             }
-            if chunk.is_full() {
-                chunk.take()?.map_or(Ok(()), &mut *out)?;
-            }
+            chunk.leave_if_full(out)?;
         }
-        chunk.take()?.map_or(Ok(()), &mut *out)?;
+        chunk.leave(out)?;
         let files = writer.map(RunWriter::finish).transpose()?;
         drop(merge);
         if let Some(files) = files {
@@ -405,11 +403,9 @@ impl Slices {
             chunk.add(&folded.value);
             folded.close_pane(self.spec.strategy.accumulation);
             table.settle(slot, &folded);
-            if chunk.is_full() {
-                chunk.take()?.map_or(Ok(()), &mut *out)?;
-            }
+            chunk.leave_if_full(out)?;
         }
-        chunk.take()?.map_or(Ok(()), &mut *out)?;
+        chunk.leave(out)?;
         self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
         self.changed.insert(start);
         Ok(())
@@ -468,12 +464,9 @@ impl Slices {
             let Some((hash, key)) = merge.key()? else { continue };
             chunk.open(hash, key, ONLY);
             merge.fold(&mut folded, |slice| chunk.add(&slice.value))?;
-            if chunk.is_full() {
-                chunk.take()?.map_or(Ok(()), &mut *out)?;
-            }
+            chunk.leave_if_full(out)?;
         }
-        chunk.take()?.map_or(Ok(()), &mut *out)?;
-        Ok(())
+        chunk.leave(out)
     }
 
     fn remove(&mut self, start: i64) {

@@ -120,15 +120,24 @@ fn any_function() -> impl Strategy<Value = (WindowFn, i64)> {
     ]
 }
 
+fn strategy(function: WindowFn, late: i64, accumulating: bool) -> WindowingStrategy {
+    let mut strategy = WindowingStrategy::with_defaults(function);
+    strategy.allowed_lateness = Lateness(Span::from_micros(late));
+    strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
+    strategy
+}
+
+/// The watermark once that much time has passed; it begins shortly before the first rows.
+fn later(before: Watermark, passed: i64) -> Watermark {
+    before.max(Watermark::at(Timestamp::from_micros(before.timestamp().micros().max(-40) + passed)))
+}
+
 proptest! {
     #[test]
     fn slices_and_the_general_path_give_the_same_panes_and_drop_the_same_rows(
         story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(), restart in 0usize..12,
     ) {
-        let mut strategy = WindowingStrategy::with_defaults(function);
-        strategy.allowed_lateness = Lateness(Span::from_micros(late));
-        strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
-        let spec = spec(strategy);
+        let spec = spec(strategy(function, late, accumulating));
         let mut slices = Slices::new(Arc::clone(&spec), None);
         let mut general = General::new(Arc::clone(&spec));
         let mut before = Watermark::NEG_INF;
@@ -140,8 +149,7 @@ proptest! {
             one.sort();
             other.sort();
             prop_assert_eq!(one, other);
-            let mut after = before.max(Watermark::at(Timestamp::from_micros(
-                before.timestamp().micros().max(-40) + passed)));
+            let mut after = later(before, passed);
             if step + 1 == steps {
                 after = Watermark::POS_INF;
             }
@@ -296,10 +304,7 @@ proptest! {
         story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(),
         bound in 1usize..3000, rescale in 0usize..12,
     ) {
-        let mut strategy = WindowingStrategy::with_defaults(function);
-        strategy.allowed_lateness = Lateness(Span::from_micros(late));
-        strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
-        let spec = ordered_spec(strategy);
+        let spec = ordered_spec(strategy(function, late, accumulating));
         let directory = tempfile::tempdir().unwrap();
         let mut plain = Slices::new(Arc::clone(&spec), None);
         let mut spilling = Spilling::new(&spec, directory.path(), bound);
@@ -307,8 +312,7 @@ proptest! {
         let steps = story.len();
         for (step, (rows, passed)) in story.into_iter().enumerate() {
             let batch = ordered_batch(&rows, function);
-            let mut after = before.max(Watermark::at(Timestamp::from_micros(
-                before.timestamp().micros().max(-40) + passed)));
+            let mut after = later(before, passed);
             if step + 1 == steps {
                 after = Watermark::POS_INF;
             }
@@ -331,10 +335,7 @@ proptest! {
     fn what_is_added_ahead_of_its_step_is_not_missed_and_changes_nothing(
         story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(), steps in 1usize..5,
     ) {
-        let mut strategy = WindowingStrategy::with_defaults(function);
-        strategy.allowed_lateness = Lateness(Span::from_micros(late));
-        strategy.accumulation = if accumulating { Accumulation::Accumulating } else { Accumulation::Discarding };
-        let spec = ordered_spec(strategy);
+        let spec = ordered_spec(strategy(function, late, accumulating));
         let (mut plain, mut quick) = (Slices::new(Arc::clone(&spec), None), Slices::new(Arc::clone(&spec), None));
         let mut before = Watermark::NEG_INF;
         for round in story.chunks(steps) {
@@ -343,9 +344,7 @@ proptest! {
             let whole = KeyedBatch { steps: Steps::Each(of.collect()), ..ordered_batch(&whole, function) };
             let mut watermarks = vec![before];
             for (_, passed) in round {
-                let last = *watermarks.last().unwrap();
-                let next = Timestamp::from_micros(last.timestamp().micros().max(-40) + passed);
-                watermarks.push(last.max(Watermark::at(next)));
+                watermarks.push(later(*watermarks.last().unwrap(), *passed));
             }
             let others = quick.add_ahead(&whole, *watermarks.last().unwrap()).unwrap();
             for (step, (rows, _)) in round.iter().enumerate() {

@@ -89,18 +89,7 @@ fn live_once(
     live_within(WHOLE, directory, document, threads, death, ensemble, None)
 }
 
-fn live_divided(
-    division: Division,
-    directory: &Path,
-    document: &str,
-    threads: usize,
-    death: Death,
-    ensemble: &MemoryCoordination,
-) -> Life {
-    live_within(division, directory, document, threads, death, ensemble, None)
-}
-
-/// A life whose keyed state has so many bytes of memory.
+/// A life with files divided in some way, whose keyed state has so many bytes of memory.
 fn live_within(
     division: Division,
     directory: &Path,
@@ -159,7 +148,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
         let whole = tempfile::tempdir().unwrap();
         write_input(whole.path());
         let ensemble = MemoryCoordination::default();
-        let life = live_divided(division, whole.path(), &document, 2, Death::Never, &ensemble);
+        let life = live_within(division, whole.path(), &document, 2, Death::Never, &ensemble, None);
         life.report.unwrap();
         let expected = outputs(whole.path());
         assert!(expected.values().all(|bytes| !bytes.is_empty()));
@@ -177,7 +166,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
                     2 | 3 => Death::AtCheckpoint,
                     _ => Death::After((first + lives) * scale),
                 };
-                let life = live_divided(division, broken.path(), &document, threads, death, &ensemble);
+                let life = live_within(division, broken.path(), &document, threads, death, &ensemble, None);
                 restored_from.extend(life.restored.filter(|_| life.checkpoints > 0));
                 match life.report {
                     Ok(_) => break,
@@ -289,7 +278,8 @@ fn refused(life: Life, fault: Fault, said: &[&str]) {
 #[test]
 fn a_checkpoint_goes_on_only_with_the_files_that_it_knows() {
     let (directory, document, ensemble) = broken_off();
-    let again = |division| live_divided(division, directory.path(), &document, 2, Death::Never, &ensemble);
+    let again =
+        |division| live_within(division, directory.path(), &document, 2, Death::Never, &ensemble, None);
     // Builds that did not divide files kept one split for each.
     let renamed =
         ["transform `Read`: `", "in-0.json` was being read, now `", "in-0.json#0/3x20000` stands in"];
