@@ -152,9 +152,13 @@ impl Order {
         }
     }
 
-    /// A number beats NaN, so that the result does not depend on the order of the rows.
+    /// A number beats NaN, and 0.0 is more than -0.0, so that the result does not depend on the order of the rows.
     fn prefers_float(self, new: f64, old: f64) -> bool {
-        old.is_nan() || self.prefers(&new, &old)
+        let better = match self {
+            Self::Max => new.total_cmp(&old).is_gt(),
+            Self::Min => new.total_cmp(&old).is_lt(),
+        };
+        old.is_nan() || (better && !new.is_nan())
     }
 }
 
@@ -178,6 +182,21 @@ impl Column {
             AggregateFunction::Min => extreme(Order::Min),
             AggregateFunction::Group => Self::Gather { items: Vec::new(), spread: Spread::Whole },
             AggregateFunction::Concat => Self::Gather { items: Vec::new(), spread: Spread::Items },
+        }
+    }
+
+    /// Whether two halves of a group join to what the whole would be, whichever comes first.
+    const fn joins_exactly(&self) -> bool {
+        match self {
+            Self::SumFloat(_) | Self::MeanFloat(_) | Self::Addends(_) | Self::Gather { .. } => false,
+            Self::SumInt(_)
+            | Self::Count(_)
+            | Self::MeanInt(_)
+            | Self::Any(_)
+            | Self::All(_)
+            | Self::Ints { .. }
+            | Self::Floats { .. }
+            | Self::Bytes { .. } => true,
         }
     }
 
@@ -552,6 +571,12 @@ impl Accumulators {
     pub(crate) fn new(aggregations: &Arc<[Aggregation]>) -> Self {
         let columns = aggregations.iter().map(Column::new).collect();
         Self { aggregations: Arc::clone(aggregations), columns, slots: 0, heap: 0 }
+    }
+
+    /// Whether halves of a group, accumulated apart, join to what the whole would be, whichever comes first.
+    #[must_use]
+    pub(crate) fn join_exactly(aggregation: &Aggregation) -> bool {
+        Column::new(aggregation).joins_exactly()
     }
 
     /// No slot yet; what slots gather comes after something that is elsewhere.

@@ -25,7 +25,7 @@ use crate::exec::task::{
 };
 use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;
-use crate::group::{Grouping, KeptState};
+use crate::group::{Combiner, Grouping, KeptState};
 use crate::io::{AttemptId, ConnectError, Connectors, Split};
 use crate::key::KeyGroup;
 use crate::meter::SplitMeter;
@@ -169,8 +169,15 @@ impl Assembly<'_> {
                 .into_iter()
                 .map(|to| Arc::clone(&channels.all[&(node.id, thread, *target, to)]))
                 .collect(),
+            combiner: self.combiner(*target),
         };
         Outlet::new(self.graph.reach[&node.id].iter().map(route).collect())
+    }
+
+    fn combiner(&self, target: NodeId) -> Option<Combiner> {
+        let spec = self.graph.groups.get(&target)?;
+        let floor = self.restored.groups.get(&target).map_or(Watermark::NEG_INF, |(watermark, _)| *watermark);
+        Combiner::new(spec, self.assignment.threads(), floor)
     }
 
     fn inbox(&self, node: &Node, thread: usize, channels: &Channels, watermark: Watermark) -> Inbox {

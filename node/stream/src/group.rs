@@ -9,6 +9,7 @@
 
 mod general;
 mod merge;
+mod partial;
 mod slices;
 pub(crate) mod table;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef};
 use pharos_beam::plan::Aggregation;
 use pharos_beam::schema::Type;
-use pharos_window::{TimestampCombiner, Watermark, Window, WindowFn, WindowingStrategy};
+use pharos_window::{Span, Timestamp, TimestampCombiner, Watermark, Window, WindowFn, WindowingStrategy};
 
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
@@ -28,8 +29,12 @@ use crate::spill::{Scoped, Share, SpillError};
 use table::SliceTable;
 
 pub(crate) use general::General;
+pub(crate) use partial::{Combiner, Partials};
 pub(crate) use slices::Slices;
 pub(crate) use table::Earlier;
+
+/// The start that stands for the one slice of the global window.
+const GLOBAL: i64 = i64::MIN;
 
 /// What a Combine does.
 #[derive(Debug, Clone)]
@@ -66,6 +71,50 @@ impl GroupSpec {
             WindowFn::Sessions { .. } => false,
         }
     }
+
+    /// The start of the slice of a row.
+    fn slice_of(&self, batch: &KeyedBatch, row: usize) -> i64 {
+        match (&batch.windows, self.strategy.window_fn) {
+            (_, WindowFn::Global) => GLOBAL,
+            (Windows::All(Window::Interval(window)), _) => window.start.micros(),
+            (Windows::Each { starts, .. }, _) => starts[row],
+            (Windows::Assigned { at, .. }, function) => slice_start(function, at.at(row)),
+            (Windows::All(Window::Global), function) => slice_start(function, batch.times.at(row)),
+        }
+    }
+
+    /// The windows that contain a slice.
+    fn windows_of(&self, slice: i64) -> Vec<Window> {
+        match self.strategy.window_fn {
+            WindowFn::Global => vec![Window::Global],
+            function => function.assign(Timestamp::from_micros(slice)),
+        }
+    }
+
+    /// Whether a slice belongs only to windows that the watermark `reached` is not past.
+    fn is_ahead(&self, slice: i64, reached: Watermark) -> bool {
+        !self.windows_of(slice).iter().any(|window| reached.has_passed(window.max_timestamp()))
+    }
+}
+
+/// The start of the slice that holds `at`: slices of sliding windows are as long as the greatest
+/// length that divides both size and period.
+fn slice_start(function: WindowFn, at: Timestamp) -> i64 {
+    let (grain, offset) = match function {
+        WindowFn::Fixed { size, offset } => (size, offset),
+        WindowFn::Sliding { size, period, offset } => (common(size, period), offset),
+        WindowFn::Global | WindowFn::Sessions { .. } => return GLOBAL,
+    };
+    let into = at.micros().saturating_sub(offset.micros()).rem_euclid(grain.micros());
+    at.micros().saturating_sub(into)
+}
+
+fn common(size: Span, period: Span) -> Span {
+    let (mut a, mut b) = (size.micros(), period.micros());
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    Span::from_micros(a)
 }
 
 /// Rows on their way to a grouping.
@@ -226,6 +275,17 @@ impl Grouping {
         match self {
             Self::Slices(slices) => slices.add(batch, rows, input),
             Self::General(general) => Ok(general.add(batch, rows, input)),
+        }
+    }
+
+    /// Adds rows that were added up where they came from; see [`Combiner`].
+    ///
+    /// # Errors
+    /// If state that does not fit in memory cannot be put on disk.
+    pub(crate) fn add_partials(&mut self, partials: &Partials) -> Result<(), SpillError> {
+        match self {
+            Self::Slices(slices) => slices.add_partials(partials),
+            Self::General(_) => unreachable!("only what slices serve is added up before"),
         }
     }
 

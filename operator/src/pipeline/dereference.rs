@@ -6,7 +6,7 @@
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use pharos_crds::names::{self, COMPONENT_PIPELINE, condition};
@@ -103,10 +103,8 @@ pub async fn observe(nodes: &AdminClient, pipeline: &Pipeline, existing: &Existi
         let seen = status.observed_generation >= set.metadata.generation;
         status.update_revision.clone().filter(|_| seen)
     });
-    let latest = Latest {
-        revision: revision.as_deref(),
-        command: set.and_then(|set| command(set.spec.as_ref()?.template.spec.as_ref()?)),
-    };
+    let container = set.and_then(|set| container(set.spec.as_ref()?.template.spec.as_ref()?));
+    let latest = Latest { revision: revision.as_deref(), container };
     let asked = join_all(existing.pods.iter().map(|pod| ask(nodes, pod, &latest))).await;
     let mut workers: Vec<Worker> = asked.into_iter().flatten().collect();
     workers.sort_by_key(|worker| worker.ordinal);
@@ -122,11 +120,11 @@ pub async fn observe(nodes: &AdminClient, pipeline: &Pipeline, existing: &Existi
 /// What new pods are made from.
 struct Latest<'a> {
     revision: Option<&'a str>,
-    command: Option<&'a [String]>,
+    container: Option<&'a Container>,
 }
 
-fn command(pod: &PodSpec) -> Option<&[String]> {
-    pod.containers.iter().find(|one| one.name == pods::CONTAINER)?.command.as_deref()
+fn container(pod: &PodSpec) -> Option<&Container> {
+    pod.containers.iter().find(|one| one.name == pods::CONTAINER)
 }
 
 /// Asks the worker in a pod; none if the pod has not the name of one.
@@ -138,13 +136,17 @@ async fn ask(nodes: &AdminClient, pod: &Pod, latest: &Latest<'_>) -> Option<Work
         Some(ip) => nodes.pipeline(&ip).await.ok(),
         None => None,
     };
+    let runs = pod.spec.as_ref().and_then(container);
     Some(Worker {
         pod: pod.name_any(),
         ordinal,
         uid: pod.uid().unwrap_or_default(),
         up_to_date: latest.revision.is_some()
             && pod.labels().get(names::LABEL_REVISION).map(String::as_str) == latest.revision,
-        same_command: pod.spec.as_ref().and_then(command) == latest.command,
+        same_command: runs.and_then(|of| of.command.as_ref())
+            == latest.container.and_then(|of| of.command.as_ref()),
+        same_image: runs.and_then(|of| of.image.as_ref())
+            == latest.container.and_then(|of| of.image.as_ref()),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ready: is_ready(pod),
         crash: crash.map(|crash| last_words(pod).map_or(crash.clone(), |words| format!("{crash}: {words}"))),

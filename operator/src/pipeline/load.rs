@@ -157,6 +157,7 @@ mod tests {
             uid: String::new(),
             up_to_date: true,
             same_command: true,
+            same_image: true,
             terminating: false,
             ready: true,
             crash: None,

@@ -54,6 +54,8 @@ pub struct Worker {
     pub up_to_date: bool,
     /// Whether its command is that of the latest template, which names the document, the run and the checkpoints.
     pub same_command: bool,
+    /// Whether its image is that of the latest template.
+    pub same_image: bool,
     /// Whether it was asked to go.
     pub terminating: bool,
     /// Whether the kubelet finds it ready.
@@ -209,7 +211,9 @@ fn step_of_workers(wanted: &Wanted, observed: &Observed) -> Step {
         );
     }
     let staying: Vec<&Worker> = workers.iter().filter(|worker| worker.ordinal < wanted.replicas).collect();
-    let at_once = staying.iter().filter(|worker| worker.is_outdated() && !is_missed(wanted, worker));
+    let new_answers = staying.iter().any(|worker| worker.up_to_date && worker.status.is_some());
+    let at_once =
+        staying.iter().filter(|worker| worker.is_outdated() && !is_missed(wanted, worker, new_answers));
     let at_once: Vec<Outdated> = at_once.map(|worker| Outdated::of(worker)).collect();
     if !at_once.is_empty() {
         return Step::Replace { pods: at_once };
@@ -230,11 +234,12 @@ fn step_of_workers(wanted: &Wanted, observed: &Observed) -> Step {
 
 /// Whether it would be missed if it were replaced now. Whoever does no work is not; and workers with different commands
 /// (another document, run or place of checkpoints) never work together: to replace them one by one would leave either
-/// part alone with all the work.
-fn is_missed(wanted: &Wanted, worker: &Worker) -> bool {
+/// part alone with all the work. Nor do workers of two builds that exchange rows in different ways; but an image that
+/// does not even start should not cost the workers that run, so one worker tries it first (`new_answers`).
+fn is_missed(wanted: &Wanted, worker: &Worker, new_answers: bool) -> bool {
     let works = worker.ready || wanted.hears(worker, WorkerState::Running);
     let gave_up = worker.crash.is_some() || wanted.hears(worker, WorkerState::Failed);
-    worker.same_command && works && !gave_up
+    worker.same_command && (worker.same_image || !new_answers) && works && !gave_up
 }
 
 /// The one that leads comes last: each change of the leader begins a generation anew.

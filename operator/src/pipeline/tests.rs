@@ -224,6 +224,7 @@ fn worker(ordinal: u32, says: Value) -> Worker {
         uid: format!("w{ordinal}"),
         up_to_date: true,
         same_command: true,
+        same_image: true,
         terminating: false,
         ready: said["state"] == "running",
         crash: None,

@@ -1,6 +1,6 @@
 //! What workers and their coordinator say to each other.
 //!
-//! Owns: the messages, in JSON, of version 1 of the exchange.
+//! Owns: the messages, in JSON, of version 2 of the exchange.
 //! Must not know: how they travel, what is done about them.
 //! Invariant: each travels over the connection of one generation and is of no meaning in another.
 

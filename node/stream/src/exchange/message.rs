@@ -1,14 +1,16 @@
 //! A round's message as bytes.
 //!
-//! Owns: version 1 of the layout of messages, labels, batches on their way to a target.
+//! Owns: version 2 of the layout of messages, labels, batches on their way to a target.
 //! Must not know: connections, who is at the other end.
 //! Invariant: what is read is what was written. Of the rows for an assertion only the columns travel,
 //! for only these are compared; a grouping's rows travel with all that their groups depend on.
 
+use std::sync::Arc;
+
 use arrow_array::ArrayRef;
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::DataType;
-use pharos_beam::plan::NodeKind;
+use pharos_beam::plan::{Aggregation, NodeKind};
 use pharos_window::{IntervalWindow, Span, SplitState, Timestamp, Watermark, Window, WindowFn};
 
 use super::arrays::{put_array, read_array};
@@ -17,14 +19,25 @@ use crate::column::{Batch, Steps, Times, Windows, layout};
 use crate::exec::ROUND_STEPS;
 use crate::exec::channel::{Label, Message, Payload};
 use crate::graph::Graph;
-use crate::group::KeyedBatch;
+use crate::group::{KeyedBatch, Partials};
 use crate::key::Keys;
+
+/// What a grouping is sent: rows, or what was added up of them.
+const ROWS: u8 = 0;
+const PARTIALS: u8 = 1;
 
 /// The types of what a target is sent: with the plan both sides have them, so they do not travel.
 #[derive(Debug, Clone)]
 pub(crate) enum Shape {
-    /// Keyed rows: the aggregations' values, and the rows themselves if late ones are wanted.
-    Keyed(Vec<DataType>, Option<Vec<DataType>>),
+    /// Keyed rows.
+    Keyed {
+        /// What is computed of them.
+        aggregations: Arc<[Aggregation]>,
+        /// The types of its arguments.
+        values: Vec<DataType>,
+        /// Those of the rows themselves, if late ones are wanted.
+        originals: Option<Vec<DataType>>,
+    },
     /// Rows of these columns.
     Rows(Vec<DataType>),
     /// Encoded rows.
@@ -40,7 +53,11 @@ impl Shape {
         match &node.kind {
             NodeKind::Combine { aggregations, .. } => {
                 let values = aggregations.iter().map(|aggregation| layout(&aggregation.value.ty)).collect();
-                Self::Keyed(values, node.error_output.map(|_| input()))
+                Self::Keyed {
+                    aggregations: aggregations.iter().cloned().collect(),
+                    values,
+                    originals: node.error_output.map(|_| input()),
+                }
             }
             NodeKind::Write(_) => Self::Bytes,
             _ => Self::Rows(input()),
@@ -66,7 +83,14 @@ pub(crate) fn put_message(message: &Message, out: &mut Vec<u8>) {
     for (label, payload) in &message.parts {
         put_label(label, out);
         match payload {
-            Payload::Keyed(batch) => put_keyed(batch, out),
+            Payload::Keyed(batch) => {
+                out.push(ROWS);
+                put_keyed(batch, out);
+            }
+            Payload::Partials(partials) => {
+                out.push(PARTIALS);
+                partials.put(out);
+            }
             Payload::Rows(batch) => {
                 put_len(out, batch.rows);
                 batch.columns.iter().for_each(|column| put_array(&**column, out));
@@ -138,7 +162,11 @@ fn read_label(input: &mut Reader<'_>) -> Result<Label, CodecError> {
 
 fn read_payload(shape: &Shape, input: &mut Reader<'_>) -> Result<Payload, CodecError> {
     Ok(match shape {
-        Shape::Keyed(values, originals) => Payload::Keyed(read_keyed(values, originals.as_deref(), input)?),
+        Shape::Keyed { aggregations, values, originals } => match input.u8()? {
+            ROWS => Payload::Keyed(read_keyed(values, originals.as_deref(), input)?),
+            PARTIALS => Payload::Partials(Partials::read(aggregations, input)?),
+            _ => return Err(input.error("a kind of keyed rows")),
+        },
         Shape::Rows(types) => {
             let rows = input.u32()? as usize;
             Payload::Rows(Batch::untimed(read_columns(types, rows, input)?, rows))
@@ -296,11 +324,14 @@ fn read_function(input: &mut Reader<'_>) -> Result<WindowFn, CodecError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::{Float64Array, Int64Array, StringArray};
 
+    use pharos_beam::expr::ir::{Expr, ExprKind};
+    use pharos_beam::plan::AggregateFunction;
+    use pharos_beam::schema::Type;
+
     use super::*;
+    use crate::aggregate::Accumulators;
     use crate::key::KeyHash;
 
     fn keyed(windows: Windows, times: Times) -> KeyedBatch {
@@ -319,11 +350,40 @@ mod tests {
         }
     }
 
+    fn partials(shape: &Shape) -> Partials {
+        let Shape::Keyed { aggregations, .. } = shape else { unreachable!("a grouping is sent sums") };
+        let keys = keyed(Windows::All(Window::Global), Times::All(Timestamp::MIN)).keys;
+        let mut partials =
+            Partials { slices: vec![i64::MIN, -6, 0], keys, accumulators: Accumulators::new(aggregations) };
+        let values: [ArrayRef; 2] = [
+            Arc::new(StringArray::from(vec![Some("more"), Some("most"), None])),
+            Arc::new(Int64Array::from(vec![Some(i64::MAX), None, Some(3)])),
+        ];
+        (0..3).for_each(|_| {
+            partials.accumulators.push();
+        });
+        partials.accumulators.update(&[0, 0, 2], &[0, 1, 2], &values);
+        partials
+    }
+
     fn messages() -> Vec<(Shape, Message)> {
         let each = Times::Each(vec![5, -6, i64::MAX].into());
         let window = IntervalWindow::new(Timestamp::from_micros(1), Timestamp::from_micros(9));
         let sliding = WindowFn::sliding(Span::from_micros(10), Span::from_micros(3), Span::ZERO).unwrap();
-        let shape = Shape::Keyed(vec![DataType::Float64], Some(vec![DataType::Utf8, DataType::Int64]));
+        let aggregation = |ty: Type, function, output| Aggregation {
+            name: "a".to_owned(),
+            function,
+            value: Expr { ty, kind: ExprKind::Field(0) },
+            output,
+        };
+        let shape = Shape::Keyed {
+            aggregations: Arc::from([
+                aggregation(Type::String, AggregateFunction::Max, Type::String.nullable()),
+                aggregation(Type::Int64, AggregateFunction::Mean, Type::Float64.nullable()),
+            ]),
+            values: vec![DataType::Float64],
+            originals: Some(vec![DataType::Utf8, DataType::Int64]),
+        };
         let mut states = [SplitState::Active(Watermark::NEG_INF); ROUND_STEPS];
         states[3..9].fill(SplitState::Idle);
         states[9..].fill(SplitState::Finished);
@@ -345,6 +405,7 @@ mod tests {
         .into_iter()
         .map(|windows| (shape.clone(), message(Payload::Keyed(keyed(windows, each.clone())))))
         .collect();
+        all.push((shape.clone(), message(Payload::Partials(partials(&shape)))));
         let rows = Batch::untimed(vec![Arc::new(Int64Array::from(vec![1, 2]))], 2);
         all.push((Shape::Rows(vec![DataType::Int64]), message(Payload::Rows(rows))));
         all.push((Shape::Bytes, message(Payload::Bytes(b"abc".to_vec(), 9))));

@@ -18,7 +18,7 @@ use crate::codec::CodecError;
 use crate::column::Batch;
 use crate::exchange::link::{DATA_HEAD, Wire, data_frame};
 use crate::exchange::message::{Shape, put_message, read_message};
-use crate::group::KeyedBatch;
+use crate::group::{KeyedBatch, Partials};
 use crate::plant;
 
 /// A queue that holds this many bytes takes no further round.
@@ -77,6 +77,8 @@ impl Label {
 pub(crate) enum Payload {
     /// Rows for a grouping.
     Keyed(KeyedBatch),
+    /// Such rows, added up.
+    Partials(Partials),
     /// Rows.
     Rows(Batch),
     /// Encoded rows.
@@ -87,6 +89,7 @@ impl Payload {
     fn bytes(&self) -> usize {
         match self {
             Self::Keyed(batch) => batch.bytes(),
+            Self::Partials(partials) => partials.bytes(),
             Self::Rows(batch) => batch.bytes(),
             Self::Bytes(bytes, _) => bytes.len(),
         }

@@ -24,7 +24,7 @@ use crate::assertion;
 use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
-use crate::group::{AdvanceError, Fired, Frozen, Grouping, KeyedBatch};
+use crate::group::{AdvanceError, Combiner, Fired, Frozen, Grouping, KeyedBatch};
 use crate::io::{BadRecord, Last, Offset, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
@@ -41,6 +41,55 @@ pub(crate) struct Route {
     pub target: NodeId,
     /// Its threads' queues.
     pub channels: Vec<Arc<Channel>>,
+    /// Adds up what goes to a grouping, where that changes nothing.
+    pub combiner: Option<Combiner>,
+}
+
+impl Route {
+    /// What each of the target's threads is sent of `parts` in a round after which the origin's time is `state`.
+    fn divide(&mut self, parts: Vec<(Label, Payload)>, state: SplitState) -> Vec<Vec<(Label, Payload)>> {
+        let owners = self.channels.len();
+        if owners == 1 {
+            return vec![parts];
+        }
+        let reached = match state {
+            SplitState::Active(watermark) => Some(watermark),
+            SplitState::Idle | SplitState::Finished => None,
+        };
+        let label = parts.first().map(|(label, _)| *label);
+        let mut divided: Vec<Vec<(Label, Payload)>> = (0..owners).map(|_| Vec::new()).collect();
+        let mut combiner = self.combiner.as_mut().and_then(|one| one.begin(reached).then_some(one));
+        for (label, payload) in parts {
+            let batch = keyed(payload);
+            let whole = |batch: KeyedBatch| (batch.keys.len() > 0).then_some(batch);
+            let others = match &mut combiner {
+                None => whole(batch),
+                Some(combiner) => {
+                    let others = combiner.add(&batch);
+                    if others.len() == batch.keys.len() { whole(batch) } else { whole(batch.take(&others)) }
+                }
+            };
+            others.into_iter().for_each(|batch| scatter(label, &batch, &mut divided));
+        }
+        for (combiner, label) in combiner.into_iter().zip(label) {
+            for (parts, partials) in divided.iter_mut().zip(combiner.finish()) {
+                if !partials.slices.is_empty() {
+                    parts.push((label, Payload::Partials(partials)));
+                }
+            }
+        }
+        divided
+    }
+}
+
+/// Divides rows among the owners of their keys' groups.
+fn scatter(label: Label, batch: &KeyedBatch, divided: &mut [Vec<(Label, Payload)>]) {
+    let owners = divided.len();
+    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); owners];
+    (0..batch.keys.len()).for_each(|row| rows[batch.keys.hash(row).group().owner(owners)].push(row as u32));
+    for (parts, rows) in divided.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
+        parts.push((label, Payload::Keyed(batch.take(&rows))));
+    }
 }
 
 /// Where a split stands, in a checkpoint.
@@ -149,33 +198,16 @@ impl Outlet {
         self.routes.iter().flat_map(|route| &route.channels).all(|channel| channel.has_room())
     }
 
-    fn send(&self, mut outbox: Outbox, round: Round, states: States, end: bool, barrier: Option<Epoch>) {
-        for route in &self.routes {
+    fn send(&mut self, mut outbox: Outbox, round: Round, states: States, end: bool, barrier: Option<Epoch>) {
+        for route in &mut self.routes {
             let parts = outbox.remove(&route.target).unwrap_or_default();
-            for (channel, parts) in route.channels.iter().zip(scatter(parts, route.channels.len())) {
+            let divided = route.divide(parts, states[ROUND_STEPS - 1]);
+            for (channel, parts) in route.channels.iter().zip(divided) {
                 channel.send(Message { round, states, end, barrier, parts });
             }
         }
         assert!(outbox.is_empty(), "an origin sends only to targets it reaches");
     }
-}
-
-/// Divides the parts among the owners of their keys' groups.
-fn scatter(parts: Vec<(Label, Payload)>, owners: usize) -> Vec<Vec<(Label, Payload)>> {
-    if owners == 1 {
-        return vec![parts];
-    }
-    let mut scattered: Vec<Vec<(Label, Payload)>> = (0..owners).map(|_| Vec::new()).collect();
-    for (label, payload) in parts {
-        let Payload::Keyed(batch) = payload else { unreachable!("only keyed rows go to several threads") };
-        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); owners];
-        (0..batch.keys.len())
-            .for_each(|row| rows[batch.keys.hash(row).group().owner(owners)].push(row as u32));
-        for (part, rows) in scattered.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
-            part.push((label, Payload::Keyed(batch.take(&rows))));
-        }
-    }
-    scattered
 }
 
 /// A split and how far its time is.
@@ -463,7 +495,13 @@ impl GroupTask {
         let mut outbox = Outbox::new();
         let mut states = [SplitState::Finished; ROUND_STEPS];
         let reached = gathered.reached();
-        let parts: Vec<KeyedBatch> = gathered.parts.into_iter().map(|(_, payload)| keyed(payload)).collect();
+        let mut parts = Vec::with_capacity(gathered.parts.len());
+        for (_, payload) in gathered.parts {
+            match payload {
+                Payload::Partials(partials) => self.grouping.add_partials(&partials)?,
+                payload => parts.push(keyed(payload)),
+            }
+        }
         let ahead = |batch| self.grouping.add_ahead(batch, reached);
         let others: Vec<Vec<u32>> = parts.iter().map(ahead).collect::<Result<_, _>>()?;
         for (step, (before, after)) in gathered.watermarks.into_iter().enumerate() {
@@ -614,7 +652,9 @@ impl GroupTask {
 fn keyed(payload: Payload) -> KeyedBatch {
     match payload {
         Payload::Keyed(batch) => batch,
-        Payload::Rows(_) | Payload::Bytes(..) => unreachable!("a grouping is sent keyed rows"),
+        Payload::Partials(_) | Payload::Rows(_) | Payload::Bytes(..) => {
+            unreachable!("only keyed rows go to several threads")
+        }
     }
 }
 

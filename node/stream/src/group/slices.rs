@@ -10,22 +10,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pharos_window::{
-    Accumulation, IntervalWindow, PaneInfo, PaneTiming, Span, Timestamp, Watermark, Window, WindowFn,
-};
+use pharos_window::{Accumulation, IntervalWindow, PaneInfo, PaneTiming, Watermark, Window, WindowFn};
 use rocksdb::DB;
 
 use super::merge::{CHUNK_ROWS, Chunk, Folded, Merge, Source, write_table};
 use super::table::{Earlier, SliceTable};
-use super::{AdvanceError, Emit, Fired, Frozen, FrozenSlice, FrozenTable, GroupSpec, KeyedBatch};
+use super::{AdvanceError, Emit, Fired, Frozen, FrozenSlice, FrozenTable, GroupSpec, KeyedBatch, Partials};
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::KeyHash;
 use crate::spill::{RunWriter, Scoped, Share, SpillError};
 
-/// The start that stands for the one slice of the global window.
-const GLOBAL: i64 = i64::MIN;
 /// So often a slice's table goes to files before they are merged into one sequence.
 const LAYERS: u32 = 32;
 
@@ -126,10 +122,8 @@ impl Slices {
         reached: Watermark,
     ) -> Result<Vec<u32>, SpillError> {
         let mut others = Vec::new();
-        let ahead =
-            |windows: &[Window]| !windows.iter().any(|window| reached.has_passed(window.max_timestamp()));
         self.by_slice(batch, 0..batch.keys.len() as u32, |slices, slice, rows| {
-            if ahead(&slices.windows_of(slice)) {
+            if slices.spec.is_ahead(slice, reached) {
                 slices.put(slice, batch, rows);
             } else {
                 others.extend_from_slice(rows);
@@ -152,7 +146,7 @@ impl Slices {
         let mut dropped = Vec::new();
         self.by_slice(batch, rows.iter().copied(), |slices, slice, rows| {
             let expired = |window: &Window| slices.spec.strategy.is_expired(*window, input);
-            let (late, open): (Vec<_>, Vec<_>) = slices.windows_of(slice).into_iter().partition(expired);
+            let (late, open): (Vec<_>, Vec<_>) = slices.spec.windows_of(slice).into_iter().partition(expired);
             dropped.extend(rows.iter().flat_map(|row| late.iter().map(move |window| (*row, *window))));
             if !open.is_empty() {
                 slices.put(slice, batch, rows);
@@ -171,7 +165,7 @@ impl Slices {
         mut each: impl FnMut(&mut Self, i64, &[u32]),
     ) -> Result<(), SpillError> {
         let mut placed = std::mem::take(&mut self.placed);
-        placed.extend(rows.map(|row| (self.slice_of(batch, row as usize), row)));
+        placed.extend(rows.map(|row| (self.spec.slice_of(batch, row as usize), row)));
         placed.sort_unstable();
         let mut rows = Vec::new();
         for alike in placed.chunk_by(|(one, _), (other, _)| one == other) {
@@ -184,12 +178,31 @@ impl Slices {
         self.relieve()
     }
 
+    /// Adds rows that were added up where they came from.
+    ///
+    /// # Errors
+    /// If tables cannot be written to files.
+    pub(crate) fn add_partials(&mut self, partials: &Partials) -> Result<(), SpillError> {
+        let mut first = 0;
+        for alike in partials.slices.chunk_by(|one, next| one == next) {
+            let sums = first..first + alike.len() as u32;
+            first = sums.end;
+            self.change(alike[0], |table| table.add(&partials.keys, sums, &partials.accumulators));
+        }
+        self.relieve()
+    }
+
     /// Adds rows to a slice.
     fn put(&mut self, start: i64, batch: &KeyedBatch, rows: &[u32]) {
+        self.change(start, |table| table.update(&batch.keys, rows, &batch.values));
+    }
+
+    /// Changes the table of a slice, which is there from now on.
+    fn change(&mut self, start: i64, change: impl FnOnce(&mut SliceTable)) {
         let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
         let before = slice.table.memory();
         // A table that a checkpoint still writes is copied once; the copy is ours alone.
-        Arc::make_mut(&mut slice.table).update(&batch.keys, rows, &batch.values);
+        change(Arc::make_mut(&mut slice.table));
         self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
         self.changed.insert(start);
     }
@@ -256,24 +269,6 @@ impl Slices {
         }
     }
 
-    fn slice_of(&self, batch: &KeyedBatch, row: usize) -> i64 {
-        match (&batch.windows, self.spec.strategy.window_fn) {
-            (_, WindowFn::Global) => GLOBAL,
-            (Windows::All(Window::Interval(window)), _) => window.start.micros(),
-            (Windows::Each { starts, .. }, _) => starts[row],
-            (Windows::Assigned { at, .. }, function) => slice_start(function, at.at(row)),
-            (Windows::All(Window::Global), function) => slice_start(function, batch.times.at(row)),
-        }
-    }
-
-    /// The windows that contain a slice.
-    fn windows_of(&self, slice: i64) -> Vec<Window> {
-        match self.spec.strategy.window_fn {
-            WindowFn::Global => vec![Window::Global],
-            function => function.assign(Timestamp::from_micros(slice)),
-        }
-    }
-
     /// Fires what is due; see [`super::Grouping::advance`].
     ///
     /// # Errors
@@ -302,7 +297,7 @@ impl Slices {
         let due: Vec<(i64, Window)> = self
             .slices
             .keys()
-            .map(|start| (*start, self.windows_of(*start)[0]))
+            .map(|start| (*start, self.spec.windows_of(*start)[0]))
             .take_while(|(_, window)| input.has_passed(window.max_timestamp()))
             .collect();
         for (start, window) in due {
@@ -420,7 +415,7 @@ impl Slices {
         let due: BTreeSet<Window> = self
             .slices
             .keys()
-            .flat_map(|start| self.windows_of(*start))
+            .flat_map(|start| self.spec.windows_of(*start))
             .filter(|window| {
                 input.has_passed(window.max_timestamp()) && !before.has_passed(window.max_timestamp())
             })
@@ -439,7 +434,7 @@ impl Slices {
             }
         }
         let over = |start: &i64| {
-            let latest = self.windows_of(*start).into_iter().next();
+            let latest = self.spec.windows_of(*start).into_iter().next();
             latest.is_none_or(|window| input.has_passed(window.max_timestamp()))
         };
         let over: Vec<i64> = self.slices.keys().copied().filter(over).collect();
@@ -542,26 +537,6 @@ const ONLY: PaneInfo = PaneInfo {
     is_first: true,
     is_last: true,
 };
-
-/// The start of the slice that holds `at`: slices of sliding windows are as long as the greatest
-/// length that divides both size and period.
-fn slice_start(function: WindowFn, at: Timestamp) -> i64 {
-    let (grain, offset) = match function {
-        WindowFn::Fixed { size, offset } => (size, offset),
-        WindowFn::Sliding { size, period, offset } => (common(size, period), offset),
-        WindowFn::Global | WindowFn::Sessions { .. } => return GLOBAL,
-    };
-    let into = at.micros().saturating_sub(offset.micros()).rem_euclid(grain.micros());
-    at.micros().saturating_sub(into)
-}
-
-fn common(size: Span, period: Span) -> Span {
-    let (mut a, mut b) = (size.micros(), period.micros());
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    Span::from_micros(a)
-}
 
 pub(super) fn constant(panes: Vec<PaneInfo>) -> Panes {
     match panes.first() {

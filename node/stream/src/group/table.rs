@@ -5,6 +5,7 @@
 //! Invariant: a table written and read back is the same table for every key; it is written, and its
 //! results come out, in the order of the keys' hashes, whatever came first.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -109,6 +110,15 @@ impl SliceTable {
             rows.iter().map(|row| self.slot(keys.bytes(*row as usize), keys.hash(*row as usize))).collect();
         self.accumulators.update(&slots, rows, values);
         slots.iter().for_each(|slot| self.fresh[*slot as usize] = true);
+    }
+
+    /// Adds what was added up elsewhere: what the slots `from` of `sums` hold of the keys in the same places of `keys`.
+    pub(crate) fn add(&mut self, keys: &Keys, from: Range<u32>, sums: &Accumulators) {
+        for from in from {
+            let slot = self.slot(keys.bytes(from as usize), keys.hash(from as usize));
+            self.accumulators.merge(slot, sums, from);
+            self.fresh[slot as usize] = true;
+        }
     }
 
     /// Adds what another table gathered.

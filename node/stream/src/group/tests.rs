@@ -368,6 +368,127 @@ proptest! {
     }
 }
 
+/// An origin of a grouping on two threads.
+struct Origin {
+    combiner: Combiner,
+    watermark: Watermark,
+}
+
+impl Origin {
+    fn new(spec: &Arc<GroupSpec>, floor: Watermark) -> Self {
+        let combiner = Combiner::new(spec, 2, floor).expect("the functions join exactly");
+        Self { combiner, watermark: Watermark::NEG_INF }
+    }
+
+    /// The watermarks before and after each step.
+    fn pass(&mut self, round: &[(Vec<Row>, i64)]) -> Vec<Watermark> {
+        let first = [self.watermark];
+        let after = round.iter().map(|(_, passed)| {
+            self.watermark = later(self.watermark, *passed);
+            self.watermark
+        });
+        first.into_iter().chain(after).collect()
+    }
+}
+
+/// The rows of a round.
+fn round_of(round: &[(Vec<Row>, i64)], function: WindowFn) -> KeyedBatch {
+    let rows: Vec<Row> = round.iter().flat_map(|(rows, _)| rows.clone()).collect();
+    let steps = round.iter().enumerate().flat_map(|(step, (rows, _))| vec![step as u8; rows.len()]);
+    KeyedBatch { steps: Steps::Each(steps.collect()), ..batch(&rows, function) }
+}
+
+proptest! {
+    #[test]
+    fn what_origins_add_up_of_their_rows_changes_nothing(
+        stories in [any_story(), any_story()], (function, late) in any_function(), accumulating in any::<bool>(),
+        steps in 1usize..5, restart in 0usize..8,
+    ) {
+        let spec = spec(strategy(function, late, accumulating));
+        let mut plain = Slices::new(Arc::clone(&spec), None);
+        let mut owners = [(); 2].map(|()| Slices::new(Arc::clone(&spec), None));
+        let mut origins = [(); 2].map(|()| Origin::new(&spec, Watermark::NEG_INF));
+        let mut before = Watermark::NEG_INF;
+        let rounds = stories.iter().map(|story| story.len().div_ceil(steps)).max().unwrap_or(0);
+        for number in 0..rounds {
+            if number == restart {
+                // Whoever goes on from a checkpoint may be asked to read what nobody has read yet.
+                origins = [(); 2].map(|()| Origin::new(&spec, before));
+            }
+            let nothing: Vec<(Vec<Row>, i64)> = vec![(Vec::new(), 0); steps];
+            let of = |story: &Vec<(Vec<Row>, i64)>| {
+                let round = story.chunks(steps).nth(number).unwrap_or(&nothing).iter().cloned();
+                round.chain(nothing.iter().cloned()).take(steps).collect::<Vec<_>>()
+            };
+            let rounds: Vec<_> = stories.iter().map(of).collect();
+            let watermarks: Vec<_> = origins.iter_mut().zip(&rounds).map(|(origin, round)| origin.pass(round)).collect();
+            let mut others = Vec::new();
+            for (origin, round) in origins.iter_mut().zip(&rounds) {
+                let whole = round_of(round, function);
+                let rows = if origin.combiner.begin(Some(origin.watermark)) {
+                    let rows = origin.combiner.add(&whole);
+                    for (owner, partials) in owners.iter_mut().zip(origin.combiner.finish()) {
+                        let mut bytes = Vec::new();
+                        partials.put(&mut bytes);
+                        let partials = Partials::read(&spec.aggregations, &mut Reader::new(&bytes)).unwrap();
+                        owner.add_partials(&partials).unwrap();
+                    }
+                    rows
+                } else {
+                    all(&whole)
+                };
+                others.push(whole.take(&rows));
+            }
+            for step in 0..steps {
+                let after = before.max(watermarks[0][step + 1].min(watermarks[1][step + 1]));
+                let (mut dropped, mut expected) = (0, 0);
+                for (whole, round) in others.iter().zip(&rounds) {
+                    let batch = batch(&round[step].0, function);
+                    expected += plain.add(&batch, &all(&batch), before).unwrap().len();
+                    let rows: Vec<u32> = whole.steps.rows(step as u8, whole.keys.len()).map(|row| row as u32).collect();
+                    for (thread, owner) in owners.iter_mut().enumerate() {
+                        let mine = |row: &&u32| whole.keys.hash(**row as usize).group().owner(2) == thread;
+                        let mine: Vec<u32> = rows.iter().filter(mine).copied().collect();
+                        dropped += owner.add(whole, &mine, before).unwrap().len();
+                    }
+                }
+                prop_assert_eq!(dropped, expected);
+                let fired = owners.iter_mut().flat_map(|owner| advance(owner, before, after)).collect();
+                prop_assert_eq!(told(fired), told(advance(&mut plain, before, after)));
+                before = after;
+            }
+        }
+        let fired = owners.iter_mut().flat_map(|owner| advance(owner, before, Watermark::POS_INF)).collect();
+        prop_assert_eq!(told(fired), told(advance(&mut plain, before, Watermark::POS_INF)));
+    }
+}
+
+#[test]
+fn rows_are_added_up_only_where_that_is_worth_it_and_changes_nothing() {
+    let fixed = WindowFn::fixed(Span::from_micros(10), Span::ZERO).unwrap();
+    let exact = spec(WindowingStrategy::with_defaults(fixed));
+    let ordered = ordered_spec(WindowingStrategy::with_defaults(fixed));
+    let sessions = spec(WindowingStrategy::with_defaults(WindowFn::sessions(Span::from_micros(9)).unwrap()));
+    assert!(Combiner::new(&ordered, 2, Watermark::NEG_INF).is_none());
+    assert!(Combiner::new(&sessions, 2, Watermark::NEG_INF).is_none());
+    assert!(Combiner::new(&exact, 1, Watermark::NEG_INF).is_none());
+    let mut combiner = Combiner::new(&exact, 2, Watermark::NEG_INF).unwrap();
+    // Nobody knows when a time that is not held back is over.
+    assert!(!combiner.begin(None));
+    let [few, many] =
+        [3, 100].map(|keys| batch(&(0..100).map(|at| (at, at % keys, 1)).collect::<Vec<_>>(), fixed));
+    let passed = Watermark::at(Timestamp::from_micros(25));
+    assert!(combiner.begin(Some(passed)));
+    // The windows until 20 are over, that until 30 is not.
+    assert_eq!(combiner.add(&few), (0..20).collect::<Vec<_>>());
+    assert_eq!(combiner.finish().iter().map(|partials| partials.slices.len()).sum::<usize>(), 8 * 3);
+    assert!(combiner.begin(Some(passed)));
+    assert_eq!(combiner.add(&many), (0..20).collect::<Vec<_>>());
+    assert_eq!(combiner.finish().iter().map(|partials| partials.slices.len()).sum::<usize>(), 80);
+    let tries = (0..100).filter(|_| combiner.begin(Some(passed))).count();
+    assert_eq!(tries, 69);
+}
+
 #[test]
 fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
     let spec = ordered_spec(WindowingStrategy::with_defaults(

@@ -36,6 +36,7 @@ fn with<const N: usize>(states: [WorkerState; N]) -> Observed {
         uid: format!("w{ordinal}"),
         up_to_date: true,
         same_command: true,
+        same_image: true,
         terminating: false,
         ready: matches!(state, WorkerState::Running | WorkerState::Completed),
         crash: None,
@@ -197,6 +198,7 @@ fn replaced(observed: &mut Observed, ordinal: usize, state: WorkerState) {
     let worker = &mut observed.workers[ordinal];
     worker.up_to_date = true;
     worker.same_command = true;
+    worker.same_image = true;
     worker.ready = state == WorkerState::Running;
     worker.status = Some(says(state));
 }
@@ -253,6 +255,22 @@ fn workers_of_another_document_or_run_are_replaced_all_at_once() {
     // Those that were replaced already wait for nobody.
     replaced(&mut observed, 1, WorkerState::Starting);
     assert_eq!(plan(&of(3), &observed), replace([0, 2]));
+}
+
+#[test]
+fn one_worker_tries_another_image_and_the_others_follow_once_it_answers() {
+    let mut observed = outdated([WorkerState::Running; 3]);
+    observed.workers.iter_mut().for_each(|worker| worker.same_image = false);
+    assert_eq!(plan(&of(3), &observed), replace([2]));
+    replaced(&mut observed, 2, WorkerState::Starting);
+    observed.workers[2].status = None;
+    observed.workers[2].crash = Some("ErrImagePull: no".into());
+    let message = "2 of 3 workers run; pod p-2: ErrImagePull: no";
+    assert_eq!(plan(&of(3), &observed), waits(reason::WORKER_CRASHING, message));
+    // It need not run: perhaps it does not understand the others.
+    observed.workers[2].crash = None;
+    observed.workers[2].status = Some(says(WorkerState::Starting));
+    assert_eq!(plan(&of(3), &observed), replace([0, 1]));
 }
 
 #[test]
