@@ -5,7 +5,9 @@
 //! Invariant: the answer and the metrics are bounded by the plan, the threads and the workers, whatever the number of splits.
 
 use crate::pipeline_metrics::{Label, Labels, Page};
-use pharos_stream::{Load, SplitAt, SplitLag, TaskLoad, Timestamp, Watermark, bottleneck, worst_splits};
+use pharos_stream::{
+    Load, STALL_BOUNDS, SplitAt, SplitLag, Stalls, TaskLoad, Timestamp, Watermark, bottleneck, worst_splits,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -109,6 +111,7 @@ impl Stretch {
 pub(crate) fn metrics(page: &mut Page, load: &Load, now: Timestamp) {
     tasks(page, load);
     watermarks(page, load, now);
+    stalls(page, load);
     let flow = |of: fn(&pharos_stream::Flow) -> u64| {
         load.flows.iter().map(move |flow| (vec![transform(&flow.transform)], of(flow) as f64))
     };
@@ -174,6 +177,21 @@ fn tasks(page: &mut Page, load: &Load) {
     family("blocked", "Time in which the output of a task was full.", |task| task.blocked);
     family("idle", "Time in which a task had nothing to do.", |task| task.idle);
     family("waiting", "Time in which the thread of a task did the work of others.", |task| task.waiting);
+}
+
+fn stalls(page: &mut Page, load: &Load) {
+    let mut by_transform: BTreeMap<&str, Stalls> = BTreeMap::new();
+    for task in &load.tasks {
+        by_transform.entry(&task.transform).or_default().add(&task.stalls);
+    }
+    page.distribution(
+        "pharos_barrier_stall_seconds",
+        "Time that a barrier took of a task: a source waits for its place, others set their state aside.",
+        &STALL_BOUNDS.map(|bound| bound.as_secs_f64()),
+        by_transform
+            .iter()
+            .map(|(name, stalls)| (transform(name), &stalls.counts[..], stalls.sum.as_secs_f64())),
+    );
 }
 
 fn watermarks(page: &mut Page, load: &Load, now: Timestamp) {
@@ -242,6 +260,7 @@ mod tests {
             blocked: Duration::from_millis(blocked),
             idle: Duration::ZERO,
             waiting: Duration::ZERO,
+            stalls: Stalls { counts: [1; STALL_BOUNDS.len() + 1], sum: Duration::from_millis(busy) },
             watermark: Some(watermark),
         }
     }
@@ -298,6 +317,8 @@ mod tests {
             "pharos_task_blocked_seconds_total{transform=\"r\",thread=\"1\"} 0.75",
             "pharos_task_idle_seconds_total{transform=\"w\",thread=\"0\"} 0",
             "pharos_task_waiting_seconds_total{transform=\"w\",thread=\"0\"} 0",
+            "pharos_barrier_stall_seconds_bucket{transform=\"r\",le=\"0.005\"} 12",
+            "pharos_barrier_stall_seconds_sum{transform=\"r\"} 1.75",
             "pharos_transform_records_in_total{transform=\"r\\\"\"} 0",
             "pharos_transform_records_out_total{transform=\"r\\\"\"} 7",
             "pharos_queue_bytes{transform=\"w\"} 64",

@@ -33,6 +33,29 @@ impl Page {
         }
     }
 
+    /// Writes a distribution for each of several labels: how many values were no greater than each bound, and greater
+    /// than the one before, in the end how many were greater than all; and their sum.
+    pub(crate) fn distribution<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds: &[f64],
+        values: impl IntoIterator<Item = (Label, &'a [u64], f64)>,
+    ) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} histogram"));
+        for ((label, text), counts, sum) in values {
+            let text = escaped(&text);
+            let mut all = 0;
+            for (bound, count) in bounds.iter().copied().chain([f64::INFINITY]).zip(counts) {
+                all += count;
+                let bound = number(bound);
+                self.line(format_args!("{name}_bucket{{{label}=\"{text}\",le=\"{bound}\"}} {all}"));
+            }
+            self.line(format_args!("{name}_sum{{{label}=\"{text}\"}} {}", number(sum)));
+            self.line(format_args!("{name}_count{{{label}=\"{text}\"}} {all}"));
+        }
+    }
+
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         writeln!(self.0, "{line}").expect("a string takes everything");
     }
@@ -59,6 +82,22 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_distribution_counts_up_to_each_bound() {
+        let mut page = Page::default();
+        page.distribution("a", "Of a.", &[0.5, 2.0], [(("x", "y\"".to_owned()), &[1, 0, 3][..], 9.5)]);
+        let expected = [
+            "# HELP a Of a.",
+            "# TYPE a histogram",
+            r#"a_bucket{x="y\"",le="0.5"} 1"#,
+            r#"a_bucket{x="y\"",le="2"} 1"#,
+            r#"a_bucket{x="y\"",le="+Inf"} 4"#,
+            r#"a_sum{x="y\""} 9.5"#,
+            r#"a_count{x="y\""} 4"#,
+        ];
+        assert_eq!(page.text().lines().collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn every_label_can_be_read_back_and_every_number_is_one() {

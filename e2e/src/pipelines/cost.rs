@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 
 use super::MEMBERS;
 use super::input::{Input, OUTPUTS, compare};
+use super::stalls::Stalls;
 use super::workers::{Job, Workers};
 use crate::bench::{children_cpu_time, median};
 use crate::local::LocalEnsemble;
@@ -38,17 +39,19 @@ struct Way {
 }
 
 /// The first is what the others are compared with.
-const WAYS: [Way; 3] = [
+const WAYS: [Way; 4] = [
     Way { name: "one worker", workers: 1, pinned: false, checkpoints: false },
     Way { name: "one, checkpoint each second", workers: 1, pinned: false, checkpoints: true },
     Way { name: "two workers, one core each", workers: 2, pinned: true, checkpoints: false },
+    Way { name: "two, checkpoint each second", workers: 2, pinned: true, checkpoints: true },
 ];
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Sample {
     cpu: Duration,
     wall: Duration,
     checkpoints: u64,
+    stalls: Stalls,
 }
 
 /// Runs each way in turn and prints what it took.
@@ -89,12 +92,13 @@ fn run(way: &Way, job: Job) -> anyhow::Result<(Sample, [Vec<u8>; 3])> {
     let (before, begin) = (children_cpu_time()?, Instant::now());
     let mut workers = Workers::start(job.clone(), &vec![Host::loopback(); way.workers], way.workers)?;
     let checkpoints = completed(&mut workers, way.workers).with_context(|| workers.describe())?;
+    let stalls = workers.stalls()?;
     let wall = begin.elapsed();
     workers.all_end()?;
     let cpu = children_cpu_time()? - before;
     let outputs = job.outputs()?;
     std::fs::remove_dir_all(&job.directory).context("cannot remove a directory")?;
-    Ok((Sample { cpu, wall, checkpoints }, outputs))
+    Ok((Sample { cpu, wall, checkpoints, stalls }, outputs))
 }
 
 /// Waits until all say that the run is completed; how many checkpoints it took.
@@ -135,4 +139,10 @@ fn print(options: CostOptions, rows: usize, samples: &[Vec<Sample>; WAYS.len()])
     let crossed = rows as f64 * OUTPUTS.len() as f64 / 2.0;
     let crossing = (cpu(&samples[2]) - least) / crossed * 1e9;
     println!("a row that goes to another worker: {crossing:.0} ns of CPU more, on both sides together");
+    println!("\nwhat a barrier takes of a task: a source waits for its place, others set their state aside");
+    for (way, samples) in WAYS.iter().zip(samples).filter(|(way, _)| way.checkpoints) {
+        let mut all = Stalls::default();
+        samples.iter().for_each(|sample| all.add(&sample.stalls));
+        println!("{:<30}{all}", way.name);
+    }
 }

@@ -8,6 +8,7 @@ mod cost;
 mod faults;
 mod input;
 mod report;
+mod stalls;
 mod workers;
 
 use std::path::PathBuf;

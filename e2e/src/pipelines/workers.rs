@@ -14,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::stalls::Stalls;
 use crate::command::{Running, output, wait_until};
 use crate::environment::our_binaries;
 use crate::local::{free_ports, get};
@@ -320,6 +321,20 @@ impl Workers {
             seen.generation = seen.generation.max(generation);
         }
         Ok(seen)
+    }
+
+    /// What barriers have taken of the tasks of those that run.
+    ///
+    /// # Errors
+    /// If one does not answer.
+    pub(super) fn stalls(&self) -> anyhow::Result<Stalls> {
+        let mut all = Stalls::default();
+        for index in self.running() {
+            let Worker { host, metrics, .. } = &self.workers[index];
+            let page = get(SocketAddr::from((host.address(), *metrics)), "/metrics", ANSWERS)?;
+            all.add(&Stalls::read(&page)?);
+        }
+        Ok(all)
     }
 
     fn ask(&self, index: usize) -> anyhow::Result<String> {

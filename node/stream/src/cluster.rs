@@ -15,7 +15,7 @@ use pharos_beam::plan::Plan;
 
 use crate::control::{Control, Moment, Outcome, Setup};
 use crate::coordination::{Coordination, CoordinationError, Member, Roster};
-use crate::driver::{Connection, Driver, Judge, LOOK, News, Port, Running, Surroundings, System};
+use crate::driver::{Connection, Driver, Greeted, Judge, LOOK, News, Port, Running, Surroundings, System};
 use crate::error::StreamError;
 use crate::event::{Events, Listener};
 use crate::exchange::link::{Handler, Hello, Link, Wire, dial, welcome};
@@ -23,6 +23,9 @@ use crate::exec::worker::{self, Shared};
 use crate::io::Connectors;
 use crate::run::CheckpointOptions;
 use crate::spill::{StateBounds, StateMemory};
+
+/// So many others are called at the same time.
+const CALLS: usize = 64;
 
 /// How a worker works.
 pub struct WorkerOptions {
@@ -119,14 +122,23 @@ impl System for Machine {
         self.start.elapsed()
     }
 
-    fn dial(&self, hello: &Hello, to: &Member, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String> {
-        let socket = dial(&to.address, hello)?;
-        let start = || {
-            let link = Link::new(socket)?;
-            link.start(Arc::clone(port) as Arc<dyn Handler>)?;
-            Ok(link as Arc<dyn Wire>)
+    fn greet(&self, calls: &[(Hello, Member)]) -> Vec<Result<Box<dyn Greeted>, String>> {
+        let greet = |(hello, to): &(Hello, Member)| {
+            let socket = dial(&to.address, hello)?;
+            Ok(Box::new(Socket { socket, address: to.address.clone() }) as Box<dyn Greeted + Send>)
         };
-        start().map_err(|error: std::io::Error| format!("{}: {error}", to.address))
+        // Who does not answer costs its time only once, not once for each.
+        let greet_all = |calls: &[(Hello, Member)]| -> Vec<Result<Box<dyn Greeted>, String>> {
+            std::thread::scope(|scope| {
+                let callers: Vec<_> = calls.iter().map(|call| scope.spawn(move || greet(call))).collect();
+                let join = |caller: std::thread::ScopedJoinHandle<'_, Result<Box<dyn Greeted + Send>, _>>| {
+                    let greeted = caller.join().expect("a caller does not panic");
+                    greeted.map(|greeted| greeted as Box<dyn Greeted>)
+                };
+                callers.into_iter().map(join).collect()
+            })
+        };
+        calls.chunks(CALLS).flat_map(greet_all).collect()
     }
 
     fn start(&self, shared: &Arc<Shared>, threads: Vec<Running>) {
@@ -144,6 +156,23 @@ impl System for Machine {
     fn join(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         threads.into_iter().for_each(|thread| thread.join().expect("a worker thread does not panic"));
+    }
+}
+
+/// A socket after the greeting.
+struct Socket {
+    socket: TcpStream,
+    address: String,
+}
+
+impl Greeted for Socket {
+    fn open(self: Box<Self>, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String> {
+        let start = |socket| {
+            let link = Link::new(socket)?;
+            link.start(Arc::clone(port) as Arc<dyn Handler>)?;
+            Ok(link as Arc<dyn Wire>)
+        };
+        start(self.socket).map_err(|error: std::io::Error| format!("{}: {error}", self.address))
     }
 }
 

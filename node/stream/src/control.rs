@@ -80,8 +80,8 @@ pub(crate) enum Input {
     Leave,
     /// Another worker has connected: its generation and its place in it.
     Called(u64, WorkerId),
-    /// What came of calling another worker.
-    Dialled(u64, WorkerId, Result<(), String>),
+    /// What came of calling others, in the order in which they were to be called.
+    Dialled(u64, Vec<Result<(), String>>),
     /// Another worker said something, in a generation.
     Said(u64, WorkerId, Say),
     /// Another worker is lost, in a generation.
@@ -118,16 +118,16 @@ pub(crate) enum Command {
     TakeOver,
     /// Take part in a generation from now on: connections of earlier ones are over.
     Enter(u64),
-    /// Connect to a worker.
+    /// Connect to workers, all at the same time.
     Dial {
         /// The generation.
         generation: u64,
         /// The place of this worker in it.
         from: WorkerId,
-        /// The place of the other.
-        peer: WorkerId,
-        /// The other.
-        member: Member,
+        /// Those that answer have the places from this one on.
+        first: WorkerId,
+        /// The others; at least one.
+        members: Vec<Member>,
     },
     /// Find out what tells the files of each read from others.
     Survey,
@@ -277,9 +277,7 @@ impl Control {
             Input::View(view) => self.see(view),
             Input::Leave => self.stopping = true,
             Input::Called(generation, from) => self.called(generation, from),
-            Input::Dialled(generation, peer, result) if generation == self.generation => {
-                self.dialled(peer, result);
-            }
+            Input::Dialled(generation, results) if generation == self.generation => self.dialled(results),
             Input::Said(generation, who, say) if generation == self.generation => self.hear(who, say),
             Input::Lost(generation, who, why) => {
                 self.calls.remove(&(generation, who));

@@ -155,16 +155,23 @@ pub(crate) struct Running {
     pub tell: Box<dyn Fn(ThreadNews) + Send>,
 }
 
+/// A connection that was greeted, over which nothing is heard yet.
+pub(crate) trait Greeted {
+    /// Lets what comes be heard.
+    ///
+    /// # Errors
+    /// Says why, if it is lost already.
+    fn open(self: Box<Self>, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String>;
+}
+
 /// The machine that a worker runs on.
 pub(crate) trait System {
     /// How long since the process started.
     fn now(&self) -> Moment;
 
-    /// Connects to another worker and greets it.
-    ///
-    /// # Errors
-    /// Says why, if it cannot be reached or does not want to.
-    fn dial(&self, hello: &Hello, to: &Member, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String>;
+    /// Connects to other workers and greets them, all at the same time. Says of each why, if it cannot be reached or
+    /// does not want to.
+    fn greet(&self, calls: &[(Hello, Member)]) -> Vec<Result<Box<dyn Greeted>, String>>;
 
     /// Starts threads, which share this.
     fn start(&self, shared: &Arc<Shared>, threads: Vec<Running>);
@@ -319,9 +326,9 @@ impl Driver {
         match command {
             Command::TakeOver => answer = Some(Input::TookOver(self.take_over()?)),
             Command::Enter(generation) => self.enter(generation),
-            Command::Dial { generation, from, peer, member } => {
-                let dialled = self.dial(generation, from, peer, &member);
-                answer = Some(Input::Dialled(generation, peer, dialled));
+            Command::Dial { generation, from, first, members } => {
+                let dialled = self.dial(generation, from, first, &members);
+                answer = Some(Input::Dialled(generation, dialled));
             }
             Command::Survey => answer = Some(Input::Surveyed(self.survey()?)),
             Command::Assemble(start) => answer = Some(Input::Assembled(self.assemble(*start)?)),
@@ -409,14 +416,24 @@ impl Driver {
         &mut self,
         generation: u64,
         from: WorkerId,
-        peer: WorkerId,
-        member: &Member,
-    ) -> Result<(), String> {
-        let hello = Hello { run: self.around.run.clone(), generation, from, to: member.id.clone() };
-        let port = Port::new(generation, peer, self.around.sender.clone());
-        let wire = self.system.dial(&hello, member, &port)?;
-        self.links.insert((generation, peer), Connection { wire, port });
-        Ok(())
+        first: WorkerId,
+        members: &[Member],
+    ) -> Vec<Result<(), String>> {
+        let hello = |member: &Member| {
+            let (run, to) = (self.around.run.clone(), member.id.clone());
+            (Hello { run, generation, from, to }, member.clone())
+        };
+        let calls: Vec<(Hello, Member)> = members.iter().map(hello).collect();
+        let greeted = self.system.greet(&calls);
+        let mut peer = first;
+        let mut open = |greeted: Box<dyn Greeted>| {
+            let port = Port::new(generation, peer, self.around.sender.clone());
+            let wire = greeted.open(&port)?;
+            self.links.insert((generation, peer), Connection { wire, port });
+            peer += 1;
+            Ok(())
+        };
+        greeted.into_iter().map(|greeted| open(greeted?)).collect()
     }
 
     /// The connections of the attempt.

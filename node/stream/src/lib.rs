@@ -41,7 +41,10 @@ pub use control::Outcome;
 pub use error::StreamError;
 pub use event::{Event, GroupReport, Listener, Report};
 pub use exec::STEP_RECORDS;
-pub use load::{Bottleneck, Flow, Load, Peer, Queue, SplitAt, SplitLag, TaskLoad, bottleneck, worst_splits};
+pub use load::{
+    Bottleneck, Flow, Load, Peer, Queue, STALL_BOUNDS, SplitAt, SplitLag, Stalls, TaskLoad, bottleneck,
+    worst_splits,
+};
 pub use meter::Meters;
 pub use pharos_window::{Timestamp, Watermark};
 pub use run::{CheckpointOptions, Durability, RunOptions, run};

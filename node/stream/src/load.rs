@@ -49,8 +49,50 @@ pub struct TaskLoad {
     pub idle: Duration,
     /// Its thread did the work of others.
     pub waiting: Duration,
+    /// What barriers took of its time.
+    pub stalls: Stalls,
     /// How far its time is, if it is part of the attempt under way.
     pub watermark: Option<Watermark>,
+}
+
+/// The lengths up to which times that barriers took are counted together.
+pub const STALL_BOUNDS: [Duration; 13] = {
+    const fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+    [
+        micros(100),
+        micros(250),
+        micros(500),
+        micros(1_000),
+        micros(2_500),
+        micros(5_000),
+        micros(10_000),
+        micros(25_000),
+        micros(50_000),
+        micros(100_000),
+        micros(250_000),
+        micros(1_000_000),
+        micros(5_000_000),
+    ]
+};
+
+/// How long barriers kept a task from its work: a source until it was decided where the barrier stands, another task
+/// until its state was set aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// How many were longer than the bound before and no longer than this one; in the end those longer than all.
+    pub counts: [u64; STALL_BOUNDS.len() + 1],
+    /// All together.
+    pub sum: Duration,
+}
+
+impl Stalls {
+    /// Adds those of another task.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine += theirs);
+        self.sum += other.sum;
+    }
 }
 
 /// The rows of a transform.
@@ -237,6 +279,7 @@ mod tests {
             blocked: time(blocked),
             idle: time(idle),
             waiting: time(waiting),
+            stalls: Stalls::default(),
             watermark: None,
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pharos_window::{Timestamp, Watermark};
 
 use crate::exec::channel::Channel;
-use crate::load::{Flow, Load, Peer, Queue, SplitAt, TaskLoad};
+use crate::load::{Flow, Load, Peer, Queue, STALL_BOUNDS, SplitAt, Stalls, TaskLoad};
 
 /// Stands where no time has been said.
 const UNSAID: i64 = i64::MIN;
@@ -25,6 +25,8 @@ pub(crate) enum Wait {
     Input,
     /// Its output is full.
     Room,
+    /// It is not decided where a barrier stands.
+    Barrier,
 }
 
 /// What one thread's share of a transform does. On a line of the cache of its own: another thread adds to the next one.
@@ -35,6 +37,8 @@ pub(crate) struct TaskMeter {
     blocked: AtomicU64,
     idle: AtomicU64,
     waiting: AtomicU64,
+    stalls: [AtomicU64; STALL_BOUNDS.len() + 1],
+    stalled: AtomicU64,
     watermark: AtomicI64,
 }
 
@@ -42,7 +46,9 @@ impl TaskMeter {
     fn new() -> Self {
         let zero = || AtomicU64::new(0);
         let (busy, blocked, idle, waiting) = (zero(), zero(), zero(), zero());
-        Self { busy, blocked, idle, waiting, watermark: AtomicI64::new(UNSAID) }
+        let stalls = std::array::from_fn(|_| zero());
+        let watermark = AtomicI64::new(UNSAID);
+        Self { busy, blocked, idle, waiting, stalls, stalled: zero(), watermark }
     }
 
     /// Notes how far the task's time is.
@@ -50,8 +56,16 @@ impl TaskMeter {
         self.watermark.store(watermark.timestamp().micros(), Relaxed);
     }
 
+    fn stalled(&self, time: Duration) {
+        let length = STALL_BOUNDS.partition_point(|bound| *bound < time);
+        let count = &self.stalls[length];
+        count.store(count.load(Relaxed) + 1, Relaxed);
+        add(&self.stalled, time);
+    }
+
     fn load(&self, transform: &str, thread: usize) -> TaskLoad {
         let time = |of: &AtomicU64| Duration::from_nanos(of.load(Relaxed));
+        let counts = std::array::from_fn(|length| self.stalls[length].load(Relaxed));
         TaskLoad {
             transform: transform.to_owned(),
             thread,
@@ -59,6 +73,7 @@ impl TaskMeter {
             blocked: time(&self.blocked),
             idle: time(&self.idle),
             waiting: time(&self.waiting),
+            stalls: Stalls { counts, sum: time(&self.stalled) },
             watermark: said(&self.watermark).map(Watermark::at),
         }
     }
@@ -78,33 +93,46 @@ pub(crate) struct TaskClock {
     since: Option<Instant>,
     /// Why it waits since then; none: it has worked.
     waits: Option<Wait>,
+    /// Since when it waits for a barrier's place.
+    held: Option<Instant>,
 }
 
 impl TaskClock {
     /// The clock of a task that was not called yet.
     #[must_use]
     pub(crate) fn new(meter: Arc<TaskMeter>) -> Self {
-        Self { meter, since: None, waits: None }
+        Self { meter, since: None, waits: None, held: None }
     }
 
     /// The task was called at `from`, worked until `to`, and its time has come to `watermark`.
     pub(crate) fn worked(&mut self, from: Instant, to: Instant, watermark: Watermark) {
         self.account(from, self.waits);
+        if let Some(since) = self.held.take() {
+            self.meter.stalled(from.saturating_duration_since(since));
+        }
         add(&self.meter.busy, to.saturating_duration_since(from));
         (self.since, self.waits) = (Some(to), None);
         self.meter.reached(watermark);
+    }
+
+    /// Of the time that it worked last it set its state aside for so long.
+    pub(crate) fn set_aside(&self, time: Duration) {
+        self.meter.stalled(time);
     }
 
     /// The task was called at `at` and had to wait. If it had worked before, it has waited since.
     pub(crate) fn waits(&mut self, at: Instant, why: Wait) {
         self.account(at, self.waits.or(Some(why)));
         (self.since, self.waits) = (Some(at), Some(why));
+        if why == Wait::Barrier {
+            self.held.get_or_insert(at);
+        }
     }
 
     fn account(&self, until: Instant, why: Option<Wait>) {
         let Some(since) = self.since else { return };
         let counter = match why {
-            Some(Wait::Input) => &self.meter.idle,
+            Some(Wait::Input | Wait::Barrier) => &self.meter.idle,
             Some(Wait::Room) => &self.meter.blocked,
             None => &self.meter.waiting,
         };
@@ -356,6 +384,25 @@ mod tests {
         assert_eq!(millis, [7, 200, 1030, 3]);
         assert_eq!(millis.iter().sum::<u128>(), 1241 - 1);
         assert_eq!(task.watermark, Some(Watermark::at(Timestamp::from_micros(8))));
+    }
+
+    #[test]
+    fn what_barriers_take_is_counted_by_its_length() {
+        let meters = Meters::default();
+        let mut clock = TaskClock::new(meters.task("read", 0));
+        let begun = Instant::now();
+        let at = |micros| begun + Duration::from_micros(micros);
+        clock.waits(at(0), Wait::Input);
+        // From the first time that it was held, through whatever its thread did.
+        clock.waits(at(1_000), Wait::Barrier);
+        clock.waits(at(1_700), Wait::Barrier);
+        clock.worked(at(3_500), at(4_000), Watermark::NEG_INF);
+        clock.set_aside(Duration::from_micros(100));
+        clock.set_aside(Duration::from_secs(9));
+        let Stalls { counts, sum } = meters.load().tasks[0].stalls.clone();
+        assert_eq!(counts, [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(sum, Duration::from_micros(2_500 + 100 + 9_000_000));
+        assert_eq!(meters.load().tasks[0].idle, Duration::from_micros(3_500));
     }
 
     #[test]

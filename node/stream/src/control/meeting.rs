@@ -4,8 +4,6 @@
 //! Must not know: what is worked on.
 //! Invariant: an attempt begins with all whom its coordinator reached, and with nobody else.
 
-use std::collections::VecDeque;
-
 use super::attempt::Attempt;
 use super::say::{Inputs, Say, Start};
 use super::{ABSENT, Command, Control, Ending, Phase, Took};
@@ -17,26 +15,23 @@ use crate::event::Event;
 use crate::exec::channel::Epoch;
 use crate::io::Fault;
 
-/// The coordinator calls the others, one after the other.
+/// The coordinator calls the others.
 #[derive(Debug)]
 pub(super) struct Calling {
     latest: Option<Pointer>,
     next: Epoch,
-    /// Those that are there, by place; the last one is being called if `waiting`.
+    /// Those that are there, by place.
     there: Vec<Member>,
-    /// Those still to be called.
-    left: VecDeque<Member>,
-    waiting: bool,
+    /// Those that are being called.
+    called: Vec<Member>,
 }
 
 /// A worker was called by the coordinator.
 #[derive(Debug, Default)]
 pub(super) struct Meeting {
     start: Option<Box<Start>>,
-    /// The last of those after it that it has connected to.
-    dialled: Option<WorkerId>,
-    /// Whether the next one is being called.
-    waiting: bool,
+    /// Whether those after it are being called.
+    calls: bool,
 }
 
 impl Control {
@@ -53,26 +48,14 @@ impl Control {
                     self.view.members.iter().filter(|member| {
                         member.id != self.setup.me.id && !self.absent.contains_key(&member.id)
                     });
-                let left = others.cloned().collect();
-                self.phase = Phase::Calling(Calling { latest, next, there, left, waiting: false });
-                self.call_next();
+                let called: Vec<Member> = others.cloned().collect();
+                self.phase = Phase::Calling(Calling { latest, next, there, called: called.clone() });
+                if called.is_empty() {
+                    self.lead(None);
+                } else {
+                    self.command(Command::Dial { generation, from: 0, first: 1, members: called });
+                }
             }
-        }
-    }
-
-    /// Calls the next one, or goes on if all have answered or cannot be reached.
-    fn call_next(&mut self) {
-        let generation = self.generation;
-        let Phase::Calling(calling) = &mut self.phase else { return };
-        if let Some(member) = calling.left.pop_front() {
-            let peer = calling.there.len() as WorkerId;
-            calling.there.push(member.clone());
-            calling.waiting = true;
-            self.command(Command::Dial { generation, from: 0, peer, member });
-        } else if calling.there.len() > 1 {
-            self.command(Command::Survey);
-        } else {
-            self.lead(None);
         }
     }
 
@@ -83,32 +66,40 @@ impl Control {
         self.command(Command::Enter(generation));
     }
 
-    /// What came of calling another worker.
-    pub(super) fn dialled(&mut self, peer: WorkerId, result: Result<(), String>) {
+    /// What came of calling others.
+    pub(super) fn dialled(&mut self, results: Vec<Result<(), String>>) {
         match &mut self.phase {
-            Phase::Calling(calling) if calling.waiting => {
-                calling.waiting = false;
-                if let Err(why) = result
-                    && let Some(member) = calling.there.pop()
-                {
+            Phase::Calling(calling) => {
+                let called = std::mem::take(&mut calling.called);
+                let mut absent = Vec::new();
+                for (member, result) in called.into_iter().zip(results) {
+                    match result {
+                        Ok(()) => calling.there.push(member),
+                        Err(why) => absent.push((member, why)),
+                    }
+                }
+                let alone = calling.there.len() == 1;
+                for (member, why) in absent {
                     let why = format!("worker `{}` takes no part: {why}", member.name);
                     self.command(Command::Tell(Event::Interrupted { why }));
                     self.absent.insert(member.id, self.now + ABSENT);
                 }
-                self.call_next();
+                if alone {
+                    self.lead(None);
+                } else {
+                    self.command(Command::Survey);
+                }
             }
-            Phase::Meeting(meeting) => match result {
-                Ok(()) => {
-                    (meeting.dialled, meeting.waiting) = (Some(peer), false);
-                    self.look_who_is_there();
+            Phase::Meeting(Meeting { start: Some(start), calls: true }) => {
+                let after = &start.assignment.workers[start.assignment.me as usize + 1..];
+                let failed = after.iter().zip(results).find_map(|(member, result)| {
+                    result.err().map(|why| format!("worker `{}`: {why}", member.name))
+                });
+                match failed {
+                    Some(why) => self.end(Ending::Again(why)),
+                    None => self.follow(),
                 }
-                Err(why) => {
-                    let members = meeting.start.as_ref().map(|start| &start.assignment.workers);
-                    let member = members.and_then(|members| members.get(peer as usize));
-                    let name = member.map_or(String::new(), |member| member.name.clone());
-                    self.end(Ending::Again(format!("worker `{name}`: {why}")));
-                }
-            },
+            }
             _ => {}
         }
     }
@@ -165,26 +156,30 @@ impl Control {
         }
     }
 
-    /// Once those before this worker are there it connects to those after it, and then it begins.
+    /// Once those before this worker are there it connects to those after it.
     fn look_who_is_there(&mut self) {
         let generation = self.generation;
-        let Phase::Meeting(Meeting { start: Some(start), dialled, waiting }) = &mut self.phase else {
-            return;
-        };
+        let Phase::Meeting(Meeting { start: Some(start), calls }) = &mut self.phase else { return };
         let me = start.assignment.me;
         let missing = |place: WorkerId| place < me && !self.calls.contains(&(generation, place));
-        if *waiting || start.assignment.others().any(missing) {
+        if *calls || start.assignment.others().any(missing) {
             return;
         }
-        let next = dialled.map_or(me + 1, |last| last + 1);
-        let Some(member) = start.assignment.workers.get(next as usize).cloned() else {
-            let start = start.clone();
-            self.phase = Phase::Working(Box::new(Attempt::following(start.assignment.clone(), self.now)));
-            self.command(Command::Assemble(start));
-            return;
-        };
-        *waiting = true;
-        self.command(Command::Dial { generation, from: me, peer: next, member });
+        let members = start.assignment.workers[me as usize + 1..].to_vec();
+        if members.is_empty() {
+            self.follow();
+        } else {
+            *calls = true;
+            self.command(Command::Dial { generation, from: me, first: me + 1, members });
+        }
+    }
+
+    /// Takes its part in the attempt that it has heard of.
+    fn follow(&mut self) {
+        let Phase::Meeting(Meeting { start: Some(start), .. }) = &mut self.phase else { return };
+        let start = start.clone();
+        self.phase = Phase::Working(Box::new(Attempt::following(start.assignment.clone(), self.now)));
+        self.command(Command::Assemble(start));
     }
 
     /// Another worker is lost before the attempt began.

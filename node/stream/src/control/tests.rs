@@ -31,8 +31,9 @@ fn view(names: &[&str]) -> Input {
 fn at(of: &mut Control, millis: u64, input: Input) -> Vec<String> {
     let commands = of.handle(Duration::from_millis(millis), input);
     let short = |command: &Command| match command {
-        Command::Dial { generation, from, peer, member } => {
-            format!("dial {} in {generation} from {from} to {peer}", member.name)
+        Command::Dial { generation, from, first, members } => {
+            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            format!("dial {} in {generation} from {from}, the first to {first}", names.join(" "))
         }
         Command::Say(who, Say::Start(start)) => {
             let names: Vec<&str> =
@@ -52,19 +53,18 @@ fn leads(generation: u64) -> Input {
 }
 
 #[test]
-fn the_first_on_the_roster_waits_for_others_and_calls_them_one_by_one() {
+fn the_first_on_the_roster_waits_for_others_and_begins_with_those_that_answer() {
     let mut a = control("a");
     assert_eq!(at(&mut a, 0, view(&["a", "b", "c"])), [""; 0]);
     assert_eq!(at(&mut a, 1_400, Input::Tick), [""; 0], "others may still come");
     assert_eq!(at(&mut a, 1_600, Input::Tick), ["TakeOver"]);
-    assert_eq!(at(&mut a, 1_600, leads(7)), ["Enter(7)", "dial b in 7 from 0 to 1"]);
-    let refused = Input::Dialled(7, 1, Err("it is gone".to_owned()));
+    assert_eq!(at(&mut a, 1_600, leads(7)), ["Enter(7)", "dial b c in 7 from 0, the first to 1"]);
+    let dialled = Input::Dialled(7, vec![Err("it is gone".to_owned()), Ok(())]);
     assert_eq!(
-        at(&mut a, 1_700, refused),
-        ["interrupted: worker `b` takes no part: it is gone", "dial c in 7 from 0 to 1"],
+        at(&mut a, 1_700, dialled),
+        ["interrupted: worker `b` takes no part: it is gone", "Survey"],
         "who comes next takes the place"
     );
-    assert_eq!(at(&mut a, 1_800, Input::Dialled(7, 1, Ok(()))), ["Survey"]);
     assert_eq!(at(&mut a, 1_800, Input::Surveyed(Inputs::new())), ["start 1 of a c", "assemble as 0"]);
 }
 
@@ -77,8 +77,8 @@ fn one_that_was_called_begins_once_those_before_it_are_there_and_those_after_it_
     let assignment = Assignment { generation: 7, workers, me: 2 };
     let start = Start { assignment, plan: b.setup.plan.clone(), latest: None, inputs: None };
     assert_eq!(at(&mut b, 20, Input::Said(7, 0, Say::Start(Box::new(start)))), [""; 0]);
-    assert_eq!(at(&mut b, 30, Input::Called(7, 1)), ["dial d in 7 from 2 to 3"]);
-    assert_eq!(at(&mut b, 40, Input::Dialled(7, 3, Ok(()))), ["assemble as 2"]);
+    assert_eq!(at(&mut b, 30, Input::Called(7, 1)), ["dial d in 7 from 2, the first to 3"]);
+    assert_eq!(at(&mut b, 40, Input::Dialled(7, vec![Ok(())])), ["assemble as 2"]);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn an_error_is_told_to_all_before_the_connections_end() {
     at(&mut a, 0, view(&["a", "b"]));
     at(&mut a, 2_000, Input::Tick);
     at(&mut a, 2_000, leads(3));
-    at(&mut a, 2_000, Input::Dialled(3, 1, Ok(())));
+    at(&mut a, 2_000, Input::Dialled(3, vec![Ok(())]));
     let failed = at(&mut a, 2_100, Input::Failed(StreamError::OtherPlan("another".to_owned())));
     assert!(failed[0].starts_with("SayAll(Failed(User") && failed[1] == "End", "{failed:?}");
     assert!(failed[2].starts_with("Exit(Err(OtherPlan"), "{failed:?}");

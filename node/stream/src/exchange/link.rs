@@ -36,7 +36,8 @@ const SHARE: usize = 256 << 10;
 const ALIVE: Duration = Duration::from_secs(1);
 /// After this long without a sign of life the other end is lost.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long a greeting may take.
+/// How long it may take to connect, and then how long a greeting: both together less than [`SILENCE`], for whoever was
+/// greeted hears nothing until all were.
 const GREETING: Duration = Duration::from_secs(2);
 
 const DATA: u8 = 1;

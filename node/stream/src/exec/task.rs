@@ -4,9 +4,11 @@
 //! Must not know: when it is called, where its state is kept.
 //! Invariant: a task that has ended has sent `end` to all its targets and reported its last state.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
@@ -159,6 +161,18 @@ pub(crate) struct Context<'a> {
     pub barrier: &'a dyn Fn(Round) -> Begin,
     /// To the coordinator.
     pub report: &'a dyn Fn(TaskReport),
+    /// How long the task that is called took to set its state aside, if it did.
+    pub set_aside: &'a Cell<Option<Duration>>,
+}
+
+impl Context<'_> {
+    /// What a task keeps at a barrier, or at its end.
+    fn set_aside<T>(&self, state: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let state = state();
+        self.set_aside.set(Some(begun.elapsed()));
+        state
+    }
 }
 
 /// Whether a source may begin a round.
@@ -268,7 +282,7 @@ impl ReadTask {
             return Ok(Polled::Waiting(Wait::Room));
         }
         let round = self.round;
-        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting(Wait::Input)) };
+        let Begin::Now(barrier) = (context.barrier)(round) else { return Ok(Polled::Waiting(Wait::Barrier)) };
         let mut outbox = Outbox::new();
         let mut read = Vec::with_capacity(self.splits.len());
         for position in 0..self.splits.len() {
@@ -445,7 +459,7 @@ impl CreateTask {
             return Ok(Polled::Ended);
         }
         let Begin::Now(barrier) = (context.barrier)(self.round) else {
-            return Ok(Polled::Waiting(Wait::Input));
+            return Ok(Polled::Waiting(Wait::Barrier));
         };
         let mut outbox = Outbox::new();
         let batch = Batch::untimed(batch_of(&self.node.outputs[0].schema, &self.rows), self.rows.len());
@@ -516,7 +530,8 @@ impl GroupTask {
         self.ended = gathered.end;
         self.outlet.send(outbox, gathered.round, states, gathered.end, gathered.barrier);
         if gathered.barrier.is_some() || gathered.end {
-            let state = TaskState::Group(reached, early.unwrap_or_else(|| self.grouping.freeze()));
+            let frozen = context.set_aside(|| early.unwrap_or_else(|| self.grouping.freeze()));
+            let state = TaskState::Group(reached, frozen);
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
         Ok(Polled::Worked(reached))
@@ -724,7 +739,8 @@ impl SinkTask {
         self.ended = gathered.end;
         if gathered.barrier.is_some() || gathered.end {
             let last = if gathered.end { Last::Yes } else { Last::No };
-            let state = TaskState::Sink(self.sink.prepare(last).map_err(failed)?);
+            let prepared = context.set_aside(|| self.sink.prepare(last)).map_err(failed)?;
+            let state = TaskState::Sink(prepared);
             send_report(context, self.node.id, gathered.round, gathered.barrier, gathered.end, &state);
         }
         Ok(Polled::Worked(gathered.reached()))

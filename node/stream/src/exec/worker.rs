@@ -5,6 +5,7 @@
 //! Invariant: tasks near the end of the plan come first, so what is in flight leaves before more
 //! comes in. The least round that is not done can always go on: its senders' queues are empty.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -50,6 +51,7 @@ impl Task {
     /// Calls it at `now`, and moves that to the end of its work, if it did any. One that must wait is not worth a look
     /// at the clock.
     fn poll(&mut self, context: &Context<'_>, now: &mut Instant) -> Result<Polled, StreamError> {
+        context.set_aside.set(None);
         let polled = match &mut self.kind {
             Kind::Read(task) => task.poll(context)?,
             Kind::Create(task) => task.poll(context)?,
@@ -61,6 +63,9 @@ impl Task {
             Polled::Worked(watermark) => {
                 let from = std::mem::replace(now, Instant::now());
                 self.clock.worked(from, *now, watermark);
+                if let Some(time) = context.set_aside.take() {
+                    self.clock.set_aside(time);
+                }
             }
             Polled::Waiting(why) => self.clock.waits(*now, why),
             Polled::Ended => self.clock.waits(*now, Wait::Input),
@@ -216,7 +221,9 @@ impl Crew {
         let barrier = |round| shared.barriers.begin(round);
         let report = |report| news(News::Report(report));
         let (steps, thread, here) = (&shared.steps, self.thread, self.here.clone());
-        let context = Context { steps, thread, here, barrier: &barrier, report: &report };
+        let set_aside = Cell::default();
+        let context =
+            Context { steps, thread, here, barrier: &barrier, report: &report, set_aside: &set_aside };
         let mut now = self.now.unwrap_or_else(Instant::now);
         let (mut worked, mut ended) = (false, true);
         for task in &mut self.tasks {

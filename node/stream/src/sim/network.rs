@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::world::{Event, Op, Proc, SILENCE, World, elapse, op, with};
 use crate::control::Moment;
 use crate::coordination::Member;
-use crate::driver::{Connection, Judge, News, Port};
+use crate::driver::{Connection, Greeted, Judge, News, Port};
 use crate::exchange::link::{DATA_HEAD, Handler, Hello, Wire};
 use crate::meter::Traffic;
 
@@ -101,30 +101,60 @@ impl Wire for SimWire {
     }
 }
 
-/// Connects a process to another.
-pub(super) fn dial(
+/// Another process that answers.
+pub(super) struct Reached {
+    proc: Proc,
+    hello: Hello,
+    other: Proc,
+    there: usize,
+}
+
+/// Calls other processes. What those that are not reached take of its time they take together.
+pub(super) fn greet(proc: Proc, calls: &[(Hello, Member)]) -> Vec<Result<Box<dyn Greeted>, String>> {
+    let mut silent = false;
+    let mut reach = |(hello, to): &(Hello, Member)| -> Result<Box<dyn Greeted>, String> {
+        let found = op(proc, Op::Network, || {
+            with(|world| {
+                let from = world.live(proc)?.host;
+                let mut others =
+                    world.processes.iter().filter(|(_, other)| other.member.address == to.address);
+                let (other, there) = others.next().map(|(other, process)| (*other, process.host))?;
+                let reached =
+                    world.reaches(from, there) && world.reaches(there, from) && !world.is_paused(other);
+                Some((other, there, reached))
+            })
+        });
+        match found.ok_or("killed")? {
+            None => Err("connection refused".to_owned()),
+            Some((_, _, false)) => {
+                silent = true;
+                Err("timed out".to_owned())
+            }
+            Some((other, there, true)) => Ok(Box::new(Reached { proc, hello: hello.clone(), other, there })),
+        }
+    };
+    let greeted = calls.iter().map(&mut reach).collect();
+    if silent {
+        elapse(proc, std::time::Duration::from_secs(2));
+    }
+    greeted
+}
+
+impl Greeted for Reached {
+    fn open(self: Box<Self>, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String> {
+        let Self { proc, hello, other, there } = *self;
+        connect(proc, &hello, other, there, port)
+    }
+}
+
+/// Connects a process to another, if that one lets it in.
+fn connect(
     proc: Proc,
     hello: &Hello,
-    to: &Member,
+    other: Proc,
+    there: usize,
     port: &Arc<Port>,
 ) -> Result<Arc<dyn Wire>, String> {
-    let found = op(proc, Op::Network, || {
-        with(|world| {
-            let from = world.live(proc)?.host;
-            let mut others = world.processes.iter().filter(|(_, other)| other.member.address == to.address);
-            let (other, there) = others.next().map(|(other, process)| (*other, process.host))?;
-            let reached = world.reaches(from, there) && world.reaches(there, from) && !world.is_paused(other);
-            Some((other, there, reached))
-        })
-    });
-    let (other, there) = match found.ok_or("killed")? {
-        None => return Err("connection refused".to_owned()),
-        Some((_, _, false)) => {
-            elapse(proc, std::time::Duration::from_secs(2)).ok_or("killed")?;
-            return Err("timed out".to_owned());
-        }
-        Some((other, there, true)) => (other, there),
-    };
     with(|world| {
         let gone = "it closed the connection";
         let process = world.live(other).ok_or(gone)?;

@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use super::data;
 use super::ensemble::{SimReach, paths, submission};
-use super::network::dial;
+use super::network::greet;
 use super::store::{SimBlobs, SimFiles};
 use super::world::{Event, Proc, Process, World, with};
 use crate::checkpoint::Blobs;
 use crate::control::{Control, Moment, Outcome, Setup};
 use crate::coordination::zookeeper::Persistent;
 use crate::coordination::{Coordination, Member};
-use crate::driver::{Driver, News, Port, Running, Surroundings, System};
+use crate::driver::{Driver, Greeted, News, Running, Surroundings, System};
 use crate::event::Events;
-use crate::exchange::link::{Hello, Wire};
+use crate::exchange::link::Hello;
 use crate::exec::worker::{Shared, Turn};
 
 /// How long threads that wait sleep at most.
@@ -39,8 +39,8 @@ impl System for SimSystem {
         })
     }
 
-    fn dial(&self, hello: &Hello, to: &Member, port: &Arc<Port>) -> Result<Arc<dyn Wire>, String> {
-        dial(self.0, hello, to, port)
+    fn greet(&self, calls: &[(Hello, Member)]) -> Vec<Result<Box<dyn Greeted>, String>> {
+        greet(self.0, calls)
     }
 
     fn start(&self, _: &Arc<Shared>, threads: Vec<Running>) {
