@@ -210,13 +210,16 @@ pub mod condition {
     pub const VALID: &str = "PipelineValid";
     /// Pipeline: its Ensemble is there and ready.
     pub const ENSEMBLE_READY: &str = "EnsembleReady";
+    /// Pipeline: a transform keeps those before it waiting.
+    pub const BACK_PRESSURE: &str = "BackPressure";
     /// Pipeline: bounded input was read to its end.
     pub const COMPLETED: &str = "Completed";
 
     /// All conditions of an Ensemble, in the order in which they are written.
     pub const OF_ENSEMBLE: [&str; 6] = [READY, RECONCILING, STALLED, FOUNDED, QUORUM_HEALTHY, UP_TO_DATE];
     /// All conditions of a Pipeline, in the order in which they are written.
-    pub const OF_PIPELINE: [&str; 6] = [READY, RECONCILING, STALLED, VALID, ENSEMBLE_READY, COMPLETED];
+    pub const OF_PIPELINE: [&str; 7] =
+        [READY, RECONCILING, STALLED, VALID, ENSEMBLE_READY, COMPLETED, BACK_PRESSURE];
 }
 
 /// Condition reasons; those of waits are also reasons of Events.
@@ -293,6 +296,10 @@ pub mod reason {
     pub const COMPLETED: &str = "Completed";
     /// The pipeline has not read its input to the end.
     pub const NOT_COMPLETED: &str = "NotCompleted";
+    /// A transform cannot keep up with those before it.
+    pub const SLOW_TRANSFORM: &str = "SlowTransform";
+    /// No transform is kept waiting for another one's sake.
+    pub const FLOWING: &str = "Flowing";
     /// `spec.suspend` is set.
     pub const SUSPENDED: &str = "Suspended";
     /// Workers leave after `spec.suspend` was set.

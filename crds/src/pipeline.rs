@@ -270,7 +270,7 @@ pub struct PipelineStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: `Ready`, `Reconciling`, `Stalled`, `PipelineValid`, `EnsembleReady`, `Completed`.
+    /// Conditions: `Ready`, `Reconciling`, `Stalled`, `PipelineValid`, `EnsembleReady`, `Completed`, `BackPressure`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -146,6 +146,18 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// How long a Pipeline reads nothing when a worker comes, leaves, dies or stops, by the size of its state.
+    Pauses {
+        /// Rows read, about.
+        #[arg(long, default_value_t = 4_000_000)]
+        rows: usize,
+        /// Repetitions.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// What the rows follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// The example's Pipeline beside DuckDB.
     Pipeline {
         /// Flights read.
@@ -207,6 +219,9 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Bench { bench: Bench::Workers { rows, rounds, seed } } => {
             pipelines::cost(pipelines::CostOptions { rows, rounds, seed })?;
+        }
+        Command::Bench { bench: Bench::Pauses { rows, rounds, seed } } => {
+            pipelines::pauses(pipelines::PauseOptions { rows, rounds, seed })?;
         }
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;

@@ -15,8 +15,9 @@ use anyhow::{Context, ensure};
 
 use crate::command::output;
 
-/// From the range set aside for benchmarks (RFC 2544): nothing real is hidden by it.
-const BRIDGE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
+/// Where the hosts reach the machine that they hang on. From the range set aside for benchmarks (RFC 2544): nothing real is
+/// hidden by it.
+pub const BRIDGE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
 const MOST_HOSTS: usize = 200;
 
 const BEGIN: &str = r#"
@@ -124,6 +125,23 @@ impl Network {
         output(drop_all.args(["-w", "-A", "INPUT", "-s", &source, "-j", "DROP"])).map(drop)
     }
 
+    /// From here on whoever connects to that port of the machine that the hosts hang on is refused, and connections that
+    /// there are break.
+    ///
+    /// # Errors
+    /// If this thread is not isolated.
+    pub fn refuse(port: u16) -> anyhow::Result<()> {
+        rejects("-A", port)
+    }
+
+    /// The port serves again.
+    ///
+    /// # Errors
+    /// If it was not refused.
+    pub fn serve(port: u16) -> anyhow::Result<()> {
+        rejects("-D", port)
+    }
+
     /// Everything arrives again.
     ///
     /// # Errors
@@ -138,6 +156,12 @@ impl Network {
     fn host(&self, index: usize) -> anyhow::Result<&Host> {
         self.hosts.get(index).with_context(|| format!("there is no host {index}"))
     }
+}
+
+fn rejects(change: &str, port: u16) -> anyhow::Result<()> {
+    let mut rule = Command::new("iptables");
+    rule.args(["-w", change, "INPUT", "-p", "tcp", "--dport", &port.to_string()]);
+    output(rule.args(["-j", "REJECT", "--reject-with", "tcp-reset"])).map(drop)
 }
 
 /// Where a server runs.

@@ -3,7 +3,8 @@
 //! Owns: the worker's flags, its life from start to idling, and what it says on its admin port.
 //! Must not know: Kubernetes, how rows are processed.
 //! Invariant: a worker whose run is done, or whose user must mend something, stays up and says so;
-//! one that trying again may help ends with exit code 1 and is started again.
+//! one that trying again may help says why it waits and tries again by itself, and only if that does not help for a
+//! while ends with exit code 1, to be started anew.
 
 use crate::failure::Failure;
 use crate::pipeline::{Trouble, compile, state_bytes, threads, trouble};
@@ -20,7 +21,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// What lies between two tries, growing from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// So long a worker tries again by itself: then perhaps a new process helps. A store that is away is no reason to have the
+/// kubelet wait for minutes between two starts.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// One that has worked for so long before it failed begins to count anew.
+const CALM: Duration = Duration::from_secs(60);
 
 /// How soon an idle worker notices that it is to end.
 const WATCH: Duration = Duration::from_millis(100);
@@ -103,7 +112,7 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
     }
     let status = Arc::new(Status::new(&args.document_hash, args.run_id));
     serve(args.admin_addr, args.metrics_addr, &status)?;
-    match work(args, &status, &stop) {
+    match work_patiently(args, &status, &stop) {
         Ok(Outcome::Completed) => status.set(WorkerState::Completed, None),
         Ok(Outcome::Stopped) => return Ok(()),
         // The pod would only fail again: the operator hears of it and waits for another document.
@@ -117,6 +126,37 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
         std::thread::sleep(WATCH);
     }
     Ok(())
+}
+
+/// Works, and tries again as long as that may help.
+fn work_patiently(
+    args: &WorkerArgs,
+    status: &Arc<Status>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Outcome, Trouble> {
+    let (mut pause, mut since) = (PAUSES.0, Instant::now());
+    loop {
+        let begun = Instant::now();
+        let trouble = match work(args, status, stop) {
+            Err(trouble) if trouble.fault == Fault::Environment => trouble,
+            other => return other,
+        };
+        if begun.elapsed() > CALM {
+            (pause, since) = (PAUSES.0, Instant::now());
+        } else if since.elapsed() > PATIENCE {
+            return Err(trouble);
+        }
+        tracing::error!("{}; it tries again in {pause:?}", trouble.text);
+        status.set(WorkerState::Starting, Some(trouble.text));
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            if stop.load(Ordering::Acquire) {
+                return Ok(Outcome::Stopped);
+            }
+            std::thread::sleep(WATCH);
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
 }
 
 /// Works until the document's own run is done. One of the document before that was still under way is brought

@@ -28,6 +28,12 @@ pub(crate) enum Bench {
         #[arg(last = true)]
         rest: Vec<String>,
     },
+    /// How long a Pipeline pauses when a worker comes, leaves, dies or stops, by the size of its state.
+    Pauses {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
     /// The example's Pipeline over 3 million flights beside DuckDB.
     Pipeline {
         /// What else the benchmark takes.
@@ -55,6 +61,10 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
         }
         Bench::Workers { rest } => {
             args.push("workers".into());
+            args.extend(rest.iter().map(Into::into));
+        }
+        Bench::Pauses { rest } => {
+            args.push("pauses".into());
             args.extend(rest.iter().map(Into::into));
         }
         Bench::Pipeline { rest } => {

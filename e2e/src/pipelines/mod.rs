@@ -7,8 +7,10 @@
 mod cost;
 mod faults;
 mod input;
+mod pause;
 mod report;
 mod stalls;
+mod store;
 mod workers;
 
 use std::path::PathBuf;
@@ -26,7 +28,9 @@ use workers::{Job, Workers};
 
 pub use cost::{CostOptions, cost};
 pub use faults::Fault;
+pub use pause::{PauseOptions, pauses};
 pub use report::Verdict;
+pub use store::{Outage, outage};
 
 /// How long there may be no new checkpoint while nothing is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);

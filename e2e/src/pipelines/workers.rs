@@ -36,6 +36,8 @@ pub(super) struct Job {
     /// Where the document is, and the workers' logs.
     pub(super) directory: PathBuf,
     pub(super) checkpoints: Option<Checkpoints>,
+    /// Variables of the workers' environment.
+    pub(super) environment: Vec<(&'static str, String)>,
     pub(super) ensemble: String,
     pub(super) document: PathBuf,
     pub(super) hash: String,
@@ -47,7 +49,8 @@ pub(super) struct Job {
 /// Where checkpoints go, and how often.
 #[derive(Clone)]
 pub(super) struct Checkpoints {
-    pub(super) directory: PathBuf,
+    /// A directory, or a URL.
+    pub(super) location: String,
     pub(super) seconds: u64,
 }
 
@@ -60,17 +63,31 @@ impl Job {
         ensemble: String,
         run: usize,
     ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&directory).context("cannot make a directory")?;
         let text = super::input::document(input, &directory.join(OUT));
+        Self::running(&text, directory, ensemble, run)
+    }
+
+    /// The same of another document.
+    pub(super) fn running(
+        text: &str,
+        directory: PathBuf,
+        ensemble: String,
+        run: usize,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&directory).context("cannot make a directory")?;
         let document = directory.join("pipeline.yaml");
-        std::fs::write(&document, &text).context("cannot write a document")?;
+        std::fs::write(&document, text).context("cannot write a document")?;
         Ok(Self {
             program: our_binaries()?.join("pharos-node"),
-            checkpoints: Some(Checkpoints { directory: directory.join("checkpoints"), seconds: 1 }),
+            checkpoints: Some(Checkpoints {
+                location: directory.join("checkpoints").display().to_string(),
+                seconds: 1,
+            }),
+            environment: Vec::new(),
             directory,
             ensemble,
             document,
-            hash: hex::encode(Sha256::digest(&text)),
+            hash: hex::encode(Sha256::digest(text)),
             run,
             pinned: false,
         })
@@ -121,6 +138,8 @@ pub(super) struct Seen {
     pub(super) completed: usize,
     /// How many take part, as the one says that leads.
     pub(super) together: usize,
+    /// Why the run does not go on, as they say it.
+    pub(super) messages: Vec<String>,
 }
 
 impl Workers {
@@ -189,8 +208,9 @@ impl Workers {
         command.arg("worker").arg("--pipeline-file").arg(&self.job.document);
         command.args(["--pipeline-uid", "proof", "--name", "proof", "--document-hash", &self.job.hash]);
         command.args(["--run-id", &self.job.run.to_string(), "--ensemble", &self.job.ensemble]);
-        if let Some(Checkpoints { directory, seconds }) = &self.job.checkpoints {
-            command.arg("--checkpoint").arg(directory);
+        command.envs(self.job.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(Checkpoints { location, seconds }) = &self.job.checkpoints {
+            command.arg("--checkpoint").arg(location);
             command.args(["--checkpoint-interval", &seconds.to_string()]);
         }
         command.args(["--admin-addr", &at(admin), "--metrics-addr", &at(metrics)]);
@@ -311,6 +331,7 @@ impl Workers {
             ensure!(status["state"] != "failed" && status["lateDropped"] == 0, "worker {index}: {text}");
             seen.epoch = seen.epoch.max(status["epoch"].as_u64().unwrap_or_default());
             seen.completed += usize::from(status["state"] == "completed");
+            seen.messages.extend(status["message"].as_str().map(str::to_owned));
             let generation = status["generation"].as_u64().unwrap_or_default();
             // One that is cut off may not know yet that it leads no more.
             if status["leads"] == true && generation >= seen.generation {
@@ -330,11 +351,18 @@ impl Workers {
     pub(super) fn stalls(&self) -> anyhow::Result<Stalls> {
         let mut all = Stalls::default();
         for index in self.running() {
-            let Worker { host, metrics, .. } = &self.workers[index];
-            let page = get(SocketAddr::from((host.address(), *metrics)), "/metrics", ANSWERS)?;
-            all.add(&Stalls::read(&page)?);
+            all.add(&Stalls::read(&self.metrics(index)?)?);
         }
         Ok(all)
+    }
+
+    /// A worker's page of metrics.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(super) fn metrics(&self, index: usize) -> anyhow::Result<String> {
+        let Worker { host, metrics, .. } = &self.workers[index];
+        get(SocketAddr::from((host.address(), *metrics)), "/metrics", ANSWERS)
     }
 
     fn ask(&self, index: usize) -> anyhow::Result<String> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pharos_e2e::pipelines::{Options, Verdict, run};
+use pharos_e2e::environment::Environment;
+use pharos_e2e::pipelines::{Options, Outage, Verdict, outage, run};
 
 /// `PHAROS_SEED` asks for other rows and faults.
 fn verdict(calm: &[usize], length: Duration, rows: usize) -> Verdict {
@@ -29,4 +30,15 @@ fn no_row_is_lost_or_doubled_while_workers_are_killed_stopped_cut_off_and_exchan
     // A run that meets little proves little.
     assert!(verdict.faults() >= 4 && verdict.kinds() >= 4, "{verdict}");
     assert!(verdict.checkpoints() >= 5 && verdict.generations() >= 3, "{verdict}");
+}
+
+/// `PHAROS_OUTAGE_SECONDS` asks for a longer absence than it takes until workers say what they wait for.
+#[test]
+fn a_store_that_refuses_all_connections_is_named_and_waited_for_and_nothing_is_lost() {
+    let seconds = std::env::var("PHAROS_OUTAGE_SECONDS").ok().map_or(0, |text| text.parse().unwrap());
+    let python = Environment::read().unwrap().python;
+    let length = Duration::from_secs(seconds);
+    let absence = outage(&Outage { python, length, rows: 3_000_000, seed: 1 }).unwrap();
+    assert!(absence.checkpoints.1 > absence.checkpoints.0, "{absence:?}");
+    println!("{absence:?}");
 }

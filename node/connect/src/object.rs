@@ -7,21 +7,25 @@
 //!
 //! The client is set up as AWS' own tools are: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 //! `AWS_REGION` and, for other servers that speak S3, `AWS_ENDPOINT`; an `http://` endpoint is
-//! taken as it is. It tries again by itself, for up to three minutes and ever more slowly, when the server does not
-//! answer or answers with 5xx.
+//! taken as it is. It tries again by itself, for half a minute and ever more slowly, when the server does not answer or
+//! answers with 5xx; who waits for longer is to know why.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    BackoffConfig, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    RetryConfig,
+};
 use pharos_stream::io::{ConnectError, Fault, Version};
 use tokio::runtime::Runtime;
 
@@ -31,6 +35,10 @@ use crate::read::UNCHANGED;
 /// it, and of credentials that have expired S3 says so with the status 400.
 const REFUSED: [&str; 5] =
     ["status code: 401", "status code: 403", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"];
+
+/// So long a request is tried again before its failure is told.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A bucket.
 #[derive(Clone)]
@@ -104,8 +112,15 @@ impl Bucket {
 
     fn built(name: &str, builder: AmazonS3Builder) -> Result<Self, ConnectError> {
         // Objects are deleted one at a time, and not every server has the other request for it.
+        let retry = RetryConfig {
+            backoff: BackoffConfig { max_backoff: LONGEST_PAUSE, ..BackoffConfig::default() },
+            // The time is the bound: ten of them, as is usual, may be over after two seconds.
+            max_retries: usize::MAX,
+            retry_timeout: PATIENCE,
+        };
         let store = builder
             .with_disable_bulk_delete(true)
+            .with_retry(retry)
             .build()
             .map_err(|error| ConnectError::user(format!("`s3://{name}`: {error}")))?;
         Ok(Self { name: Arc::from(name), store: Arc::new(store) })

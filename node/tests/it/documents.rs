@@ -88,6 +88,40 @@ fn a_malformed_row_fails_the_run_with_file_and_line_unless_it_is_a_dead_letter()
 }
 
 #[test]
+fn files_whose_fields_differ_are_one_schema_if_it_is_seen_and_else_named_by_line_with_nothing_lost() {
+    let read = |more: &str| format!("{{type: ReadFromJson, name: R, config: {{path: 'in-*.json'{more}}}}}");
+    let write = "    - {type: WriteToJson, name: W, config: {path: out}}\n";
+    let dir = chain(&format!("    - {}\n{write}", read("")));
+    let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let written = |name: &str| fs::read_to_string(dir.path().join(format!("{name}-00000-of-00001"))).unwrap();
+    // A number in one file and a text in the other, a field that only one has: both are seen before anything is read.
+    put("in-a.json", "{\"n\": 1}\n");
+    put("in-b.json", "{\"n\": \"x\", \"more\": true}\n");
+    let ended = local(dir.path());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(written("out"), "{\"n\":1,\"more\":null}\n{\"n\":\"x\",\"more\":true}\n");
+    // So many records are not looked at.
+    let many = "{\"n\": 1}\n".repeat(10_000);
+    put("in-a.json", &many);
+    fs::remove_dir_all(dir.path().join("data")).unwrap();
+    local(dir.path()).is_refused(&[
+        "transform `R`",
+        "in-b.json:1: column 10: field `n`: expected integer, found a string",
+    ]);
+    assert_eq!(written("out").lines().count(), 2, "nothing half done becomes visible");
+    let handled = format!(
+        "pipeline:\n  transforms:\n    - {}\n    - {{type: WriteToJson, name: W, input: R, config: {{path: out}}}}\n\
+         \x20   - {{type: WriteToJson, name: B, input: R.bad, config: {{path: bad}}}}\n",
+        read(", error_handling: {output: bad}")
+    );
+    put("p.yaml", &handled);
+    let ended = local(dir.path());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(written("out"), many.replace(": ", ":"));
+    assert!(written("bad").contains("in-b.json:1: column 10: field `n`"), "{}", written("bad"));
+}
+
+#[test]
 fn an_output_that_cannot_be_made_is_named() {
     let dir = chain(
         "    - {type: Create, config: {elements: [1]}}\n    - {type: WriteToJson, config: {path: p.yaml/out}}\n",

@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 use pharos_crds::names::{COMPONENT_PIPELINE, condition, reason};
-use pharos_crds::{CompletedRun, PipelineStatus};
+use pharos_crds::{Bottleneck, CompletedRun, PipelineStatus};
 
 use super::load;
 use super::plan::{EnsembleState, Observed, Outdated, Step};
@@ -40,6 +40,7 @@ pub fn blocked(
         Verdict::new(condition::VALID, valid, valid_reason, blocked.message.clone()),
         Verdict::new(condition::ENSEMBLE_READY, Truth::Unknown, reason::NOT_REACHED, not_reached),
         completed_verdict(false),
+        Verdict::new(condition::BACK_PRESSURE, Truth::Unknown, reason::NOT_REACHED, not_reached),
     ];
     PipelineStatus {
         observed_generation: generation,
@@ -87,9 +88,12 @@ pub fn status(
     let late = said.iter().filter_map(|said| said.late_dropped).reduce(i64::saturating_add);
     let watermark = least_watermark(&said);
     let ready = observed.workers.iter().filter(|worker| worker.ready && !worker.terminating).count();
+    let bottleneck = load::bottleneck(&observed.workers, &pipeline.hash, pipeline.spec.run_id);
+    let mut verdicts = verdicts(observed, step);
+    verdicts.push(back_pressure(bottleneck.as_ref(), is_true(&old.conditions, condition::BACK_PRESSURE)));
     PipelineStatus {
         observed_generation: pipeline.generation,
-        conditions: merge(&old.conditions, verdicts(observed, step), pipeline.generation, now),
+        conditions: merge(&old.conditions, verdicts, pipeline.generation, now),
         state: state(step, &said).or(before.state),
         document_hash: Some(pipeline.hash.clone()),
         run_id: Some(pipeline.spec.run_id),
@@ -101,7 +105,7 @@ pub fn status(
             .or(before.checkpoint_at),
         watermark_lag: watermark.as_deref().and_then(|watermark| load::lag(watermark, now)),
         watermark: watermark.or(before.watermark),
-        bottleneck: load::bottleneck(&observed.workers, &pipeline.hash, pipeline.spec.run_id),
+        bottleneck,
         splits: load::splits(&said),
         // Each worker counts the rows that it dropped itself.
         late_dropped: late.or(before.late_dropped),
@@ -211,6 +215,26 @@ fn completed_verdict(done: bool) -> Verdict {
         Verdict::new(condition::COMPLETED, true, reason::COMPLETED, "the input was read to its end")
     } else {
         Verdict::new(condition::COMPLETED, false, reason::NOT_COMPLETED, "")
+    }
+}
+
+/// From this share of time on in which those before a transform wait for it there is back-pressure,
+const PRESSED: i64 = 50;
+/// and below this one there is none any more: a condition must not come and go with every visit.
+const RELIEVED: i64 = 30;
+
+/// The numbers are in the status: a condition says what does not change from visit to visit.
+fn back_pressure(bottleneck: Option<&Bottleneck>, was: bool) -> Verdict {
+    let least = if was { RELIEVED } else { PRESSED };
+    match bottleneck.filter(|found| found.blocked_percent >= least) {
+        Some(Bottleneck { transform, worker, .. }) => {
+            let message = format!(
+                "`{transform}` on pod {worker} is slower than what comes before it, which waits for it; \
+                 see status.bottleneck"
+            );
+            Verdict::new(condition::BACK_PRESSURE, true, reason::SLOW_TRANSFORM, message)
+        }
+        None => Verdict::new(condition::BACK_PRESSURE, false, reason::FLOWING, ""),
     }
 }
 

@@ -292,6 +292,30 @@ fn an_image_that_never_ran_goes_when_the_spec_names_it_no_more() {
 }
 
 #[test]
+fn back_pressure_names_the_slow_transform_and_does_not_come_and_go() {
+    let after = |old: &PipelineStatus, blocked: Option<i64>| {
+        let bottleneck = blocked.map(|blocked| {
+            json!({"transform": "Write", "thread": 0, "busyPercent": 97, "blockedPercent": blocked})
+        });
+        let workers = vec![worker(0, json!({"state": "running", "bottleneck": bottleneck}))];
+        let observed = Observed { workers, ..observed() };
+        status(old, &valid(SMALLEST), &observed, &Step::Running, at(100))
+    };
+    let mut status = PipelineStatus::default();
+    let mut seen = Vec::new();
+    for blocked in [Some(49), Some(50), Some(30), Some(29), Some(49), Some(90), None] {
+        status = after(&status, blocked);
+        let found = status.conditions.iter().find(|one| one.type_ == condition::BACK_PRESSURE);
+        let found = found.expect("it is there");
+        seen.push(found.status == "True");
+        assert_eq!(found.message.contains("`Write` on pod clicks-pipeline-0"), found.status == "True");
+        // A slow pipeline does its work.
+        assert_eq!(read(&status), kstatus::Verdict::Current);
+    }
+    assert_eq!(seen, [false, true, true, false, false, true, false]);
+}
+
+#[test]
 fn the_status_of_several_workers_is_that_of_the_run() {
     let status = after_saying(&[
         json!({"state": "running", "epoch": 4, "lateDropped": 2, "windowsClosed": 7, "watermark": "+inf"}),

@@ -1,0 +1,208 @@
+//! How long a Pipeline reads nothing when its workers change.
+//!
+//! Owns the changes and how a pause is seen. Must not know what workers do meanwhile. Invariant: a pause is from the last
+//! row that any worker had read before it to the first one that any has read after it, in a later generation.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use super::input::Input;
+use super::workers::{Job, Workers};
+use super::{MEMBERS, PATIENCE};
+use crate::bench::median;
+use crate::local::LocalEnsemble;
+use crate::netns::Host;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct PauseOptions {
+    /// How many rows a run would read, about; each is brought to its end early.
+    pub rows: usize,
+    /// How often each change is made.
+    pub rounds: usize,
+    /// What the rows follow from.
+    pub seed: u64,
+}
+
+/// So often it is looked whether rows are read.
+const LOOK: Duration = Duration::from_millis(5);
+/// One that was killed does not come back while it is looked.
+const AWAY: Duration = Duration::from_secs(600);
+
+/// What happens to the workers.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Comes,
+    Leaves,
+    Dies,
+    LeaderDies,
+    Stops,
+}
+
+impl Change {
+    const ALL: [Self; 5] = [Self::Comes, Self::Leaves, Self::Dies, Self::LeaderDies, Self::Stops];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Comes => "a second one comes",
+            Self::Leaves => "one of two is asked to leave",
+            Self::Dies => "one of two is killed",
+            Self::LeaderDies => "the leading one of two is killed",
+            Self::Stops => "one of two stops (SIGSTOP)",
+        }
+    }
+
+    const fn workers(self) -> usize {
+        match self {
+            Self::Comes => 1,
+            _ => 2,
+        }
+    }
+}
+
+/// How much a run has gathered when its workers change.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// A few windows of a few thousand keys.
+    Little,
+    /// Nearly all rows, each under a key of its own.
+    Much,
+}
+
+impl State {
+    const ALL: [Self; 2] = [Self::Little, Self::Much];
+
+    fn document(self, input: &Path, directory: &Path) -> String {
+        match self {
+            Self::Little => super::input::document(input, &directory.join("out")),
+            Self::Much => format!(
+                "pipeline:\n  type: chain\n  transforms:\n\
+                 \x20   - {{type: ReadFromJson, name: Read, config: {{path: '{}/in-*.json'}}}}\n\
+                 \x20   - type: Combine\n      name: All\n\
+                 \x20     config: {{group_by: [key, at, value], combine: {{rows: {{value: value, fn: count}}}}}}\n\
+                 \x20   - {{type: WriteToJson, name: Write, config: {{path: '{}/out/all'}}}}\n",
+                input.display(),
+                directory.display()
+            ),
+        }
+    }
+
+    /// The share of rows that are read before the change.
+    const fn share(self) -> f64 {
+        match self {
+            Self::Little => 0.1,
+            Self::Much => 0.5,
+        }
+    }
+}
+
+struct Sample {
+    pause: Duration,
+    /// What the last checkpoint before the change wrote, in bytes.
+    state: f64,
+}
+
+/// Makes each change in turn, with little state and with much, and prints how long each pause was.
+///
+/// # Errors
+/// If a run does not go on afterwards.
+pub fn pauses(options: PauseOptions) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let input = Input::write(directory.path(), options.rows, options.seed)?;
+    let ensemble = LocalEnsemble::found(MEMBERS)?;
+    println!("{:<34}{:>10}{:>14}{:>14}{:>12}", "", "state, MB", "median, ms", "longest, ms", "ms per GB");
+    let mut run = 0;
+    for state in State::ALL {
+        for change in Change::ALL {
+            let mut samples = Vec::new();
+            for _ in 0..options.rounds {
+                let place = directory.path().join(format!("run-{run}"));
+                let text = state.document(directory.path(), &place);
+                let job = Job::running(&text, place.clone(), ensemble.hosts(), run)?;
+                let before = (input.rows as f64 * state.share()) as u64;
+                samples.push(measure(change, job, before).with_context(|| change.name())?);
+                std::fs::remove_dir_all(&place).context("cannot remove a directory")?;
+                run += 1;
+            }
+            print(change, &samples);
+        }
+    }
+    Ok(())
+}
+
+fn print(change: Change, samples: &[Sample]) {
+    let millis = |sample: &Sample| sample.pause.as_secs_f64() * 1e3;
+    let (pause, bytes) =
+        (median(samples.iter().map(millis).collect()), median(samples.iter().map(|one| one.state).collect()));
+    let longest = samples.iter().map(millis).fold(0.0, f64::max);
+    println!(
+        "{:<34}{:>10.1}{pause:>14.0}{longest:>14.0}{:>12.0}",
+        change.name(),
+        bytes / 1e6,
+        pause / (bytes / 1e9)
+    );
+}
+
+fn measure(change: Change, job: Job, before: u64) -> anyhow::Result<Sample> {
+    let hosts = vec![Host::loopback(); 2];
+    let mut workers = Workers::start(job, &hosts, change.workers())?;
+    let sample = pause(change, &mut workers, before).with_context(|| workers.describe())?;
+    // What is left to read is of no interest.
+    drop(workers);
+    Ok(sample)
+}
+
+fn pause(change: Change, workers: &mut Workers, before: u64) -> anyhow::Result<Sample> {
+    let (lead, generation) = workers.wait("half of the rows", PATIENCE, |workers| {
+        let seen = workers.look()?;
+        ensure!(seen.completed == 0, "the run was over before its workers changed");
+        let enough = records(workers).iter().sum::<u64>() >= before && seen.epoch >= 2;
+        let together = seen.together == change.workers();
+        Ok(seen.lead.filter(|_| enough && together).map(|lead| (lead, seen.generation)))
+    })?;
+    let state = value(&workers.metrics(lead)?, "pharos_checkpoint_size_bytes ").unwrap_or_default();
+    let mut last = records(workers);
+    let mut progress = Instant::now();
+    let other = 1 - lead;
+    match change {
+        Change::Comes => workers.come(other),
+        Change::Leaves => workers.leave(other, None)?,
+        Change::Dies => workers.kill(other, AWAY)?,
+        Change::LeaderDies => workers.kill(lead, AWAY)?,
+        Change::Stops => workers.stop(other)?,
+    }
+    let mut longest = Duration::ZERO;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        ensure!(Instant::now() < end, "no row is read within {PATIENCE:?}");
+        workers.supervise()?;
+        let now = records(workers);
+        if now.iter().zip(&last).any(|(now, last)| now > last) {
+            let gap = progress.elapsed();
+            progress = Instant::now();
+            longest = longest.max(gap);
+            if workers.look()?.generation > generation {
+                return Ok(Sample { pause: longest, state });
+            }
+        }
+        last = now;
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What each of two workers has read; nothing of one that does not answer.
+fn records(workers: &Workers) -> [u64; 2] {
+    let running = workers.running();
+    [0, 1].map(|index| {
+        let page = running.contains(&index).then(|| workers.metrics(index).ok()).flatten();
+        page.and_then(|page| value(&page, "pharos_records_read_total{")).map_or(0, |records| records as u64)
+    })
+}
+
+/// The first value of a metric.
+fn value(page: &str, metric: &str) -> Option<f64> {
+    let line = page.lines().find(|line| line.starts_with(metric))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
