@@ -139,10 +139,13 @@ fn print(options: CostOptions, rows: usize, samples: &[Vec<Sample>; WAYS.len()])
     let crossed = rows as f64 * OUTPUTS.len() as f64 / 2.0;
     let crossing = (cpu(&samples[2]) - least) / crossed * 1e9;
     println!("a row that goes to another worker: {crossing:.0} ns of CPU more, on both sides together");
-    println!("\nwhat a barrier takes of a task: a source waits for its place, others set their state aside");
+    println!(
+        "\nms that a barrier takes of a task, at most: a source waits for its place, others set their state aside"
+    );
+    println!("  {:<28}{:>12}{:>14}{:>14}{:>14}", "", "times", "half", "99 %", "all");
     for (way, samples) in WAYS.iter().zip(samples).filter(|(way, _)| way.checkpoints) {
         let mut all = Stalls::default();
         samples.iter().for_each(|sample| all.add(&sample.stalls));
-        println!("{:<30}{all}", way.name);
+        print!("{}\n{all}", way.name);
     }
 }

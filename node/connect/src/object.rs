@@ -114,8 +114,8 @@ impl Bucket {
         // Objects are deleted one at a time, and not every server has the other request for it.
         let retry = RetryConfig {
             backoff: BackoffConfig { max_backoff: LONGEST_PAUSE, ..BackoffConfig::default() },
-            // The time is the bound: ten of them, as is usual, may be over after two seconds.
-            max_retries: usize::MAX,
+            // The time is the bound, not the number: ten of them, as is usual, may be over after two seconds.
+            max_retries: 10_000,
             retry_timeout: PATIENCE,
         };
         let store = builder
