@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use pharos_beam::plan::{WriteFormat, WriteSpec};
 use pharos_beam::schema::Schema;
-use pharos_stream::io::{AttemptId, ConnectError, Encode, Last, Sink};
+use pharos_stream::io::{AttemptId, ConnectError, Encode, Last, PreparedOutput, Settle, Sink};
 use serde::{Deserialize, Serialize};
 
 use crate::place::Place;
@@ -61,10 +61,13 @@ impl Open {
         }
     }
 
-    fn prepare(&mut self) -> Result<Shard, ConnectError> {
+    fn prepare(&mut self) -> Result<(Shard, Option<Settle>), ConnectError> {
         Ok(match self {
-            Self::Local(shard) => Shard::Local(shard.prepare()?),
-            Self::Object(shard) => Shard::Object(shard.prepare()),
+            Self::Local(shard) => {
+                let (prepared, settle) = shard.prepare()?;
+                (Shard::Local(prepared), Some(settle))
+            }
+            Self::Object(shard) => (Shard::Object(shard.prepare()), None),
         })
     }
 }
@@ -81,10 +84,12 @@ impl Sink for FileSink {
         pieces.iter().try_for_each(|bytes| self.shards[shard].append(bytes))
     }
 
-    fn prepare(&mut self, _last: Last) -> Result<String, ConnectError> {
-        let shards = self.shards.iter_mut().map(Open::prepare).collect::<Result<_, _>>()?;
+    fn prepare(&mut self, _last: Last) -> Result<PreparedOutput, ConnectError> {
+        let prepared = self.shards.iter_mut().map(Open::prepare).collect::<Result<Vec<_>, _>>()?;
+        let (shards, settle): (Vec<Shard>, Vec<Option<Settle>>) = prepared.into_iter().unzip();
         let prepared = Prepared { version: 1, next: self.next, shards };
-        Ok(serde_json::to_string(&prepared).expect("plain data becomes JSON"))
+        let handle = serde_json::to_string(&prepared).expect("plain data becomes JSON");
+        Ok(PreparedOutput { handle, settle: settle.into_iter().flatten().collect() })
     }
 }
 

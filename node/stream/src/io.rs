@@ -5,6 +5,7 @@
 //! Invariant: reading is a function of the offset, and committing what was prepared is idempotent,
 //! whichever worker does it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -144,12 +145,37 @@ pub trait Sink: Send {
     /// If they cannot be written.
     fn append(&mut self, pieces: &[&[u8]]) -> Result<(), ConnectError>;
 
-    /// Makes what was taken durable but not yet visible, and says how to go on from here (and, if
-    /// `last`, how to make it visible).
+    /// Says how to go on from what was taken so far (and, if `last`, how to make it visible), and what has to be done until
+    /// it is durable. Rows wait for this call, but not for that.
     ///
     /// # Errors
-    /// If it cannot be made durable.
-    fn prepare(&mut self, last: Last) -> Result<String, ConnectError>;
+    /// If it cannot be set aside.
+    fn prepare(&mut self, last: Last) -> Result<PreparedOutput, ConnectError>;
+}
+
+/// Makes something durable. Doing it again is harmless.
+pub type Settle = Arc<dyn Fn() -> Result<(), ConnectError> + Send + Sync>;
+
+/// What a sink prepared: durable, once it is settled, and not yet visible.
+#[derive(Clone)]
+pub struct PreparedOutput {
+    /// How to go on from here, or to make it visible.
+    pub handle: String,
+    /// What has to be done before a checkpoint may count on it.
+    pub settle: Vec<Settle>,
+}
+
+impl fmt::Debug for PreparedOutput {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("PreparedOutput").field(&self.handle).finish()
+    }
+}
+
+impl From<String> for PreparedOutput {
+    /// Nothing is left to be done.
+    fn from(handle: String) -> Self {
+        Self { handle, settle: Vec::new() }
+    }
 }
 
 /// Whether more is to come.

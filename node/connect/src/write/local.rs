@@ -2,15 +2,16 @@
 //!
 //! Owns: the file in the making and its last step, the rename.
 //! Must not know: formats.
-//! Invariant: what was prepared is on the disk (synced). Nothing is cut off before the last step: a
+//! Invariant: what was prepared and settled is on the disk (synced). Nothing is cut off before the last step: a
 //! worker that was given up and is not dead yet, or wakes up later, may hold the same file, and writes
 //! at each place what its successor writes there, for the bytes of an output depend on the data alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pharos_stream::io::{ConnectError, Fault};
+use pharos_stream::io::{ConnectError, Fault, Settle};
 use serde::{Deserialize, Serialize};
 
 /// A file that is not visible yet.
@@ -121,15 +122,16 @@ impl LocalShard {
         self.file.write_all(bytes).map_err(failed(&self.path))
     }
 
-    /// Syncs the file.
+    /// How far the file is, and what syncs it that far.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub(super) fn prepare(&mut self) -> Result<PreparedFile, ConnectError> {
+    pub(super) fn prepare(&mut self) -> Result<(PreparedFile, Settle), ConnectError> {
         self.file.flush().map_err(failed(&self.path))?;
-        self.file.get_ref().sync_data().map_err(failed(&self.path))?;
+        let (file, path) = (self.file.get_ref().try_clone().map_err(failed(&self.path))?, self.path.clone());
         let part = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(PreparedFile { part, length: self.length, earlier: self.earlier.clone() })
+        let prepared = PreparedFile { part, length: self.length, earlier: self.earlier.clone() };
+        Ok((prepared, Arc::new(move || file.sync_data().map_err(failed(&path)))))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::assignment::Assignment;
 use crate::error::StreamError;
 use crate::exec::task::{Done, SplitProgress, TaskState};
 use crate::group::{Earlier, Frozen, FrozenSlice, FrozenTable};
+use crate::io::Settle;
 use crate::key::KeyGroup;
 use crate::plant;
 use crate::spill::Scoped;
@@ -43,6 +44,27 @@ pub(crate) struct Part {
     pub asserts: BTreeMap<String, Vec<Vec<u8>>>,
     /// How many bytes of state were written for it.
     pub written: u64,
+}
+
+/// So many outputs are made durable at the same time.
+const SETTLING: usize = 16;
+
+/// Makes outputs durable, each of its transform.
+fn settle(unsettled: &[(String, Settle)]) -> Result<(), StreamError> {
+    let settle = |(name, settle): &(String, Settle)| {
+        settle().map_err(|source| StreamError::Connect { transform: name.clone(), source })
+    };
+    if let [one] = unsettled {
+        return settle(one);
+    }
+    unsettled.chunks(SETTLING).try_for_each(|some| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = some.iter().map(|one| scope.spawn(move || settle(one))).collect();
+            let join =
+                |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().expect("it does not panic");
+            threads.into_iter().try_for_each(join)
+        })
+    })
 }
 
 /// A piece of state by the node it belongs to, the thread that wrote it, and its slice.
@@ -78,13 +100,14 @@ impl PartWriter {
     /// Writes what the tasks kept. `of` says of which checkpoint, or that it is the end.
     ///
     /// # Errors
-    /// If the store refuses.
+    /// If the store refuses, or what a sink prepared cannot be made durable.
     pub(crate) fn write(
         &mut self,
         of: &str,
         states: BTreeMap<TaskId, TaskState>,
     ) -> Result<Part, StreamError> {
         let mut part = Part::default();
+        let mut unsettled = Vec::new();
         let mut file =
             StateFile { name: state_name(self.generation, of, self.worker), bytes: HEADER.to_vec() };
         for (task, state) in states {
@@ -95,7 +118,8 @@ impl PartWriter {
                     part.creates.insert(name, done);
                 }
                 TaskState::Sink(prepared) => {
-                    part.sinks.insert(name, prepared);
+                    unsettled.extend(prepared.settle.into_iter().map(|settle| (name.clone(), settle)));
+                    part.sinks.insert(name, prepared.handle);
                 }
                 TaskState::Assert(rows) => {
                     part.asserts.insert(name, rows);
@@ -118,6 +142,7 @@ impl PartWriter {
                 }
             }
         }
+        settle(&unsettled)?;
         let all =
             part.groups.iter().flat_map(|(name, group)| group.pieces.iter().map(move |piece| (name, piece)));
         let tables = all.filter(|(_, piece)| !piece.is_file());

@@ -27,7 +27,7 @@ use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
 use crate::group::{AdvanceError, Combiner, Fired, Frozen, Grouping, KeyedBatch};
-use crate::io::{BadRecord, Last, Offset, Records, Sink, Split, Version};
+use crate::io::{BadRecord, Last, Offset, PreparedOutput, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
 use crate::meter::{SplitMeter, Wait};
@@ -122,7 +122,7 @@ pub(crate) enum TaskState {
     /// What it has gathered, and its input watermark.
     Group(Watermark, Frozen),
     /// What its sink prepared.
-    Sink(String),
+    Sink(PreparedOutput),
     /// The rows so far, as tagged bytes.
     Assert(Vec<Vec<u8>>),
 }

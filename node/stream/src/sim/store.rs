@@ -16,7 +16,9 @@ use super::data::Row;
 use super::world::{Op, Proc, op, with};
 use crate::checkpoint::{BlobError, Blobs};
 use crate::column::{Batch, build};
-use crate::io::{AttemptId, ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split, Version};
+use crate::io::{
+    AttemptId, ConnectError, Connectors, Encode, Last, Offset, PreparedOutput, Records, Sink, Split, Version,
+};
 use crate::json;
 
 /// The store, as one process sees it.
@@ -170,9 +172,9 @@ impl Sink for SimSink {
         })
     }
 
-    fn prepare(&mut self, _: Last) -> Result<String, ConnectError> {
+    fn prepare(&mut self, _: Last) -> Result<PreparedOutput, ConnectError> {
         with(|world| world.live(self.proc).map(drop)).ok_or_else(|| ConnectError::environment("killed"))?;
-        Ok(self.at.to_string())
+        Ok(self.at.to_string().into())
     }
 }
 

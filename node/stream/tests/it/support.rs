@@ -10,7 +10,8 @@ use pharos_beam::schema::Schema;
 use pharos_beam::{Plan, SourceName, compile};
 use pharos_connect::{Division, Files, Sampler};
 use pharos_stream::io::{
-    AttemptId, ConnectError, Connectors, Encode, Last, Offset, Records, Sink, Split, Version,
+    AttemptId, ConnectError, Connectors, Encode, Last, Offset, PreparedOutput, Records, Settle, Sink, Split,
+    Version,
 };
 use pharos_stream::{Report, RunOptions, StreamError, run};
 
@@ -143,9 +144,15 @@ impl Sink for MortalSink {
         }
         self.0.append(pieces)
     }
-    fn prepare(&mut self, last: Last) -> Result<String, ConnectError> {
+    fn prepare(&mut self, last: Last) -> Result<PreparedOutput, ConnectError> {
         live(&self.1)?;
-        self.0.prepare(last)
+        let prepared = self.0.prepare(last)?;
+        // It may die before what it said is on the disk.
+        let settle = |settle: Settle| -> Settle {
+            let left = Arc::clone(&self.1);
+            Arc::new(move || live(&left).and_then(|()| settle()))
+        };
+        Ok(PreparedOutput { settle: prepared.settle.into_iter().map(settle).collect(), ..prepared })
     }
 }
 
