@@ -28,6 +28,8 @@ pub(crate) enum Bench {
         #[arg(last = true)]
         rest: Vec<String>,
     },
+    /// The exchange between threads, and between workers, by the size of batches.
+    Exchange,
     /// How long a Pipeline pauses when a worker comes, leaves, dies or stops, by the size of its state.
     Pauses {
         /// What else the benchmark takes.
@@ -45,6 +47,12 @@ pub(crate) enum Bench {
 pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
     setup::cpp(layout)?;
     setup::announce_cold_build(layout);
+    if matches!(bench, Bench::Exchange) {
+        const PROGRAM: &str = "pharos-exchange";
+        let copies = RunDir::create(layout)?;
+        step("building for speed", || artifacts::fast_binaries(layout, &copies, &[PROGRAM]))?;
+        return run(&mut artifacts::program(&copies, PROGRAM));
+    }
     let mut args: Vec<std::ffi::OsString> = vec!["bench".into()];
     let mut etcd = None;
     match bench {
@@ -63,6 +71,7 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
             args.push("workers".into());
             args.extend(rest.iter().map(Into::into));
         }
+        Bench::Exchange => {}
         Bench::Pauses { rest } => {
             args.push("pauses".into());
             args.extend(rest.iter().map(Into::into));

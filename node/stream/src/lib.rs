@@ -29,6 +29,8 @@ pub mod json;
 pub mod kernel;
 mod key;
 mod load;
+#[doc(hidden)]
+pub mod measure;
 mod meter;
 mod plant;
 mod run;
