@@ -1,8 +1,10 @@
 //! How long a Pipeline reads nothing when its workers change.
 //!
 //! Owns the changes and how a pause is seen. Must not know what workers do meanwhile. Invariant: a pause is from the last
-//! row that any worker had read before it to the first one that any has read after it, in a later generation.
+//! row that any worker had read before it to the first one that any has read after it, in a later generation. No output
+//! is looked at: that nothing is lost is shown elsewhere.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,9 @@ pub struct PauseOptions {
 const LOOK: Duration = Duration::from_millis(5);
 /// One that was killed does not come back while it is looked.
 const AWAY: Duration = Duration::from_secs(600);
+
+/// So often the input is read where there is to be much state: a run must last until all has happened.
+const READS: usize = 4;
 
 /// What happens to the workers.
 #[derive(Clone, Copy, Debug)]
@@ -77,23 +82,34 @@ impl State {
     fn document(self, input: &Path, directory: &Path) -> String {
         match self {
             Self::Little => super::input::document(input, &directory.join("out")),
-            Self::Much => format!(
-                "pipeline:\n  type: chain\n  transforms:\n\
-                 \x20   - {{type: ReadFromJson, name: Read, config: {{path: '{}/in-*.json'}}}}\n\
-                 \x20   - type: Combine\n      name: All\n\
-                 \x20     config: {{group_by: [key, at, value], combine: {{rows: {{value: value, fn: count}}}}}}\n\
-                 \x20   - {{type: WriteToJson, name: Write, config: {{path: '{}/out/all'}}}}\n",
-                input.display(),
-                directory.display()
-            ),
+            Self::Much => {
+                let mut text = "pipeline:\n  transforms:\n".to_owned();
+                for number in 0..READS {
+                    let read = format!("type: ReadFromJson, name: Read{number}");
+                    let path = format!("config: {{path: '{}/in-*.json'}}", input.display());
+                    writeln!(text, "    - {{{read}, {path}}}").expect("a string takes everything");
+                }
+                let reads: Vec<String> = (0..READS).map(|number| format!("Read{number}")).collect();
+                let group = "group_by: [key, at, value], combine: {rows: {value: value, fn: count}}";
+                write!(
+                    text,
+                    "    - {{type: Flatten, name: Rows, input: [{}]}}\n\
+                     \x20   - {{type: Combine, name: All, input: Rows, config: {{{group}}}}}\n\
+                     \x20   - {{type: WriteToJson, name: Write, input: All, config: {{path: '{}/out/all'}}}}\n",
+                    reads.join(", "),
+                    directory.display()
+                )
+                .expect("a string takes everything");
+                text
+            }
         }
     }
 
-    /// The share of rows that are read before the change.
-    const fn share(self) -> f64 {
+    /// How many rows are read before the change, of an input of so many.
+    const fn before(self, rows: usize) -> usize {
         match self {
-            Self::Little => 0.1,
-            Self::Much => 0.3,
+            Self::Little => rows / 10,
+            Self::Much => rows * READS / 4,
         }
     }
 }
@@ -121,8 +137,8 @@ pub fn pauses(options: PauseOptions) -> anyhow::Result<()> {
                 let place = directory.path().join(format!("run-{run}"));
                 let text = state.document(directory.path(), &place);
                 let job = Job::running(&text, place.clone(), ensemble.hosts(), run)?;
-                let before = (input.rows as f64 * state.share()) as u64;
-                samples.push(measure(change, job, before).with_context(|| change.name())?);
+                let before = state.before(input.rows);
+                samples.push(measure(change, job, before as u64).with_context(|| change.name())?);
                 std::fs::remove_dir_all(&place).context("cannot remove a directory")?;
                 run += 1;
             }
@@ -198,8 +214,9 @@ fn records(workers: &Workers) -> [u64; 2] {
     })
 }
 
-/// The first value of a metric.
+/// The sum of a metric's values.
 fn value(page: &str, metric: &str) -> Option<f64> {
-    let line = page.lines().find(|line| line.starts_with(metric))?;
-    line.rsplit_once(' ')?.1.parse().ok()
+    let lines = page.lines().filter(|line| line.starts_with(metric));
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    values.reduce(|sum, value| sum + value)
 }
