@@ -36,6 +36,15 @@ pub(crate) struct Trouble {
     pub(crate) fault: Fault,
     /// What is said.
     pub(crate) text: String,
+    /// Whether something is wrong with this process or its machine: another may do better.
+    pub(crate) is_sick: bool,
+}
+
+impl Trouble {
+    /// Trouble of which another process would have the same.
+    pub(crate) fn new(fault: Fault, text: String) -> Self {
+        Self { fault, text, is_sick: false }
+    }
 }
 
 impl From<Trouble> for Failure {
@@ -79,7 +88,7 @@ fn check_inputs(path: &Path, plan: &Plan, files: &Files) -> Result<(), Trouble> 
         files.splits(read, &node.outputs[0].schema).map_err(|error| {
             let (line, column) = (node.span.line, node.span.column);
             let text = format!("{}:{line}:{column}: transform `{}`: {error}", path.display(), node.name);
-            Trouble { fault: error.fault, text }
+            Trouble::new(error.fault, text)
         })?;
     }
     Ok(())
@@ -94,7 +103,7 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
     let paths = Paths::new(ZNODE_PIPELINES, &format!("local-{}", pipeline.name), &short_hash(&plan), run_id);
     let run = format!("{}-{run_id}", short_hash(&plan));
     let blobs = open_blobs(&format!("checkpoints/{run}"), &data_dir)
-        .map_err(|error| Trouble { fault: error.fault, text: error.message })?;
+        .map_err(|error| Trouble::new(error.fault, error.message))?;
     let coordination = ZooKeeperCoordination::new(&ensemble.to_string(), paths, "local")
         .map_err(|error| Failure::ours(anyhow!("{error}")))?;
     let interval = pipeline.spec.as_ref().and_then(|spec| spec.checkpoint.as_ref());
@@ -132,12 +141,14 @@ pub(crate) fn run_local(job: PipelineJob) -> Result<(), Failure> {
 pub(crate) fn compile(document: &str, source: SourceName, files: &Files) -> Result<Plan, Trouble> {
     let sampler = Sampler::new(files);
     pharos_beam::compile(document, source, &sampler)
-        .map_err(|errors| Trouble { fault: sampler.fault(), text: errors.to_string() })
+        .map_err(|errors| Trouble::new(sampler.fault(), errors.to_string()))
 }
 
 /// An error of a run by whose fault it is.
 pub(crate) fn trouble(name: &str, error: &StreamError) -> Trouble {
-    Trouble { fault: error.fault(), text: format!("Pipeline {name}: {error}") }
+    let is_sick =
+        matches!(error, StreamError::Spill(_) | StreamError::State { .. } | StreamError::PlanVersion(_));
+    Trouble { is_sick, ..Trouble::new(error.fault(), format!("Pipeline {name}: {error}")) }
 }
 
 /// As many threads as the process may use cores.

@@ -188,6 +188,15 @@ impl Status {
         let mut known = self.known();
         known.answer.state = state;
         known.answer.message = message;
+        if state == WorkerState::Starting {
+            // It takes part in nothing any more.
+            (known.answer.leads, known.answer.workers, known.answer.generation) = (false, None, None);
+        }
+    }
+
+    /// The last checkpoint that it knows of.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.known().answer.epoch
     }
 
     /// Takes news of the run.

@@ -3,8 +3,8 @@
 //! Owns: the worker's flags, its life from start to idling, and what it says on its admin port.
 //! Must not know: Kubernetes, how rows are processed.
 //! Invariant: a worker whose run is done, or whose user must mend something, stays up and says so;
-//! one that trying again may help says why it waits and tries again by itself, and only if that does not help for a
-//! while ends with exit code 1, to be started anew.
+//! one whose store or Ensemble does not answer says why it waits and tries again by itself, and only if that does not help
+//! for ten minutes ends with exit code 1, to be started anew.
 
 use crate::failure::Failure;
 use crate::pipeline::{Trouble, compile, state_bytes, threads, trouble};
@@ -28,8 +28,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// So long a worker tries again by itself: then perhaps a new process helps. A store that is away is no reason to have the
 /// kubelet wait for minutes between two starts.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// One that has worked for so long before it failed begins to count anew.
-const CALM: Duration = Duration::from_secs(60);
 
 /// How soon an idle worker notices that it is to end.
 const WATCH: Duration = Duration::from_millis(100);
@@ -128,7 +126,8 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Works, and tries again as long as that may help.
+/// Works, and tries again while a store or the Ensemble does not answer. A worker that is sick itself ends: each time that it
+/// takes part the others go back to the last checkpoint, and the kubelet's growing pause between restarts spares them.
 fn work_patiently(
     args: &WorkerArgs,
     status: &Arc<Status>,
@@ -136,12 +135,13 @@ fn work_patiently(
 ) -> Result<Outcome, Trouble> {
     let (mut pause, mut since) = (PAUSES.0, Instant::now());
     loop {
-        let begun = Instant::now();
+        let before = status.epoch();
         let trouble = match work(args, status, stop) {
-            Err(trouble) if trouble.fault == Fault::Environment => trouble,
+            Err(trouble) if trouble.fault == Fault::Environment && !trouble.is_sick => trouble,
             other => return other,
         };
-        if begun.elapsed() > CALM {
+        if status.epoch() != before {
+            // It has come further meanwhile.
             (pause, since) = (PAUSES.0, Instant::now());
         } else if since.elapsed() > PATIENCE {
             return Err(trouble);
@@ -183,7 +183,7 @@ fn work_in_lineage(
     status: &Arc<Status>,
     stop: &Arc<AtomicBool>,
 ) -> Result<Worked, Trouble> {
-    let of = |fault, text| Trouble { fault, text };
+    let of = Trouble::new;
     let document = std::fs::read_to_string(&args.pipeline_file)
         .map_err(|error| of(Fault::User, format!("{}: {error}", args.pipeline_file.display())))?;
     // What is wrong with the document itself is said even if no Ensemble answers.
@@ -201,8 +201,12 @@ fn work_in_lineage(
     let plan = kept.map_or_else(|| compile(&document, source, &files), Ok)?;
     coordination.keep_plan(&plan);
     let paths = lineage.paths(&submission);
-    let listener = TcpListener::bind(args.exchange_addr)
-        .map_err(|error| of(Fault::User, format!("cannot listen on {}: {error}", args.exchange_addr)))?;
+    let listener = TcpListener::bind(args.exchange_addr).map_err(|error| {
+        // The one of the try before may not be gone yet.
+        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        let fault = if in_use { Fault::Environment } else { Fault::User };
+        of(fault, format!("cannot listen on {}: {error}", args.exchange_addr))
+    })?;
     let port = listener.local_addr().map_err(|error| ours(&error))?.port();
     let host = args.advertise.clone().unwrap_or_else(|| match args.exchange_addr.ip() {
         any if any.is_unspecified() => machine,
@@ -257,9 +261,8 @@ fn find_lineage(
     name: &str,
     stop: &AtomicBool,
 ) -> Result<Option<(ZooKeeperCoordination, Lineage, Option<Plan>)>, Trouble> {
-    let trouble = |error: &dyn std::fmt::Display| Trouble {
-        fault: Fault::Environment,
-        text: format!("Pipeline {}: {error}", args.name),
+    let trouble = |error: &dyn std::fmt::Display| {
+        Trouble::new(Fault::Environment, format!("Pipeline {}: {error}", args.name))
     };
     let (ensemble, submission, name) = (args.ensemble.clone(), submission.clone(), name.to_owned());
     let finding = std::thread::Builder::new()
@@ -291,7 +294,7 @@ fn submission(args: &WorkerArgs) -> Submission {
 
 /// Makes sure that the checkpoints' location is this Pipeline's alone.
 fn own_location(args: &WorkerArgs, url: &str) -> Result<(), Trouble> {
-    let of = |fault, text: String| Trouble { fault, text: format!("Pipeline {}: {text}", args.name) };
+    let of = |fault, text: String| Trouble::new(fault, format!("Pipeline {}: {text}", args.name));
     let blobs = open_blobs(url, Path::new(".")).map_err(|error| of(error.fault, error.to_string()))?;
     let owner = Owner::new(&args.pipeline_uid, &args.namespace, &args.name);
     owner.claim(&*blobs, url).map_err(|error| of(error.fault(), error.to_string()))

@@ -1,8 +1,8 @@
 //! How long a Pipeline reads nothing when its workers change.
 //!
 //! Owns the changes and how a pause is seen. Must not know what workers do meanwhile. Invariant: a pause is from the last
-//! row that any worker had read before it to the first one that any has read after it, in a later generation. No output
-//! is looked at: that nothing is lost is shown elsewhere.
+//! row that any worker had read to the first one that any has read after it, the longest until a later generation reads.
+//! No output is looked at: that nothing is lost is shown elsewhere.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -168,7 +168,7 @@ fn measure(change: Change, job: Job, before: u64) -> anyhow::Result<Sample> {
 }
 
 fn pause(change: Change, workers: &mut Workers, before: u64) -> anyhow::Result<Sample> {
-    let (lead, generation) = workers.wait("half of the rows", PATIENCE, |workers| {
+    let (lead, generation) = workers.wait("rows to be read", PATIENCE, |workers| {
         let seen = workers.look()?;
         ensure!(seen.completed == 0, "the run was over before its workers changed");
         let enough = records(workers).iter().sum::<u64>() >= before && seen.epoch >= 1;
@@ -191,7 +191,9 @@ fn pause(change: Change, workers: &mut Workers, before: u64) -> anyhow::Result<S
     loop {
         ensure!(Instant::now() < end, "no row is read within {PATIENCE:?}");
         workers.supervise()?;
-        let now = records(workers);
+        // One that does not answer now has read nothing that is known.
+        let seen = records(workers);
+        let now = [0, 1].map(|index| seen[index].max(last[index]));
         if now.iter().zip(&last).any(|(now, last)| now > last) {
             let gap = progress.elapsed();
             progress = Instant::now();

@@ -32,7 +32,8 @@ fn no_row_is_lost_or_doubled_while_workers_are_killed_stopped_cut_off_and_exchan
     assert!(verdict.checkpoints() >= 5 && verdict.generations() >= 3, "{verdict}");
 }
 
-/// `PHAROS_OUTAGE_SECONDS` asks for a longer absence than it takes until workers say what they wait for.
+/// `PHAROS_OUTAGE_SECONDS` asks for a longer absence than it takes until workers say what they wait for; after ten minutes
+/// they end.
 #[test]
 fn a_store_that_refuses_all_connections_is_named_and_waited_for_and_nothing_is_lost() {
     let seconds = std::env::var("PHAROS_OUTAGE_SECONDS").ok().map_or(0, |text| text.parse().unwrap());

@@ -545,7 +545,8 @@ fn better_int(best: &mut Option<i64>, order: Order, new: i64) {
 
 fn better_float(best: &mut Option<f64>, order: Order, new: f64) {
     if best.is_none_or(|old| order.prefers_float(new, old)) {
-        *best = Some(new);
+        // All that are no number are the same, or which one stays would depend on the order of the rows.
+        *best = Some(if new.is_nan() { f64::NAN } else { new });
     }
 }
 
@@ -671,8 +672,16 @@ impl Accumulators {
     /// # Errors
     /// If the bytes are not such a slot.
     pub(crate) fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
-        self.columns.iter_mut().try_for_each(|column| column.read(input))?;
         let slot = self.slots;
+        for (column, aggregation) in self.columns.iter_mut().zip(self.aggregations.iter()) {
+            column.read(input)?;
+            let is_text = *aggregation.output.non_null() == Type::String;
+            if let (Column::Bytes { best, .. }, true) = (&*column, is_text)
+                && best[slot as usize].as_deref().is_some_and(|best| std::str::from_utf8(best).is_err())
+            {
+                return Err(input.error("a text"));
+            }
+        }
         self.heap += self.columns.iter().map(|column| column.heap_bytes(slot as usize)).sum::<usize>();
         self.slots += 1;
         Ok(slot)

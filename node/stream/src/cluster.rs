@@ -24,8 +24,8 @@ use crate::io::Connectors;
 use crate::run::CheckpointOptions;
 use crate::spill::{StateBounds, StateMemory};
 
-/// So many others are called at the same time.
-const CALLS: usize = 64;
+/// So many others are called at the same time: all that a Pipeline may have.
+const CALLS: usize = 256;
 
 /// How a worker works.
 pub struct WorkerOptions {

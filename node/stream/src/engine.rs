@@ -101,7 +101,7 @@ impl Engine {
     /// Takes in what a task keeps, and writes what is whole.
     ///
     /// # Errors
-    /// If the store refuses.
+    /// If the store refuses, or an output cannot be made durable.
     pub(crate) fn report(&mut self, report: TaskReport) -> Result<Vec<Told>, StreamError> {
         let id = TaskId { node: report.node.0, thread: report.thread as u32 };
         let whole = match report.barrier {

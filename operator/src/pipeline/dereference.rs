@@ -149,9 +149,15 @@ async fn ask(nodes: &AdminClient, pod: &Pod, latest: &Latest<'_>) -> Option<Work
             == latest.container.and_then(|of| of.image.as_ref()),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ready: is_ready(pod),
+        restarted: has_restarted(pod),
         crash: crash.map(|crash| last_words(pod).map_or(crash.clone(), |words| format!("{crash}: {words}"))),
         status,
     })
+}
+
+fn has_restarted(pod: &Pod) -> bool {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    containers.into_iter().flatten().any(|container| container.restart_count > 0)
 }
 
 /// What the worker said before it ended.

@@ -18,7 +18,23 @@ const WORST: usize = 10;
 /// The busiest of those that hold up their workers: what the others wait for is on one of them.
 #[must_use]
 pub fn bottleneck(workers: &[Worker], hash: &str, run_id: i64) -> Option<Bottleneck> {
-    let of = |worker: &Worker| {
+    // Of equals the first, so that the status does not change back and forth.
+    bottlenecks(workers, hash, run_id)
+        .min_by_key(|found| Reverse((found.busy_percent, found.blocked_percent)))
+}
+
+/// The one that keeps those before it waiting for most of their time.
+#[must_use]
+pub fn slowest(workers: &[Worker], hash: &str, run_id: i64) -> Option<Bottleneck> {
+    bottlenecks(workers, hash, run_id).min_by_key(|found| Reverse(found.blocked_percent))
+}
+
+fn bottlenecks<'a>(
+    workers: &'a [Worker],
+    hash: &'a str,
+    run_id: i64,
+) -> impl Iterator<Item = Bottleneck> + use<'a> {
+    let of = move |worker: &Worker| {
         let said = worker.status.as_ref().filter(|said| said.is_of(hash, run_id))?.bottleneck.clone()?;
         Some(Bottleneck {
             transform: said.transform,
@@ -27,8 +43,7 @@ pub fn bottleneck(workers: &[Worker], hash: &str, run_id: i64) -> Option<Bottlen
             blocked_percent: said.blocked_percent,
         })
     };
-    // Of equals the first, so that the status does not change back and forth.
-    workers.iter().filter_map(of).min_by_key(|found| Reverse((found.busy_percent, found.blocked_percent)))
+    workers.iter().filter_map(of)
 }
 
 /// The splits that are farthest behind the farthest split of their read on any worker.
@@ -158,6 +173,7 @@ mod tests {
             up_to_date: true,
             same_command: true,
             same_image: true,
+            restarted: false,
             terminating: false,
             ready: true,
             crash: None,

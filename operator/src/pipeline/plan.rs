@@ -3,7 +3,7 @@
 //!
 //! Invariant: a completed run never runs again; a worker is taken away only after its completion was recorded, for
 //! suspension, for a newer template, or since fewer are wanted; of those that work together, one at a time for a newer
-//! template.
+//! template, and those of another image once the first of the new ones answers.
 
 use std::cmp::Reverse;
 
@@ -60,6 +60,8 @@ pub struct Worker {
     pub terminating: bool,
     /// Whether the kubelet finds it ready.
     pub ready: bool,
+    /// Whether its container has ended before and was started again.
+    pub restarted: bool,
     /// Why its container does not run, if it was tried and failed.
     pub crash: Option<String>,
     /// What it says about its pipeline.
@@ -211,7 +213,7 @@ fn step_of_workers(wanted: &Wanted, observed: &Observed) -> Step {
         );
     }
     let staying: Vec<&Worker> = workers.iter().filter(|worker| worker.ordinal < wanted.replicas).collect();
-    let new_answers = staying.iter().any(|worker| worker.up_to_date && worker.status.is_some());
+    let new_answers = staying.iter().any(|worker| worker.up_to_date && answers(wanted, worker));
     let at_once =
         staying.iter().filter(|worker| worker.is_outdated() && !is_missed(wanted, worker, new_answers));
     let at_once: Vec<Outdated> = at_once.map(|worker| Outdated::of(worker)).collect();
@@ -240,6 +242,12 @@ fn is_missed(wanted: &Wanted, worker: &Worker, new_answers: bool) -> bool {
     let works = worker.ready || wanted.hears(worker, WorkerState::Running);
     let gave_up = worker.crash.is_some() || wanted.hears(worker, WorkerState::Failed);
     worker.same_command && (worker.same_image || !new_answers) && works && !gave_up
+}
+
+/// Whether it is up and finds nothing wrong with what it is to do.
+fn answers(wanted: &Wanted, worker: &Worker) -> bool {
+    let up = !worker.terminating && !worker.restarted && worker.crash.is_none() && worker.status.is_some();
+    up && !wanted.hears(worker, WorkerState::Failed)
 }
 
 /// The one that leads comes last: each change of the leader begins a generation anew.

@@ -90,7 +90,9 @@ pub fn status(
     let ready = observed.workers.iter().filter(|worker| worker.ready && !worker.terminating).count();
     let bottleneck = load::bottleneck(&observed.workers, &pipeline.hash, pipeline.spec.run_id);
     let mut verdicts = verdicts(observed, step);
-    verdicts.push(back_pressure(bottleneck.as_ref(), is_true(&old.conditions, condition::BACK_PRESSURE)));
+    let slowest = load::slowest(&observed.workers, &pipeline.hash, pipeline.spec.run_id);
+    let was = is_true(&old.conditions, condition::BACK_PRESSURE);
+    verdicts.push(back_pressure(slowest.as_ref(), !said.is_empty(), was));
     PipelineStatus {
         observed_generation: pipeline.generation,
         conditions: merge(&old.conditions, verdicts, pipeline.generation, now),
@@ -224,9 +226,9 @@ const PRESSED: i64 = 50;
 const RELIEVED: i64 = 30;
 
 /// The numbers are in the status: a condition says what does not change from visit to visit.
-fn back_pressure(bottleneck: Option<&Bottleneck>, was: bool) -> Verdict {
+fn back_pressure(slowest: Option<&Bottleneck>, anyone_says: bool, was: bool) -> Verdict {
     let least = if was { RELIEVED } else { PRESSED };
-    match bottleneck.filter(|found| found.blocked_percent >= least) {
+    match slowest.filter(|found| found.blocked_percent >= least) {
         Some(Bottleneck { transform, worker, .. }) => {
             let message = format!(
                 "`{transform}` on pod {worker} is slower than what comes before it, which waits for it; \
@@ -234,6 +236,12 @@ fn back_pressure(bottleneck: Option<&Bottleneck>, was: bool) -> Verdict {
             );
             Verdict::new(condition::BACK_PRESSURE, true, reason::SLOW_TRANSFORM, message)
         }
+        None if !anyone_says => Verdict::new(
+            condition::BACK_PRESSURE,
+            Truth::Unknown,
+            reason::NOT_REACHED,
+            "no worker says anything",
+        ),
         None => Verdict::new(condition::BACK_PRESSURE, false, reason::FLOWING, ""),
     }
 }

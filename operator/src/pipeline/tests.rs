@@ -225,6 +225,7 @@ fn worker(ordinal: u32, says: Value) -> Worker {
         up_to_date: true,
         same_command: true,
         same_image: true,
+        restarted: false,
         terminating: false,
         ready: said["state"] == "running",
         crash: None,

@@ -1,7 +1,7 @@
 //! What one worker keeps of a checkpoint.
 //!
-//! Owns: the worker's state files (a header, then the pieces end to end) and what the manifest will
-//! say of them.
+//! Owns: the worker's state files (a header, then the pieces end to end), what the manifest will say of
+//! them, and that outputs are durable before it is told.
 //! Must not know: other workers, when a checkpoint counts.
 //! Invariant: only changed tables are written, and each sorted file once; the others stay where an
 //! earlier checkpoint put them.

@@ -56,7 +56,12 @@ impl Route {
         }
         let reached = match state {
             SplitState::Active(watermark) => Some(watermark),
-            SplitState::Idle | SplitState::Finished => None,
+            SplitState::Finished => None,
+            SplitState::Idle => {
+                // The target's time goes on without this origin's, and may be ahead of it when that goes on.
+                self.combiner = None;
+                None
+            }
         };
         let label = parts.first().map(|(label, _)| *label);
         let mut divided: Vec<Vec<(Label, Payload)>> = (0..owners).map(|_| Vec::new()).collect();

@@ -16,9 +16,9 @@ use pharos_window::Watermark;
 use super::{GroupSpec, KeyedBatch};
 use crate::aggregate::Accumulators;
 use crate::codec::{CodecError, Reader, put_len};
-use crate::key::Keys;
+use crate::key::{KeyHash, Keys};
 
-/// Where this many rows make no fewer than one sum, they travel as they are.
+/// Where not even so many rows, on average, make one sum, they travel as they are.
 const WORTH: usize = 2;
 /// After a round in which it was not worth it, it is tried again so many rounds later.
 const PAUSE: u32 = 32;
@@ -75,6 +75,11 @@ impl Partials {
     }
 }
 
+/// Where a key of a slice is looked for: not where the same key of other slices is.
+fn place_of(hash: KeyHash, slice: i64) -> u64 {
+    hash.0 ^ slice.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 /// The sums for one receiver, in the making.
 #[derive(Debug)]
 struct Table {
@@ -98,11 +103,12 @@ impl Table {
             let at = *sum as usize;
             own.hash(at) == hash && slices[at] == slice && own.bytes(at) == key
         };
-        let sum = index.find(hash.0, same).copied().unwrap_or_else(|| {
+        let sum = index.find(place_of(hash, slice), same).copied().unwrap_or_else(|| {
             let sum = accumulators.push();
             slices.push(slice);
             own.push(key, hash);
-            index.insert_unique(hash.0, sum, |sum| own.hash(*sum as usize).0);
+            let place = |sum: &u32| place_of(own.hash(*sum as usize), slices[*sum as usize]);
+            index.insert_unique(place_of(hash, slice), sum, place);
             sum
         });
         rows.push(row);
@@ -143,6 +149,12 @@ impl Combiner {
             rows: 0,
             pause: 0,
         })
+    }
+
+    /// Tries again in the next round, whether it was worth it or not.
+    #[cfg(test)]
+    pub(super) fn insist(&mut self) {
+        self.pause = 0;
     }
 
     /// Begins a round at the end of which the origin's watermark is `reached`; none: it holds back no time.

@@ -425,6 +425,7 @@ proptest! {
             let mut others = Vec::new();
             for (origin, round) in origins.iter_mut().zip(&rounds) {
                 let whole = round_of(round, function);
+                origin.combiner.insist();
                 let rows = if origin.combiner.begin(Some(origin.watermark)) {
                     let rows = origin.combiner.add(&whole);
                     for (owner, partials) in owners.iter_mut().zip(origin.combiner.finish()) {

@@ -37,6 +37,7 @@ fn with<const N: usize>(states: [WorkerState; N]) -> Observed {
         up_to_date: true,
         same_command: true,
         same_image: true,
+        restarted: false,
         terminating: false,
         ready: matches!(state, WorkerState::Running | WorkerState::Completed),
         crash: None,
@@ -267,8 +268,15 @@ fn one_worker_tries_another_image_and_the_others_follow_once_it_answers() {
     observed.workers[2].crash = Some("ErrImagePull: no".into());
     let message = "2 of 3 workers run; pod p-2: ErrImagePull: no";
     assert_eq!(plan(&of(3), &observed), waits(reason::WORKER_CRASHING, message));
-    // It need not run: perhaps it does not understand the others.
     observed.workers[2].crash = None;
+    // One that finds the document wrong, or has been started again, is no reason to take the others away.
+    observed.workers[2].status = Some(says(WorkerState::Failed));
+    assert_eq!(plan(&of(3), &observed), Step::Failed { message: "said".into() });
+    observed.workers[2].status = Some(says(WorkerState::Starting));
+    observed.workers[2].restarted = true;
+    assert!(matches!(plan(&of(3), &observed), Step::Wait { .. }));
+    observed.workers[2].restarted = false;
+    // It need not run: perhaps it does not understand the others.
     observed.workers[2].status = Some(says(WorkerState::Starting));
     assert_eq!(plan(&of(3), &observed), replace([0, 1]));
 }
