@@ -3,7 +3,7 @@
 //! Owns: rows that are the same in every run, and the two threads.
 //! Must not know: clocks.
 //! Invariant: rows take the way that they take between two workers, or two threads: channel, frames and connection as in
-//! [`crate::exec`], into the tables of a grouping.
+//! the engine, into the tables of a grouping.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
