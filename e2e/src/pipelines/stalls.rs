@@ -96,7 +96,7 @@ mod tests {
         all.add(&Stalls::read(page).unwrap());
         let said = all.to_string();
         let lines: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[0], ["a", "198", "0.1", "5", "more"]);
+        assert_eq!(lines[0], ["a", "198", "0.1", "more", "more"]);
         assert_eq!(lines[1], ["b", "2", "5", "5", "5"]);
         assert_eq!(lines[2], ["all", "200", "0.1", "5", "more"]);
         assert!(Stalls::read("pharos_barrier_stall_seconds_bucket{transform=\"a\",le=\"x\"} 1").is_err());
