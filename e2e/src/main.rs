@@ -135,29 +135,9 @@ enum Bench {
         seconds: u64,
     },
     /// A Pipeline on one worker, on two, and with a checkpoint each second: what each costs.
-    Workers {
-        /// Rows read, about.
-        #[arg(long, default_value_t = 4_000_000)]
-        rows: usize,
-        /// Repetitions.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// What the rows follow from.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
+    Workers(pipelines::Trials),
     /// How long a Pipeline reads nothing when a worker comes, leaves, dies or stops, by the size of its state.
-    Pauses {
-        /// Rows read, about.
-        #[arg(long, default_value_t = 4_000_000)]
-        rows: usize,
-        /// Repetitions.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// What the rows follow from.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
+    Pauses(pipelines::Trials),
     /// The example's Pipeline beside DuckDB.
     Pipeline {
         /// Flights read.
@@ -217,12 +197,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Bench { bench: Bench::Values { gib, memory_mib, seconds } } => {
             bench::values(bench::Values { gib, memory_mib, load: Duration::from_secs(seconds) })?;
         }
-        Command::Bench { bench: Bench::Workers { rows, rounds, seed } } => {
-            pipelines::cost(pipelines::CostOptions { rows, rounds, seed })?;
-        }
-        Command::Bench { bench: Bench::Pauses { rows, rounds, seed } } => {
-            pipelines::pauses(pipelines::PauseOptions { rows, rounds, seed })?;
-        }
+        Command::Bench { bench: Bench::Workers(trials) } => pipelines::cost(trials)?,
+        Command::Bench { bench: Bench::Pauses(trials) } => pipelines::pauses(trials)?,
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;
         }

@@ -130,7 +130,7 @@ impl Network {
     ///
     /// # Errors
     /// If this thread is not isolated.
-    pub fn refuse(port: u16) -> anyhow::Result<()> {
+    pub fn refuse(&self, port: u16) -> anyhow::Result<()> {
         rejects("-A", port)
     }
 
@@ -138,7 +138,7 @@ impl Network {
     ///
     /// # Errors
     /// If it was not refused.
-    pub fn serve(port: u16) -> anyhow::Result<()> {
+    pub fn serve(&self, port: u16) -> anyhow::Result<()> {
         rejects("-D", port)
     }
 

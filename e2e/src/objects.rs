@@ -53,12 +53,17 @@ pub fn list(cluster: &Cluster, prefix: &str) -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// If nobody said where the server is.
 pub fn variables(cluster: &Cluster) -> anyhow::Result<[(&'static str, String); 4]> {
-    Ok([
-        ("AWS_ENDPOINT", cluster.s3_endpoint()?),
+    Ok(variables_at(cluster.s3_endpoint()?))
+}
+
+/// Those for the server at `endpoint`; any credentials do.
+pub(crate) fn variables_at(endpoint: String) -> [(&'static str, String); 4] {
+    [
+        ("AWS_ENDPOINT", endpoint),
         ("AWS_REGION", "us-east-1".to_owned()),
         ("AWS_ACCESS_KEY_ID", "test".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-    ])
+    ]
 }
 
 /// The same as entries of `spec.pods.env`.

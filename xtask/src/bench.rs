@@ -47,14 +47,9 @@ pub(crate) enum Bench {
 pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
     setup::cpp(layout)?;
     setup::announce_cold_build(layout);
-    if matches!(bench, Bench::Exchange) {
-        const PROGRAM: &str = "pharos-exchange";
-        let copies = RunDir::create(layout)?;
-        step("building for speed", || artifacts::fast_binaries(layout, &copies, &[PROGRAM]))?;
-        return run(&mut artifacts::program(&copies, PROGRAM));
-    }
     let mut args: Vec<std::ffi::OsString> = vec!["bench".into()];
     let mut etcd = None;
+    let mut programs = vec!["pharos-e2e", "pharos-node"];
     match bench {
         Bench::Ensemble { rest } => {
             setup::java()?;
@@ -71,7 +66,9 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
             args.push("workers".into());
             args.extend(rest.iter().map(Into::into));
         }
-        Bench::Exchange => {}
+        Bench::Exchange => {
+            (programs, args) = (vec!["pharos-exchange"], Vec::new());
+        }
         Bench::Pauses { rest } => {
             args.push("pauses".into());
             args.extend(rest.iter().map(Into::into));
@@ -89,8 +86,8 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
         }
     }
     let copies = RunDir::create(layout)?;
-    step("building for speed", || artifacts::fast_binaries(layout, &copies, &["pharos-node", "pharos-e2e"]))?;
-    let mut command: Command = artifacts::program(&copies, "pharos-e2e");
+    step("building for speed", || artifacts::fast_binaries(layout, &copies, &programs))?;
+    let mut command: Command = artifacts::program(&copies, programs[0]);
     command.envs(etcd.map(|etcd| ("PHAROS_ETCD", etcd)));
     run(command.args(args).env("PHAROS_ROOT", &layout.root).env("PHAROS_CACHE", &layout.cache))
 }

@@ -27,6 +27,7 @@ use crate::command::{output, output_with_input};
 use crate::environment::{self, Environment};
 pub use namespace::Lifetime;
 pub(crate) use node::PAUSE_IMAGE;
+pub(crate) use object_store::make_bucket;
 pub use object_store::{BUCKET, ENDPOINT};
 
 const PREFIX: &str = "pharos-box-";
@@ -73,7 +74,7 @@ impl KubeBox {
         dns::start(self)?;
         volumes::create(self)?;
         node::wait_ready(self)?;
-        object_store::make_bucket(self)
+        object_store::make_own_bucket(self)
     }
 
     /// The box that `./x box up` left, if it is still up.

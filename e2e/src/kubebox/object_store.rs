@@ -1,5 +1,6 @@
 //! An S3 server (moto) on the node's address, for the input, output and checkpoints of pipelines in pods.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::command::{output, wait_until};
@@ -19,10 +20,17 @@ pub(super) fn start(kube_box: &KubeBox) -> anyhow::Result<()> {
     kube_box.daemon_at("moto", &server, &["-H".into(), NODE_ADDRESS.into(), "-p".into(), "9000".into()])
 }
 
-pub(super) fn make_bucket(kube_box: &KubeBox) -> anyhow::Result<()> {
-    let url = format!("{ENDPOINT}/{BUCKET}");
+pub(super) fn make_own_bucket(kube_box: &KubeBox) -> anyhow::Result<()> {
+    make_bucket(|| kube_box.command(&kube_box.tools.python), &format!("{ENDPOINT}/{BUCKET}"))
+}
+
+/// Makes a bucket once its server answers, with a Python interpreter.
+///
+/// # Errors
+/// If it does not answer for two minutes.
+pub(crate) fn make_bucket(python: impl Fn() -> Command, url: &str) -> anyhow::Result<()> {
     wait_until("the S3 server", Duration::from_secs(120), || {
-        output(kube_box.command(&kube_box.tools.python).args(["-c", MAKE_BUCKET, &url])).map(Some)
+        output(python().args(["-c", MAKE_BUCKET, url])).map(Some)
     })
     .map(drop)
 }

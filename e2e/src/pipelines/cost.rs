@@ -7,24 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::MEMBERS;
-use super::input::{Input, OUTPUTS, compare};
+use super::input::{Input, OUTPUTS};
 use super::stalls::Stalls;
 use super::workers::{Job, Workers};
+use super::{MEMBERS, Trials};
 use crate::bench::{children_cpu_time, median};
 use crate::local::LocalEnsemble;
 use crate::netns::Host;
-
-/// What is compared.
-#[derive(Clone, Copy, Debug)]
-pub struct CostOptions {
-    /// How many rows a run reads, about.
-    pub rows: usize,
-    /// How often each way is taken, in turn.
-    pub rounds: usize,
-    /// What the rows follow from.
-    pub seed: u64,
-}
 
 /// How long a run may take.
 const LONGEST: Duration = Duration::from_secs(900);
@@ -58,7 +47,7 @@ struct Sample {
 ///
 /// # Errors
 /// If a run does not come to its end, or writes anything but the oracle's rows.
-pub fn cost(options: CostOptions) -> anyhow::Result<()> {
+pub fn cost(options: Trials) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot make a directory")?;
     let input = Input::write(directory.path(), options.rows, options.seed)?;
     let ensemble = LocalEnsemble::found(MEMBERS)?;
@@ -70,10 +59,7 @@ pub fn cost(options: CostOptions) -> anyhow::Result<()> {
             let place = directory.path().join(format!("run-{run_id}"));
             let job = Job::new(directory.path(), place, ensemble.hosts(), run_id)?;
             let (sample, outputs) = run(way, job).with_context(|| way.name)?;
-            for (((name, _), output), expected) in OUTPUTS.iter().zip(&outputs).zip(&input.expected) {
-                let difference = compare(output, expected)?;
-                ensure!(difference.first.is_empty(), "{}, {name}: {:?}", way.name, difference.first);
-            }
+            input.check(&outputs).with_context(|| way.name)?;
             ensure!(
                 *first.get_or_insert_with(|| outputs.clone()) == outputs,
                 "{} writes other bytes",
@@ -116,7 +102,7 @@ fn completed(workers: &mut Workers, count: usize) -> anyhow::Result<u64> {
     })
 }
 
-fn print(options: CostOptions, rows: usize, samples: &[Vec<Sample>; WAYS.len()]) {
+fn print(options: Trials, rows: usize, samples: &[Vec<Sample>; WAYS.len()]) {
     println!("{rows} rows, three groupings, median of {}", options.rounds);
     println!(
         "{:<30}{:>12}{:>14}{:>10}{:>8}{:>14}",

@@ -101,6 +101,18 @@ impl Input {
         all.sort_unstable();
         Ok(Self { rows, expected: [fixed(&all), sliding(&all), sessions(&all)] })
     }
+
+    /// Whether outputs are what they have to be.
+    ///
+    /// # Errors
+    /// Names the first rows that are lost, doubled or wrong.
+    pub(super) fn check(&self, outputs: &[Vec<u8>; 3]) -> anyhow::Result<()> {
+        for (((name, _), output), expected) in OUTPUTS.iter().zip(outputs).zip(&self.expected) {
+            let difference = compare(output, expected)?;
+            ensure!(difference.first.is_empty(), "{name}: {:?}", difference.first);
+        }
+        Ok(())
+    }
 }
 
 fn row(now: i64, rng: &mut Rng) -> Row {

@@ -26,9 +26,9 @@ use input::{Input, OUTPUTS, compare};
 use report::Run;
 use workers::{Job, Workers};
 
-pub use cost::{CostOptions, cost};
+pub use cost::cost;
 pub use faults::Fault;
-pub use pause::{PauseOptions, pauses};
+pub use pause::pauses;
 pub use report::Verdict;
 pub use store::{Outage, outage};
 
@@ -36,6 +36,20 @@ pub use store::{Outage, outage};
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 const MEMBERS: usize = 3;
+
+/// How a Pipeline is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Trials {
+    /// Rows of the input, about.
+    #[arg(long, default_value_t = 4_000_000)]
+    rows: usize,
+    /// Repetitions.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// What the rows follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
 
 /// What is run.
 #[derive(Clone, Debug)]

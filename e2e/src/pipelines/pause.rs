@@ -12,21 +12,10 @@ use anyhow::{Context, ensure};
 
 use super::input::Input;
 use super::workers::{Job, Workers};
-use super::{MEMBERS, PATIENCE};
+use super::{MEMBERS, PATIENCE, Trials};
 use crate::bench::median;
 use crate::local::LocalEnsemble;
 use crate::netns::Host;
-
-/// What is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct PauseOptions {
-    /// How many rows a run would read, about; each is brought to its end early.
-    pub rows: usize,
-    /// How often each change is made.
-    pub rounds: usize,
-    /// What the rows follow from.
-    pub seed: u64,
-}
 
 /// So often it is looked whether rows are read.
 const LOOK: Duration = Duration::from_millis(5);
@@ -109,7 +98,8 @@ impl State {
     const fn before(self, rows: usize) -> usize {
         match self {
             Self::Little => rows / 10,
-            Self::Much => rows * READS / 4,
+            // Of all that is read this is one part in `READS`.
+            Self::Much => rows,
         }
     }
 }
@@ -124,7 +114,7 @@ struct Sample {
 ///
 /// # Errors
 /// If a run does not go on afterwards.
-pub fn pauses(options: PauseOptions) -> anyhow::Result<()> {
+pub fn pauses(options: Trials) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot make a directory")?;
     let input = Input::write(directory.path(), options.rows, options.seed)?;
     let ensemble = LocalEnsemble::found(MEMBERS)?;

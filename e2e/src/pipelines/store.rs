@@ -9,21 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::input::{Input, OUTPUTS, compare};
+use super::input::Input;
 use super::workers::{Checkpoints, Job, Workers};
 use super::{MEMBERS, PATIENCE};
-use crate::command::{Running, output, wait_until};
+use crate::command::Running;
+use crate::kubebox::make_bucket;
 use crate::local::{LocalEnsemble, Place, free_ports};
 use crate::netns::{BRIDGE, Network, isolated};
+use crate::objects::variables_at;
 
 const WORKERS: usize = 2;
 const BUCKET: &str = "checkpoints";
 /// Until workers say what they wait for.
 const SAYS: Duration = Duration::from_secs(90);
 const LONGEST: Duration = Duration::from_secs(300);
-
-const MAKE_BUCKET: &str =
-    "import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], method='PUT'), timeout=5).read()";
 
 /// What is tried.
 #[derive(Clone, Debug)]
@@ -67,20 +66,13 @@ pub fn outage(options: &Outage) -> anyhow::Result<Absence> {
         let _store = store(&options.python, port)?;
         let job = Job::new(directory.path(), directory.path().join("run"), ensemble.hosts(), 0)?;
         let checkpoints = Checkpoints { location: format!("s3://{BUCKET}/run"), seconds: 1 };
-        let environment = [
-            ("AWS_ENDPOINT", format!("http://{BRIDGE}:{port}")),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ];
-        let job = Job { checkpoints: Some(checkpoints), environment: environment.into(), ..job };
+        let environment = variables_at(format!("http://{BRIDGE}:{port}")).into();
+        let job = Job { checkpoints: Some(checkpoints), environment, ..job };
         let mut workers = Workers::start(job.clone(), hosts, WORKERS)?;
-        let absence = watch(&mut workers, port, options.length).with_context(|| workers.describe())?;
+        let absence =
+            watch(&mut workers, &network, port, options.length).with_context(|| workers.describe())?;
         workers.all_end()?;
-        for (((name, _), output), expected) in OUTPUTS.iter().zip(&job.outputs()?).zip(&input.expected) {
-            let difference = compare(output, expected)?;
-            ensure!(difference.first.is_empty(), "{name}: {:?}", difference.first);
-        }
+        input.check(&job.outputs()?)?;
         Ok(absence)
     })
 }
@@ -89,20 +81,17 @@ fn store(python: &std::path::Path, port: u16) -> anyhow::Result<Running> {
     let mut server = Command::new(python.with_file_name("moto_server"));
     server.args(["-H", &BRIDGE.to_string(), "-p", &port.to_string()]);
     let server = Running::start(server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    let url = format!("http://{BRIDGE}:{port}/{BUCKET}");
-    wait_until("the S3 server", PATIENCE, || {
-        output(Command::new(python).args(["-c", MAKE_BUCKET, &url])).map(Some)
-    })?;
+    make_bucket(|| Command::new(python), &format!("http://{BRIDGE}:{port}/{BUCKET}"))?;
     Ok(server)
 }
 
-fn watch(workers: &mut Workers, port: u16, length: Duration) -> anyhow::Result<Absence> {
+fn watch(workers: &mut Workers, network: &Network, port: u16, length: Duration) -> anyhow::Result<Absence> {
     workers.wait("checkpoints", PATIENCE, |workers| {
         let seen = workers.look()?;
         ensure!(seen.completed == 0, "the run was over before the store went away");
         Ok((seen.epoch >= 2 && seen.together == WORKERS).then_some(()))
     })?;
-    Network::refuse(port)?;
+    network.refuse(port)?;
     let gone = Instant::now();
     // One that was being written may still come to count.
     let before = workers.look()?.epoch;
@@ -115,7 +104,7 @@ fn watch(workers: &mut Workers, port: u16, length: Duration) -> anyhow::Result<A
         ensure!(seen.epoch <= before + 1 && seen.completed == 0, "there are checkpoints without a store");
         Ok((gone.elapsed() >= length).then_some(()))
     })?;
-    Network::serve(port)?;
+    network.serve(port)?;
     let (length, back) = (gone.elapsed(), Instant::now());
     let after = workers.wait("the end of the run", LONGEST, |workers| {
         let seen = workers.look()?;

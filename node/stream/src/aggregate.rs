@@ -693,3 +693,51 @@ impl pharos_window::Accumulate for Accumulators {
         Self::merge(self, 0, &later, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pharos_beam::expr::ir::{Expr, ExprKind};
+
+    use super::*;
+
+    fn of(ty: Type, function: AggregateFunction) -> Arc<[Aggregation]> {
+        let (value, output) = (Expr { ty: ty.clone(), kind: ExprKind::Field(0) }, ty.nullable());
+        Arc::from([Aggregation { name: "a".to_owned(), function, value, output }])
+    }
+
+    /// The bits of the extreme of these numbers, added in this order.
+    fn extreme(function: AggregateFunction, numbers: &[f64]) -> u64 {
+        let mut all = Accumulators::new(&of(Type::Float64, function));
+        all.push();
+        let rows: Vec<u32> = (0..numbers.len() as u32).collect();
+        all.update(&vec![0; rows.len()], &rows, &[Arc::new(Float64Array::from(numbers.to_vec()))]);
+        all.finish(&[0]).unwrap()[0].as_primitive::<Float64Type>().value(0).to_bits()
+    }
+
+    #[test]
+    fn extremes_of_floats_do_not_depend_on_order_to_the_last_bit() {
+        use AggregateFunction::{Max, Min};
+        let (none, other) = (f64::NAN, f64::from_bits(f64::NAN.to_bits() ^ 1 << 63 ^ 1));
+        for (function, numbers, expected) in [
+            (Max, [0.0, -0.0, none], 0.0),
+            (Min, [0.0, -0.0, other], -0.0),
+            (Max, [other, 1.0, none], 1.0),
+            (Min, [other, none, other], f64::NAN),
+        ] {
+            let [a, b, c] = numbers;
+            for order in [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+                assert_eq!(extreme(function, &order), expected.to_bits(), "{function:?} of {order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_for_a_text_and_is_none_is_refused() {
+        let mut bytes = vec![1];
+        put_bytes(&mut bytes, &[0xFF]);
+        for (ty, taken) in [(Type::String, false), (Type::Bytes, true)] {
+            let mut all = Accumulators::new(&of(ty, AggregateFunction::Max));
+            assert_eq!(all.read(&mut Reader::new(&bytes)).is_ok(), taken);
+        }
+    }
+}

@@ -20,8 +20,9 @@ use crate::event::{Event, Events};
 use crate::exchange::link::Wire;
 use crate::exchange::message::Shape;
 use crate::exec::channel::{Channel, Inbox, Round};
+use crate::exec::outlet::{Outlet, Route};
 use crate::exec::task::{
-    AssertTask, CreateTask, Done, GroupTask, OpenSplit, Outlet, ReadTask, Route, SinkTask, SplitProgress,
+    AssertTask, CreateTask, Done, GroupTask, OpenSplit, ReadTask, SinkTask, SplitProgress,
 };
 use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;

@@ -24,9 +24,6 @@ use crate::io::Connectors;
 use crate::run::CheckpointOptions;
 use crate::spill::{StateBounds, StateMemory};
 
-/// So many others are called at the same time: all that a Pipeline may have.
-const CALLS: usize = 256;
-
 /// How a worker works.
 pub struct WorkerOptions {
     /// The process: no other has this id.
@@ -125,20 +122,13 @@ impl System for Machine {
     fn greet(&self, calls: &[(Hello, Member)]) -> Vec<Result<Box<dyn Greeted>, String>> {
         let greet = |(hello, to): &(Hello, Member)| {
             let socket = dial(&to.address, hello)?;
-            Ok(Box::new(Socket { socket, address: to.address.clone() }) as Box<dyn Greeted + Send>)
+            Ok(Box::new(Socket { socket, address: to.address.clone() }) as Box<dyn Greeted>)
         };
-        // Who does not answer costs its time only once, not once for each.
-        let greet_all = |calls: &[(Hello, Member)]| -> Vec<Result<Box<dyn Greeted>, String>> {
-            std::thread::scope(|scope| {
-                let callers: Vec<_> = calls.iter().map(|call| scope.spawn(move || greet(call))).collect();
-                let join = |caller: std::thread::ScopedJoinHandle<'_, Result<Box<dyn Greeted + Send>, _>>| {
-                    let greeted = caller.join().expect("a caller does not panic");
-                    greeted.map(|greeted| greeted as Box<dyn Greeted>)
-                };
-                callers.into_iter().map(join).collect()
-            })
-        };
-        calls.chunks(CALLS).flat_map(greet_all).collect()
+        // Who does not answer costs its time once, not once for each.
+        std::thread::scope(|scope| {
+            let callers: Vec<_> = calls.iter().map(|call| scope.spawn(move || greet(call))).collect();
+            callers.into_iter().map(|caller| caller.join().expect("a caller does not panic")).collect()
+        })
     }
 
     fn start(&self, shared: &Arc<Shared>, threads: Vec<Running>) {

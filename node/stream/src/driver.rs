@@ -156,7 +156,7 @@ pub(crate) struct Running {
 }
 
 /// A connection that was greeted, over which nothing is heard yet.
-pub(crate) trait Greeted {
+pub(crate) trait Greeted: Send {
     /// Lets what comes be heard.
     ///
     /// # Errors

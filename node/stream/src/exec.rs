@@ -13,6 +13,7 @@
 
 pub(crate) mod channel;
 pub(crate) mod fragment;
+pub(crate) mod outlet;
 pub(crate) mod task;
 pub(crate) mod worker;
 

@@ -231,8 +231,7 @@ fn back_pressure(slowest: Option<&Bottleneck>, anyone_says: bool, was: bool) -> 
     match slowest.filter(|found| found.blocked_percent >= least) {
         Some(Bottleneck { transform, worker, .. }) => {
             let message = format!(
-                "`{transform}` on pod {worker} is slower than what comes before it, which waits for it; \
-                 see status.bottleneck"
+                "`{transform}` on pod {worker} is slower than what comes before it, which waits for it"
             );
             Verdict::new(condition::BACK_PRESSURE, true, reason::SLOW_TRANSFORM, message)
         }

@@ -314,6 +314,20 @@ fn back_pressure_names_the_slow_transform_and_does_not_come_and_go() {
         assert_eq!(read(&status), kstatus::Verdict::Current);
     }
     assert_eq!(seen, [false, true, true, false, false, true, false]);
+    let truth = |status: &PipelineStatus| {
+        let found = status.conditions.iter().find(|one| one.type_ == condition::BACK_PRESSURE);
+        found.map(|found| (found.status.clone(), found.message.clone())).expect("it is there")
+    };
+    // Who says nothing is not known to flow.
+    assert_eq!(truth(&self::after(&status, &Step::Running)).0, "Unknown");
+    // The busiest worker holds nobody up; another one does.
+    let says = |transform: &str, busy: i64, blocked: i64| {
+        json!({"state": "running", "bottleneck": {"transform": transform, "thread": 0, "busyPercent": busy,
+               "blockedPercent": blocked}})
+    };
+    let status = after_saying(&[says("Read", 99, 0), says("Write", 97, 90)]);
+    assert_eq!(status.bottleneck.as_ref().map(|found| found.transform.as_str()), Some("Read"));
+    assert!(truth(&status).1.contains("`Write` on pod clicks-pipeline-1"));
 }
 
 #[test]

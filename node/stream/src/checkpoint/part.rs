@@ -269,3 +269,50 @@ impl GroupWriter<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use pharos_beam::{NoSchemas, SourceName, compile};
+
+    use super::*;
+    use crate::coordination::Member;
+    use crate::io::{ConnectError, PreparedOutput};
+
+    #[test]
+    fn a_part_is_told_only_once_all_outputs_are_durable() {
+        let document = "
+pipeline:
+  transforms:
+    - {type: Create, name: Rows, config: {elements: [{a: 1}]}}
+    - {type: WriteToJson, name: One, input: Rows, config: {path: one}}
+    - {type: WriteToJson, name: Other, input: Rows, config: {path: other}}
+";
+        let plan = compile(document, SourceName::new("test.yaml"), &NoSchemas).unwrap();
+        let me = Member::new("p".to_owned(), "w".to_owned(), "w:1".to_owned(), 1);
+        let assignment = Assignment { generation: 1, workers: vec![me], me: 0 };
+        let mut writer = PartWriter::new(None, &plan, &assignment);
+        let settled = Arc::new(AtomicUsize::new(0));
+        let good: Settle = {
+            let settled = Arc::clone(&settled);
+            Arc::new(move || {
+                settled.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
+        };
+        let bad: Settle = Arc::new(|| Err(ConnectError::environment("the disk is gone")));
+        let mut write = |other: &Settle| {
+            let sink = |settle: &[&Settle]| {
+                let settle = settle.iter().map(|settle| Arc::clone(settle)).collect();
+                TaskState::Sink(PreparedOutput { handle: "so far".to_owned(), settle })
+            };
+            let task = |node| TaskId { node, thread: 0 };
+            writer.write("1", BTreeMap::from([(task(1), sink(&[&good, &good])), (task(2), sink(&[other]))]))
+        };
+        let part = write(&good).unwrap();
+        assert_eq!((part.sinks["Other"].as_str(), settled.load(Ordering::SeqCst)), ("so far", 3));
+        let error = write(&bad).unwrap_err().to_string();
+        assert!(error.contains("`Other`: the disk is gone"), "{error}");
+    }
+}

@@ -54,7 +54,7 @@ impl Shape {
             NodeKind::Combine { aggregations, .. } => {
                 let values = aggregations.iter().map(|aggregation| layout(&aggregation.value.ty)).collect();
                 Self::Keyed {
-                    aggregations: aggregations.iter().cloned().collect(),
+                    aggregations: Arc::clone(&graph.groups[&node.id].aggregations),
                     values,
                     originals: node.error_output.map(|_| input()),
                 }

@@ -19,85 +19,20 @@ use pharos_beam::schema::Value;
 use pharos_window::{Span, SplitState, SplitWatermarks, Timestamp, Watermark, Window};
 use serde::{Deserialize, Serialize};
 
-use super::channel::{Channel, Epoch, Gathered, Inbox, Label, Message, Payload, Round};
+use super::channel::{Epoch, Gathered, Inbox, Label, Payload, Round};
 use super::fragment::{Outbox, Steps, batch_of, dead_letters, letters, values_of};
+use super::outlet::{Outlet, States};
 use super::{ROUND_RECORDS, ROUND_STEPS, STEP_RECORDS};
 use crate::assertion;
 use crate::column::{Batch, Steps as RowSteps, Times, Windows, take_columns};
 use crate::error::StreamError;
 use crate::event::Event;
-use crate::group::{AdvanceError, Combiner, Fired, Frozen, Grouping, KeyedBatch};
+use crate::group::{AdvanceError, Fired, Frozen, Grouping, KeyedBatch};
 use crate::io::{BadRecord, Last, Offset, PreparedOutput, Records, Sink, Split, Version};
 use crate::kernel::evaluate;
 use crate::key::KeyHash;
 use crate::meter::{SplitMeter, Wait};
 use crate::plant;
-
-/// How far time is after each step of a round.
-type States = [SplitState; ROUND_STEPS];
-
-/// The channels to one target, one for each of its threads.
-#[derive(Debug)]
-pub(crate) struct Route {
-    /// The target.
-    pub target: NodeId,
-    /// Its threads' queues.
-    pub channels: Vec<Arc<Channel>>,
-    /// Adds up what goes to a grouping, where that changes nothing.
-    pub combiner: Option<Combiner>,
-}
-
-impl Route {
-    /// What each of the target's threads is sent of `parts` in a round after which the origin's time is `state`.
-    fn divide(&mut self, parts: Vec<(Label, Payload)>, state: SplitState) -> Vec<Vec<(Label, Payload)>> {
-        let owners = self.channels.len();
-        if owners == 1 {
-            return vec![parts];
-        }
-        let reached = match state {
-            SplitState::Active(watermark) => Some(watermark),
-            SplitState::Finished => None,
-            SplitState::Idle => {
-                // The target's time goes on without this origin's, and may be ahead of it when that goes on.
-                self.combiner = None;
-                None
-            }
-        };
-        let label = parts.first().map(|(label, _)| *label);
-        let mut divided: Vec<Vec<(Label, Payload)>> = (0..owners).map(|_| Vec::new()).collect();
-        let mut combiner = self.combiner.as_mut().and_then(|one| one.begin(reached).then_some(one));
-        for (label, payload) in parts {
-            let batch = keyed(payload);
-            let whole = |batch: KeyedBatch| (batch.keys.len() > 0).then_some(batch);
-            let others = match &mut combiner {
-                None => whole(batch),
-                Some(combiner) => {
-                    let others = combiner.add(&batch);
-                    if others.len() == batch.keys.len() { whole(batch) } else { whole(batch.take(&others)) }
-                }
-            };
-            others.into_iter().for_each(|batch| scatter(label, &batch, &mut divided));
-        }
-        for (combiner, label) in combiner.into_iter().zip(label) {
-            for (parts, partials) in divided.iter_mut().zip(combiner.finish()) {
-                if !partials.slices.is_empty() {
-                    parts.push((label, Payload::Partials(partials)));
-                }
-            }
-        }
-        divided
-    }
-}
-
-/// Divides rows among the owners of their keys' groups.
-fn scatter(label: Label, batch: &KeyedBatch, divided: &mut [Vec<(Label, Payload)>]) {
-    let owners = divided.len();
-    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); owners];
-    (0..batch.keys.len()).for_each(|row| rows[batch.keys.hash(row).group().owner(owners)].push(row as u32));
-    for (parts, rows) in divided.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
-        parts.push((label, Payload::Keyed(batch.take(&rows))));
-    }
-}
 
 /// Where a split stands, in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,35 +133,6 @@ pub(crate) enum Polled {
     Waiting(Wait),
     /// It has ended.
     Ended,
-}
-
-/// The outgoing side of an origin.
-#[derive(Debug)]
-pub(crate) struct Outlet {
-    routes: Vec<Route>,
-}
-
-impl Outlet {
-    /// An outlet to these targets.
-    #[must_use]
-    pub(crate) fn new(routes: Vec<Route>) -> Self {
-        Self { routes }
-    }
-
-    fn has_room(&self) -> bool {
-        self.routes.iter().flat_map(|route| &route.channels).all(|channel| channel.has_room())
-    }
-
-    fn send(&mut self, mut outbox: Outbox, round: Round, states: States, end: bool, barrier: Option<Epoch>) {
-        for route in &mut self.routes {
-            let parts = outbox.remove(&route.target).unwrap_or_default();
-            let divided = route.divide(parts, states[ROUND_STEPS - 1]);
-            for (channel, parts) in route.channels.iter().zip(divided) {
-                channel.send(Message { round, states, end, barrier, parts });
-            }
-        }
-        assert!(outbox.is_empty(), "an origin sends only to targets it reaches");
-    }
 }
 
 /// A split and how far its time is.
@@ -518,7 +424,8 @@ impl GroupTask {
         for (_, payload) in gathered.parts {
             match payload {
                 Payload::Partials(partials) => self.grouping.add_partials(&partials)?,
-                payload => parts.push(keyed(payload)),
+                Payload::Keyed(batch) => parts.push(batch),
+                Payload::Rows(_) | Payload::Bytes(..) => unreachable!("a grouping is sent keyed rows"),
             }
         }
         let ahead = |batch| self.grouping.add_ahead(batch, reached);
@@ -666,15 +573,6 @@ impl GroupTask {
             &counts,
         );
         Ok(())
-    }
-}
-
-fn keyed(payload: Payload) -> KeyedBatch {
-    match payload {
-        Payload::Keyed(batch) => batch,
-        Payload::Partials(_) | Payload::Rows(_) | Payload::Bytes(..) => {
-            unreachable!("only keyed rows go to several threads")
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use pharos_window::Watermark;
 
 use super::{GroupSpec, KeyedBatch};
 use crate::aggregate::Accumulators;
-use crate::codec::{CodecError, Reader, put_len};
+use crate::codec::{CodecError, Reader};
 use crate::key::{KeyHash, Keys};
 
 /// Where not even so many rows, on average, make one sum, they travel as they are.
@@ -47,9 +47,8 @@ impl Partials {
 
     /// Appends the sums.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        put_len(out, self.slices.len());
-        self.slices.iter().for_each(|slice| out.extend_from_slice(&slice.to_le_bytes()));
         self.keys.put(out);
+        self.slices.iter().for_each(|slice| out.extend_from_slice(&slice.to_le_bytes()));
         (0..self.accumulators.len()).for_each(|sum| self.accumulators.write(sum, out));
     }
 
@@ -61,17 +60,13 @@ impl Partials {
         aggregations: &Arc<[Aggregation]>,
         input: &mut Reader<'_>,
     ) -> Result<Self, CodecError> {
-        let mut partials = Self::new(aggregations);
-        let len = input.u32()?;
-        partials.slices = (0..len).map(|_| input.i64()).collect::<Result<_, _>>()?;
-        partials.keys = Keys::read(input)?;
-        if partials.keys.len() != len as usize {
-            return Err(input.error("as many keys as slices"));
+        let keys = Keys::read(input)?;
+        let slices = (0..keys.len()).map(|_| input.i64()).collect::<Result<_, _>>()?;
+        let mut accumulators = Accumulators::new(aggregations);
+        for _ in 0..keys.len() {
+            accumulators.read(input)?;
         }
-        for _ in 0..len {
-            partials.accumulators.read(input)?;
-        }
-        Ok(partials)
+        Ok(Self { slices, keys, accumulators })
     }
 }
 
