@@ -85,7 +85,8 @@ pub(crate) fn check(path: &Path) -> ExitCode {
 fn check_inputs(path: &Path, plan: &Plan, files: &Files) -> Result<(), Trouble> {
     for node in &plan.nodes {
         let NodeKind::Read(read) = &node.kind else { continue };
-        files.splits(read, &node.outputs[0].schema).map_err(|error| {
+        let schema = &node.outputs[0].schema;
+        files.splits(read, schema, &vec![true; schema.fields.len()]).map_err(|error| {
             let (line, column) = (node.span.line, node.span.column);
             let text = format!("{}:{line}:{column}: transform `{}`: {error}", path.display(), node.name);
             Trouble::new(error.fault, text)

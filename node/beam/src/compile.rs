@@ -110,6 +110,7 @@ fn type_steps(cx: &Context<'_>, steps: &[Step<'_>], sampler: Option<&Sampler<'_>
             StepKind::Leaf { transform, .. } => transforms::check(cx, transform, &inputs, sampler),
             StepKind::Window { spec } => transforms::window(cx, spec, &inputs[0]),
             StepKind::Flatten => Some(transforms::flatten(&inputs)),
+            StepKind::Join { spec, stage, step } => transforms::check_join(cx, spec, *stage, *step, &inputs),
         };
         let errors = errors_of(step, inputs.first());
         let Some((kind, rows)) = checked else {

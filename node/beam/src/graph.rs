@@ -4,11 +4,12 @@
 //! outputs are consumed. Must not know what a transform does. Invariant: steps are in topological order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use crate::config::Context;
 use crate::diagnostic::Span;
 use crate::syntax::{Inputs, Reference, Transform};
-use crate::transforms::{Arity, arity};
+use crate::transforms::{Arity, JoinSpec, JoinStep, arity, parse_join};
 use crate::yaml::Yaml;
 
 /// One output of one step. `error` tells the dead letters from the result.
@@ -36,6 +37,8 @@ pub(crate) enum StepKind<'y> {
     Window { spec: &'y Yaml },
     /// Several inputs where one is taken.
     Flatten,
+    /// A step of a Join, which is made of several, and of which of its stages.
+    Join { spec: Rc<JoinSpec>, stage: usize, step: JoinStep },
 }
 
 /// The outputs of a transform by name; `None` stands for one that could not be built.
@@ -389,6 +392,9 @@ impl<'y> Builder<'_, '_, 'y> {
         if !self.inputs_fit(arity, &inputs, transform) {
             return Outputs::broken();
         }
+        if arity == Arity::Named {
+            return self.join(transform, path, inputs);
+        }
         let ports: Vec<Port> = if arity == Arity::Many {
             inputs.into_iter().flat_map(|(_, ports)| ports).collect()
         } else {
@@ -413,10 +419,43 @@ impl<'y> Builder<'_, '_, 'y> {
         outputs
     }
 
+    /// A Join as the steps it is made of. The last stage's grouping, which keeps its state, has its name.
+    fn join(
+        &mut self,
+        transform: &'y Transform<'y>,
+        path: &str,
+        inputs: Vec<(String, Vec<Port>)>,
+    ) -> Outputs {
+        let inputs = self.flattened(inputs, transform, path);
+        let tables: Vec<String> = inputs.iter().map(|(name, _)| name.clone()).collect();
+        let Some(spec) = parse_join(self.cx, transform, tables).map(Rc::new) else {
+            return Outputs::broken();
+        };
+        let mut left = inputs[0].1;
+        for (stage, (table, right)) in inputs[1..].iter().enumerate() {
+            let last = stage + 2 == inputs.len();
+            let path = if last { path.to_owned() } else { format!("{path}/Join[{table}]") };
+            let mut step = |of: &str, step, ports| {
+                let kind = StepKind::Join { spec: Rc::clone(&spec), stage, step };
+                Port {
+                    step: self.step(format!("{path}{of}"), transform.name_span, kind, ports),
+                    error: false,
+                }
+            };
+            let sides = step("/Sides", JoinStep::Sides, vec![left, *right]);
+            let groups = step("", JoinStep::Group, vec![sides]);
+            left = step("/Rows", JoinStep::Rows, vec![groups]);
+        }
+        Outputs { named: vec![("out".to_owned(), left)], ..Outputs::default() }
+    }
+
     fn inputs_fit(&self, arity: Arity, inputs: &[(String, Vec<Port>)], transform: &Transform<'_>) -> bool {
         let label = transform.label();
         let wrong = match (arity, inputs.len()) {
-            (Arity::Source, 0) | (Arity::One, 1) | (Arity::Many, 1..) => None,
+            (Arity::Source, 0) | (Arity::One, 1) | (Arity::Many, 1..) | (Arity::Named, 2..) => None,
+            (Arity::Named, _) => {
+                Some(format!("`{label}` takes two inputs at least, each by a name of its own"))
+            }
             (Arity::Source, _) => Some(format!("`{label}` takes no input")),
             (_, 0) => Some(format!("`{label}` has no input")),
             (_, _) => Some(format!("`{label}` takes one input, not {}", inputs.len())),
@@ -426,7 +465,9 @@ impl<'y> Builder<'_, '_, 'y> {
             Some(message) => {
                 let error = self.cx.at(transform.name_span, message);
                 let missing = inputs.is_empty();
-                self.cx.report(if missing {
+                self.cx.report(if arity == Arity::Named {
+                    error.with_help("write `input: {one: …, other: …}`")
+                } else if missing {
                     error.with_help("name another transform by `input:`, or use `type: chain`")
                 } else {
                     error

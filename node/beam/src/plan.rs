@@ -198,6 +198,16 @@ pub enum NodeKind {
         /// The aggregations.
         aggregations: Vec<Aggregation>,
     },
+    /// The rows of a Join: of each group of left and right rows, as a Combine gathered them in its last two fields, the
+    /// pairs of a left and a right one. If one of the group's first `keys` fields is null, it has none.
+    Join {
+        /// How many key fields come before the two arrays of rows.
+        keys: usize,
+        /// Of which sides those rows stay, with null for the other side, that are in no pair.
+        outer: Outer,
+        /// Where each field of `outputs[0].schema` comes from.
+        fields: Vec<JoinField>,
+    },
     /// Passes rows on and logs each as one JSON object.
     Log {
         /// The level.
@@ -213,6 +223,47 @@ pub enum NodeKind {
     },
     /// Writes rows.
     Write(WriteSpec),
+}
+
+/// A side of a Join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// What was there before.
+    Left,
+    /// The input that is joined with it.
+    Right,
+}
+
+/// Of which sides of a Join those rows stay that agree with none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outer {
+    /// Of none: an inner join.
+    None,
+    /// Of the left one.
+    Left,
+    /// Of the right one.
+    Right,
+    /// Of both.
+    Both,
+}
+
+impl Outer {
+    /// Whether rows of that side stay.
+    #[must_use]
+    pub fn keeps(self, side: Side) -> bool {
+        matches!((self, side), (Self::Both, _) | (Self::Left, Side::Left) | (Self::Right, Side::Right))
+    }
+}
+
+/// Where a field of a Join's rows comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinField {
+    /// From which side's row.
+    pub side: Side,
+    /// Its position there.
+    pub position: usize,
 }
 
 /// A read. A path may be a glob.
@@ -249,6 +300,8 @@ pub enum ReadFormat {
     },
     /// One JSON object on each line.
     Json,
+    /// Apache Parquet.
+    Parquet,
 }
 
 /// How a read tells the time.
@@ -336,6 +389,8 @@ pub enum AggregateFunction {
     Group,
     /// The concatenation of array values, in any order.
     Concat,
+    /// The values that are not null, as an array, in any order. No document names it: Joins are made of it.
+    Present,
 }
 
 /// How rows are windowed.

@@ -467,6 +467,7 @@ fn read_format(format: &ReadFormat) -> String {
     match format {
         ReadFormat::Text => "text".to_owned(),
         ReadFormat::Json => "JSON".to_owned(),
+        ReadFormat::Parquet => "Parquet".to_owned(),
         ReadFormat::Csv { delimiter, comment, .. } => {
             let comment =
                 comment.map_or_else(String::new, |comment| format!(" with comments after {comment:?}"));

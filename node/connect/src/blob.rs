@@ -7,8 +7,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use pharos_stream::checkpoint::{BlobError, Blobs};
 use pharos_stream::io::ConnectError;
@@ -90,6 +94,22 @@ impl Blobs for Directory {
         }
     }
 
+    fn range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>, BlobError> {
+        let path = self.directory.join(name);
+        let read = || -> std::io::Result<Bytes> {
+            let file = File::open(&path)?;
+            let end = range.end.min(file.metadata()?.len());
+            let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
+            file.read_exact_at(&mut bytes, range.start)?;
+            Ok(bytes.into())
+        };
+        match read() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Self::failed(&path)(error)),
+        }
+    }
+
     fn list(&self) -> Result<Vec<String>, BlobError> {
         let failed = Self::failed(&self.directory);
         let names = fs::read_dir(&self.directory).and_then(|entries| {
@@ -130,6 +150,10 @@ impl Blobs for Prefix {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
         let got = self.bucket.get(&self.key(name)).map_err(BlobError::from)?;
         Ok(got.map(Into::into))
+    }
+
+    fn range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>, BlobError> {
+        self.bucket.part(&self.key(name), range).map_err(BlobError::from)
     }
 
     fn list(&self) -> Result<Vec<String>, BlobError> {

@@ -1,4 +1,4 @@
-//! Sources and sinks: text, CSV and JSON files, on local disks and in object stores.
+//! Sources and sinks: text, CSV, JSON and Parquet files, on local disks and in object stores.
 //!
 //! Owns: paths and globs, formats, how an output becomes visible, the sampling of schemas.
 //! Must not know: windows, keys, checkpoints (it is told what to prepare and to commit).
@@ -49,12 +49,17 @@ impl Files {
 }
 
 impl Connectors for Files {
-    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
+    fn splits(
+        &self,
+        read: &ReadSpec,
+        schema: &Schema,
+        wanted: &[bool],
+    ) -> Result<Vec<Box<dyn Split>>, ConnectError> {
         let place = self.place(&read.path)?;
         let files = place.find()?;
         let mut splits = Vec::with_capacity(files.len());
         for file in &files {
-            splits.extend(read::open(file, files.len(), &self.division, &read.format, schema)?);
+            splits.extend(read::open(file, files.len(), &self.division, &read.format, schema, wanted)?);
         }
         Ok(splits)
     }

@@ -226,6 +226,19 @@ impl Bucket {
         }
     }
 
+    /// A part of an object, if there is one; less where it ends before.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub fn part(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, ConnectError> {
+        let (store, path) = (Arc::clone(&self.store), path_of(key));
+        match wait(async move { store.get_range(&path, range).await }) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(key, error)),
+        }
+    }
+
     /// Writes an object, whole.
     ///
     /// # Errors

@@ -5,13 +5,15 @@
 //! Invariant: all splits of a file together give each of its records once; a line that is no row is told, not skipped.
 //!
 //! A line begins after any line break, so files of lines may be divided. A CSV file is not: a cell in quotes may hold
-//! line breaks, so where a record begins can only be told from the file's beginning on.
+//! line breaks, so where a record begins can only be told from the file's beginning on. A Parquet file is divided by its
+//! groups of rows.
 
 mod bytes;
 mod csv;
 pub(crate) mod json;
 mod lane;
 mod lines;
+mod parquet;
 
 use pharos_beam::plan::ReadFormat;
 use pharos_beam::schema::Schema;
@@ -23,8 +25,9 @@ pub(crate) use bytes::{ByteSource, UNCHANGED, ahead, failed};
 pub(crate) use csv::{CsvSplit, of_csv, reader as csv_reader, unreadable};
 pub use lane::Division;
 pub(crate) use lines::LineSplit;
+pub(crate) use parquet::schema as parquet_schema;
 
-/// The splits of one file of `files` that are read at once.
+/// The splits of one file of `files` that are read at once. Of the fields that are not `wanted` nothing need be read.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -34,8 +37,12 @@ pub(crate) fn open(
     division: &Division,
     format: &ReadFormat,
     schema: &Schema,
+    wanted: &[bool],
 ) -> Result<Vec<Box<dyn Split>>, ConnectError> {
     let source = ByteSource::open(file, ahead(files))?;
+    if let ReadFormat::Parquet = format {
+        return parquet::open(source, files, division, schema, wanted);
+    }
     if let ReadFormat::Csv { delimiter, comment, filename_column } = format {
         let split = CsvSplit::open(source, *delimiter, *comment, filename_column.as_deref(), schema)?;
         return Ok(vec![Box::new(split)]);
@@ -46,7 +53,7 @@ pub(crate) fn open(
         let source = source.clone();
         Box::new(match format {
             ReadFormat::Json => LineSplit::json(source, lane, schema),
-            ReadFormat::Text | ReadFormat::Csv { .. } => LineSplit::text(source, lane),
+            ReadFormat::Text | ReadFormat::Csv { .. } | ReadFormat::Parquet => LineSplit::text(source, lane),
         })
     };
     Ok(lanes.into_iter().map(split).collect())

@@ -8,7 +8,8 @@
 //!
 //! In JSON, integers and other numbers in one field make it a number; a field that is null or
 //! missing anywhere may be null; values of different kinds make it `any`. In CSV a column is
-//! integer, number, boolean (`True`, `False`) or string, by all its cells; an empty cell is null.
+//! integer, number, boolean (`True`, `False`) or string, by all its cells; an empty cell is null. A Parquet file has a
+//! schema: that of the first file counts.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
@@ -20,7 +21,7 @@ use pharos_stream::io::{ConnectError, Fault};
 
 use crate::Files;
 use crate::place::Place;
-use crate::read::{ByteSource, csv_reader, failed, json, of_csv, unreadable};
+use crate::read::{ByteSource, csv_reader, failed, json, of_csv, parquet_schema, unreadable};
 
 /// How much a sampled file reads ahead, in bytes.
 const AHEAD: usize = 1 << 20;
@@ -65,6 +66,8 @@ impl Sampler<'_> {
         match &read.format {
             ReadFormat::Text => Ok(Schema::new([("line", Type::String)])),
             ReadFormat::Json => sample_json(&files),
+            // It has a schema; whether the other files have the same shows when they are opened.
+            ReadFormat::Parquet => parquet_schema(ByteSource::open(&files[0], AHEAD)?),
             ReadFormat::Csv { delimiter, comment, filename_column } => {
                 let mut schema = sample_csv(&files, *delimiter, *comment)?;
                 schema.fields.extend(

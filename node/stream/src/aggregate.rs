@@ -11,12 +11,14 @@ use std::sync::Arc;
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array};
+use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::DataType;
 use pharos_beam::plan::{AggregateFunction, Aggregation};
 use pharos_beam::schema::{Type, Value};
 
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
-use crate::column::{build, decode_any, encode_any_into, value_at};
+use crate::column::{decode_any_column, encode_any_cell_into, encode_any_into, layout, value_at};
 
 /// Why a group has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,8 @@ enum Spread {
     Whole,
     /// Each item of a list value is one.
     Items,
+    /// Each value that is not null is an item.
+    Present,
 }
 
 /// What is to be added to a sum of floats, in order: first `sum`, which stands for `count` values,
@@ -121,7 +125,16 @@ struct Gathered {
 impl Gathered {
     fn push(&mut self, value: &Value) {
         encode_any_into(value, &mut self.bytes);
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.ends.push(u32::try_from(self.bytes.len()).expect("a gathered group is smaller than 4 GiB"));
+    }
+
+    fn push_cell(&mut self, ty: &Type, values: &ArrayRef, row: usize) {
+        encode_any_cell_into(ty, values, row, &mut self.bytes);
+        self.end();
     }
 
     fn append(&mut self, other: &Self) {
@@ -134,13 +147,10 @@ impl Gathered {
         self.bytes.len() + self.ends.len() * size_of::<u32>()
     }
 
-    fn values(&self) -> Vec<Value> {
+    /// The bytes of each value.
+    fn items(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, end)| &self.bytes[start as usize..*end as usize])
-            .map(|bytes| decode_any(bytes).expect("this crate wrote the tagged bytes"))
-            .collect()
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
     }
 }
 
@@ -182,6 +192,7 @@ impl Column {
             AggregateFunction::Min => extreme(Order::Min),
             AggregateFunction::Group => Self::Gather { items: Vec::new(), spread: Spread::Whole },
             AggregateFunction::Concat => Self::Gather { items: Vec::new(), spread: Spread::Items },
+            AggregateFunction::Present => Self::Gather { items: Vec::new(), spread: Spread::Present },
         }
     }
 
@@ -298,7 +309,7 @@ impl Column {
         if let Self::Gather { items, spread } = self {
             pairs.for_each(|(slot, row)| {
                 let before = items[slot].memory();
-                gather(&mut items[slot], *spread, value_at(ty, values, row));
+                gather(&mut items[slot], *spread, ty, values, row);
                 grown += (items[slot].memory() - before) as isize;
             });
             return grown;
@@ -450,8 +461,16 @@ impl Column {
                 Arc::new(slots.map(|slot| best[slot].as_deref()).collect::<BinaryArray>())
             }
             Self::Gather { items, .. } => {
-                let lists: Vec<Value> = slots.map(|slot| Value::Array(items[slot].values())).collect();
-                build(&aggregation.output, &lists.iter().collect::<Vec<_>>())
+                let slots: Vec<&Gathered> = slots.map(|slot| &items[slot]).collect();
+                let (Type::Array(item), DataType::List(field)) =
+                    (aggregation.output.non_null(), layout(&aggregation.output))
+                else {
+                    unreachable!("what is gathered is an array")
+                };
+                let offsets = OffsetBuffer::from_lengths(slots.iter().map(|items| items.ends.len()));
+                let items = decode_any_column(item, slots.into_iter().flat_map(Gathered::items))
+                    .expect("this crate wrote the tagged bytes");
+                Arc::new(ListArray::new(field, offsets, items, None))
             }
         })
     }
@@ -529,11 +548,15 @@ impl Column {
     }
 }
 
-fn gather(into: &mut Gathered, spread: Spread, value: Value) {
-    match (spread, value) {
-        (Spread::Whole, value) => into.push(&value),
-        (Spread::Items, Value::Array(items)) => items.iter().for_each(|item| into.push(item)),
-        (Spread::Items, _) => {}
+fn gather(into: &mut Gathered, spread: Spread, ty: &Type, values: &ArrayRef, row: usize) {
+    match spread {
+        Spread::Present if values.is_null(row) => {}
+        Spread::Whole | Spread::Present => into.push_cell(ty, values, row),
+        Spread::Items => {
+            if let Value::Array(items) = value_at(ty, values, row) {
+                items.iter().for_each(|item| into.push(item));
+            }
+        }
     }
 }
 
@@ -585,6 +608,18 @@ impl Accumulators {
     pub(crate) fn apart(aggregations: &Arc<[Aggregation]>) -> Self {
         let columns = aggregations.iter().map(Column::apart).collect();
         Self { columns, ..Self::new(aggregations) }
+    }
+
+    /// No slot yet, of the same kind.
+    #[must_use]
+    pub(crate) fn none(&self) -> Self {
+        let mut none = Self::new(&self.aggregations);
+        for (column, mine) in none.columns.iter_mut().zip(&self.columns) {
+            if let Column::Addends(_) = mine {
+                *column = Column::Addends(Vec::new());
+            }
+        }
+        none
     }
 
     /// How many bytes they take, roughly.

@@ -28,16 +28,17 @@ use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;
 use crate::group::{Combiner, Grouping, KeptState};
 use crate::io::{AttemptId, ConnectError, Connectors, Split};
-use crate::key::KeyGroup;
+use crate::key::{KeyGroup, KeyHash};
 use crate::meter::SplitMeter;
 use crate::plant;
 use crate::spill::{RunId, Share, StateBounds};
+use crate::wanted::wanted;
 
 /// What to do about an input that is not what the checkpoint knows.
 const AS_IT_WAS: &str = "put the files back as they were and start the worker again, or begin a new run";
 
-/// A piece of state, and the start of its slice.
-pub(crate) type Kept = (i64, KeptState);
+/// A piece of state: the key groups that it may hold, the start of its slice, and itself.
+pub(crate) type Kept = (Range<u32>, (i64, KeptState));
 
 /// What a checkpoint kept, ready for any number of threads.
 #[derive(Debug, Default)]
@@ -103,12 +104,13 @@ impl Assembly<'_> {
         self.show_peers();
         let channels = self.channels();
         let here = self.assignment.here();
+        let mut groupings = self.groupings()?;
         let mut tasks: Vec<Vec<Task>> = here.clone().map(|_| Vec::new()).collect();
         for node in &self.graph.nodes {
             let mut splits = self.splits(node)?;
             for (thread, tasks) in here.clone().zip(&mut tasks) {
                 let mine = splits.remove(&thread).unwrap_or_default();
-                let kind = self.task(node, thread, mine, &channels)?;
+                let kind = self.task(node, thread, mine, groupings.remove(&(node.id, thread)), &channels)?;
                 let meter = || self.events.meters().task(&node.name, thread - here.start);
                 tasks.extend(kind.map(|kind| Task::new(kind, meter())));
             }
@@ -196,7 +198,7 @@ impl Assembly<'_> {
         let NodeKind::Read(spec) = &node.kind else { return Ok(by_thread) };
         let schema = &node.outputs[0].schema;
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
-        let splits = self.connectors.splits(spec, schema).map_err(failed)?;
+        let splits = self.connectors.splits(spec, schema, &wanted(self.graph, node)).map_err(failed)?;
         let names: Vec<&str> = splits.iter().map(|split| split.name()).collect();
         let progress = self.restored.reads.get(&node.id);
         let mut progress =
@@ -224,6 +226,7 @@ impl Assembly<'_> {
         node: &Node,
         thread: usize,
         splits: Vec<OpenSplit>,
+        grouping: Option<(Grouping, Watermark)>,
         channels: &Channels,
     ) -> Result<Option<Kind>, StreamError> {
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
@@ -241,7 +244,8 @@ impl Assembly<'_> {
                 Some(Kind::Create(Box::new(CreateTask::new(node, rows, outlet, round))))
             }
             NodeKind::Combine { .. } => {
-                let (grouping, watermark) = self.grouping(node, thread)?;
+                let (grouping, watermark) =
+                    grouping.expect("every grouping of this worker's threads was made");
                 let inbox = self.inbox(node, thread, channels, watermark);
                 let outlet = self.outlet(node, thread, channels);
                 Some(Kind::Group(Box::new(GroupTask::new(node, grouping, inbox, outlet))))
@@ -263,6 +267,51 @@ impl Assembly<'_> {
         })
     }
 
+    /// The groupings of this worker's threads, with what a checkpoint kept for them. That may be much, so each thread's are
+    /// restored by one of their own.
+    fn groupings(&self) -> Result<BTreeMap<(NodeId, usize), (Grouping, Watermark)>, StreamError> {
+        let restoring = Restoring {
+            graph: self.graph,
+            assignment: self.assignment,
+            state: self.state,
+            kept: &self.restored.groups,
+            all: plant::groups_owned_twice(),
+        };
+        let here = self.assignment.here();
+        if here.len() == 1 || self.restored.groups.is_empty() {
+            let made: Result<Vec<_>, StreamError> = here.map(|thread| restoring.groupings(thread)).collect();
+            return Ok(made?.into_iter().flatten().collect());
+        }
+        let made: Result<Vec<_>, StreamError> = std::thread::scope(|scope| {
+            let restoring = &restoring;
+            let threads: Vec<_> =
+                here.map(|thread| scope.spawn(move || restoring.groupings(thread))).collect();
+            threads.into_iter().map(|made| made.join().expect("it does not panic")).collect()
+        });
+        Ok(made?.into_iter().flatten().collect())
+    }
+}
+
+/// What it takes to make a thread's groupings.
+struct Restoring<'a> {
+    graph: &'a Graph,
+    assignment: &'a Assignment,
+    state: Option<&'a StateBounds>,
+    kept: &'a BTreeMap<NodeId, (Watermark, Vec<Kept>)>,
+    /// Whether a thread takes up what is not its own; see [`plant`].
+    all: bool,
+}
+
+impl Restoring<'_> {
+    fn groupings(&self, thread: usize) -> Result<Vec<((NodeId, usize), (Grouping, Watermark))>, StreamError> {
+        let made = |node: &NodeId| Ok(((*node, thread), self.grouping(self.graph.node(*node), thread)?));
+        self.graph.groups.keys().map(made).collect()
+    }
+
+    fn groups(&self, thread: usize) -> Range<u32> {
+        KeyGroup::of_owners(&(thread..thread + 1), self.assignment.threads())
+    }
+
     /// The memory is divided evenly: who needs more than others would have it cannot be known.
     fn share(&self, state: &StateBounds, node: &Node, thread: usize) -> Share {
         let shares = self.graph.groups.len() * self.assignment.here().len();
@@ -272,20 +321,21 @@ impl Assembly<'_> {
             node: node.id.0,
             number: 0,
         };
-        let groups = KeyGroup::of_owners(&(thread..thread + 1), self.assignment.threads());
-        Share::new(Arc::clone(&state.disk), state.bytes / shares.max(1), groups, first)
+        Share::new(Arc::clone(&state.disk), state.bytes / shares.max(1), self.groups(thread), first)
     }
 
     fn grouping(&self, node: &Node, thread: usize) -> Result<(Grouping, Watermark), StreamError> {
         let share = self.state.map(|state| self.share(state, node, thread));
         let mut grouping = Grouping::new(Arc::clone(&self.graph.groups[&node.id]), share);
-        let Some((watermark, pieces)) = self.restored.groups.get(&node.id) else {
+        let Some((watermark, pieces)) = self.kept.get(&node.id) else {
             return Ok((grouping, Watermark::NEG_INF));
         };
-        for (slice, kept) in pieces {
-            let mine = |hash: crate::key::KeyHash| {
-                hash.group().owner(self.assignment.threads()) == thread || plant::groups_owned_twice()
-            };
+        let own = self.groups(thread);
+        let mine = |hash: KeyHash| own.contains(&hash.group().number()) || self.all;
+        for (groups, (slice, kept)) in pieces {
+            if !self.all && (groups.end <= own.start || own.end <= groups.start) {
+                continue;
+            }
             grouping.restore(*slice, kept, mine).map_err(|source| StreamError::State {
                 what: format!("transform `{}`", node.name),
                 source,
@@ -325,7 +375,7 @@ pub(crate) fn inputs(
     for node in &graph.nodes {
         let NodeKind::Read(spec) = &node.kind else { continue };
         let splits = connectors
-            .splits(spec, &node.outputs[0].schema)
+            .splits(spec, &node.outputs[0].schema, &wanted(graph, node))
             .map_err(|source| StreamError::Connect { transform: node.name.clone(), source })?;
         let names = splits.iter().map(|split| format!("{}\n", split.name()));
         let crc = names.fold(0, |crc, name| crc32c::crc32c_append(crc, name.as_bytes()));

@@ -11,6 +11,10 @@ pub(crate) mod manifest;
 mod owner;
 pub(crate) mod part;
 
+use std::ops::Range;
+
+use bytes::Bytes;
+
 pub use owner::{Owner, OwnerError};
 
 use crate::io::{ConnectError, Fault};
@@ -50,6 +54,12 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// If it cannot be read.
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError>;
+
+    /// A part of the blob of that name, if there is one; less where it ends before.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>, BlobError>;
 
     /// The names of all blobs.
     ///

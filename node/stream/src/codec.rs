@@ -25,6 +25,12 @@ pub(crate) fn put_len(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(&u32::try_from(len).expect("a piece of state is smaller than 4 GiB").to_le_bytes());
 }
 
+/// Sets the length that was put at byte `at`.
+pub(crate) fn set_len(out: &mut [u8], at: usize, len: usize) {
+    let len = u32::try_from(len).expect("a piece of state is smaller than 4 GiB");
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
 /// Reads what the `put` functions wrote.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {

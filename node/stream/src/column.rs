@@ -9,7 +9,10 @@
 mod any;
 mod batch;
 
-pub use any::{AnyError, decode as decode_any, encode as encode_any, encode_into as encode_any_into};
+pub use any::{
+    AnyError, decode as decode_any, decode_column as decode_any_column, encode as encode_any,
+    encode_cell_into as encode_any_cell_into, encode_into as encode_any_into,
+};
 pub use batch::{Batch, Panes, Steps, Times, Windows, take_columns};
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@
 pub(crate) mod channel;
 pub(crate) mod fragment;
 pub(crate) mod outlet;
+mod pairs;
 pub(crate) mod task;
 pub(crate) mod worker;
 

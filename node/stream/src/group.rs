@@ -16,6 +16,7 @@ pub(crate) mod table;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef};
+use bytes::Bytes;
 use pharos_beam::plan::Aggregation;
 use pharos_beam::schema::Type;
 use pharos_window::{Span, Timestamp, TimestampCombiner, Watermark, Window, WindowFn, WindowingStrategy};
@@ -208,8 +209,8 @@ pub(crate) enum FrozenTable {
 /// State that a checkpoint kept.
 #[derive(Debug)]
 pub(crate) enum KeptState {
-    /// A table, or all that the general path holds.
-    Table(Earlier, Vec<u8>),
+    /// A table or a part of one, or all that the general path holds.
+    Table(Earlier, Bytes),
     /// A sorted file.
     File(Scoped),
 }

@@ -82,7 +82,8 @@ pub struct BadRecord {
 /// Records that were read.
 #[derive(Debug, Clone)]
 pub struct Records {
-    /// The rows, one array for each field of the schema.
+    /// The rows, one array for each field of the schema, in the layout of its type or, if nobody looks at it, of type
+    /// `Null`.
     pub columns: Vec<ArrayRef>,
     /// How many rows.
     pub rows: usize,
@@ -198,11 +199,17 @@ pub struct AttemptId<'a> {
 
 /// All sources and sinks.
 pub trait Connectors: Send + Sync {
-    /// The splits of a read, always the same in the same order for the same files.
+    /// The splits of a read, always the same in the same order for the same files. `wanted` says of each field of the
+    /// schema whether anybody looks at it: the column of another one may be of Arrow's type `Null`.
     ///
     /// # Errors
     /// If there is nothing to read.
-    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError>;
+    fn splits(
+        &self,
+        read: &ReadSpec,
+        schema: &Schema,
+        wanted: &[bool],
+    ) -> Result<Vec<Box<dyn Split>>, ConnectError>;
 
     /// The encoder of a write.
     ///

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
 use pharos_beam::schema::{Schema, Type, Value};
 
 use crate::column::value_at;
@@ -23,10 +24,11 @@ pub fn row(schema: &Schema, columns: &[ArrayRef], row: usize) -> String {
     out
 }
 
-/// Appends one row as a JSON object, fields in order.
+/// Appends one row as a JSON object, fields in order. Those that were not read, since nobody looks at them, are left out.
 pub fn write_row(schema: &Schema, columns: &[ArrayRef], row: usize, out: &mut String) {
     out.push('{');
-    for (position, (field, column)) in schema.fields.iter().zip(columns).enumerate() {
+    let read = schema.fields.iter().zip(columns).filter(|(_, column)| *column.data_type() != DataType::Null);
+    for (position, (field, column)) in read.enumerate() {
         if position > 0 {
             out.push(',');
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array};
+use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, new_null_array};
 use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow_select::interleave::interleave;
 use pharos_beam::expr::error::RowError;
@@ -17,7 +17,7 @@ use pharos_beam::expr::ir::{ArithmeticOp, Cast, CompareOp, Expr, ExprKind};
 use pharos_beam::expr::{eval, number, time};
 use pharos_beam::schema::{Type, Value};
 
-use crate::column::{build, value_at};
+use crate::column::{build, layout, rows_of, value_at};
 
 /// The rows that failed, in order, each with its first error.
 pub type RowErrors = Vec<(u32, RowError)>;
@@ -64,6 +64,7 @@ pub fn evaluate(expr: &Expr, columns: &[ArrayRef], rows: usize) -> Evaluated {
             &evaluate(then, columns, rows),
             &evaluate(otherwise, columns, rows),
         ),
+        ExprKind::MakeRow(cells) => make_row(&expr.ty, cells, columns, rows),
         ExprKind::Member { .. }
         | ExprKind::Truthy(_)
         | ExprKind::Compare { .. }
@@ -81,8 +82,17 @@ fn literal(ty: &Type, value: &Value, rows: usize) -> ArrayRef {
             let bits = if *value { BooleanBuffer::new_set(rows) } else { BooleanBuffer::new_unset(rows) };
             Arc::new(BooleanArray::new(bits, None))
         }
+        (ty, Value::Null) => new_null_array(&layout(ty), rows),
         _ => build(ty, &vec![value; rows]),
     }
+}
+
+fn make_row(ty: &Type, cells: &[Expr], columns: &[ArrayRef], rows: usize) -> Evaluated {
+    let Type::Row(schema) = ty.non_null() else { unreachable!("a nested row has a schema") };
+    let cells: Vec<Evaluated> = cells.iter().map(|cell| evaluate(cell, columns, rows)).collect();
+    let errors = cells.iter().fold(RowErrors::new(), |errors, cell| join_errors(errors, &cell.errors));
+    let cells = cells.into_iter().map(|cell| cell.column).collect();
+    Evaluated { column: rows_of(schema, cells, rows, None), errors }
 }
 
 /// The part of an expression that reads its operands as fields, and the operands.

@@ -73,6 +73,12 @@ impl KeyGroup {
     /// The number of groups.
     pub(crate) const COUNT: u32 = pharos_beam::plan::KEY_GROUPS;
 
+    /// Its number.
+    #[must_use]
+    pub(crate) const fn number(self) -> u32 {
+        self.0 as u32
+    }
+
     /// The groups of the owners `who` of `owners`, who stand side by side.
     #[must_use]
     pub(crate) fn of_owners(who: &Range<usize>, owners: usize) -> Range<u32> {

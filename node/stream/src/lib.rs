@@ -37,6 +37,7 @@ mod run;
 #[cfg(test)]
 mod sim;
 mod spill;
+mod wanted;
 
 pub use cluster::{WorkerOptions, work};
 pub use control::Outcome;

@@ -49,27 +49,7 @@ fn finish(ast: &Ast, checked: Checked) -> Checked {
 }
 
 fn depth(expr: &Expr) -> usize {
-    let deepest = |parts: &[Expr]| parts.iter().map(depth).max().unwrap_or(0);
-    1 + match &expr.kind {
-        ExprKind::Field(_) | ExprKind::Literal(_) => 0,
-        ExprKind::Member { row: value, .. }
-        | ExprKind::Cast { value, .. }
-        | ExprKind::Negate(value)
-        | ExprKind::Not(value)
-        | ExprKind::IsNull(value)
-        | ExprKind::Truthy(value) => depth(value),
-        ExprKind::Arithmetic { left, right, .. } | ExprKind::Compare { left, right, .. } => {
-            depth(left).max(depth(right))
-        }
-        ExprKind::If { condition, then, otherwise } => {
-            depth(condition).max(depth(then)).max(depth(otherwise))
-        }
-        ExprKind::And(parts)
-        | ExprKind::Or(parts)
-        | ExprKind::MakeArray(parts)
-        | ExprKind::Call { args: parts, .. }
-        | ExprKind::Dynamic { args: parts, .. } => deepest(parts),
-    }
+    1 + expr.parts().into_iter().map(depth).max().unwrap_or(0)
 }
 
 pub(crate) fn literal(value: Value) -> Expr {

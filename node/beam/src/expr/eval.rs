@@ -52,6 +52,9 @@ pub fn eval(expr: &Expr, row: &[Value]) -> Evaluated {
         ExprKind::MakeArray(items) => {
             items.iter().map(|item| eval(item, row)).collect::<Result<_, _>>().map(Value::Array)
         }
+        ExprKind::MakeRow(cells) => {
+            cells.iter().map(|cell| eval(cell, row)).collect::<Result<_, _>>().map(Value::Row)
+        }
         ExprKind::Dynamic { op, args } => {
             let values = args.iter().map(|arg| eval(arg, row)).collect::<Result<Vec<_>, _>>()?;
             dynamic::dynamic(*op, &values)

@@ -24,6 +24,38 @@ pub struct Expr {
     pub kind: ExprKind,
 }
 
+impl Expr {
+    /// What it is made of.
+    pub fn parts(&self) -> Vec<&Expr> {
+        match &self.kind {
+            ExprKind::Field(_) | ExprKind::Literal(_) => Vec::new(),
+            ExprKind::Member { row: value, .. }
+            | ExprKind::Cast { value, .. }
+            | ExprKind::Negate(value)
+            | ExprKind::Not(value)
+            | ExprKind::IsNull(value)
+            | ExprKind::Truthy(value) => vec![value],
+            ExprKind::Arithmetic { left, right, .. } | ExprKind::Compare { left, right, .. } => {
+                vec![left, right]
+            }
+            ExprKind::If { condition, then, otherwise } => vec![condition, then, otherwise],
+            ExprKind::And(parts)
+            | ExprKind::Or(parts)
+            | ExprKind::MakeArray(parts)
+            | ExprKind::MakeRow(parts)
+            | ExprKind::Call { args: parts, .. }
+            | ExprKind::Dynamic { args: parts, .. } => parts.iter().collect(),
+        }
+    }
+
+    /// Whether it, or something that it is made of, looks at the input row's field at this position.
+    #[must_use]
+    pub fn uses(&self, position: usize) -> bool {
+        matches!(self.kind, ExprKind::Field(field) if field == position)
+            || self.parts().iter().any(|part| part.uses(position))
+    }
+}
+
 /// What an expression computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -99,6 +131,8 @@ pub enum ExprKind {
     },
     /// A list of values of the element type of this expression's `Array`.
     MakeArray(Vec<Expr>),
+    /// A nested row of these values, in the order of the fields of this expression's `Row`.
+    MakeRow(Vec<Expr>),
     /// An operator on values whose types are known only row by row; see
     /// [`crate::expr::eval::dynamic`].
     Dynamic {

@@ -13,6 +13,7 @@ pub(super) fn read(job: &Job<'_, '_, '_>) -> Checked {
     let format = match job.transform.ty {
         "ReadFromText" => Some(ReadFormat::Text),
         "ReadFromJson" => Some(ReadFormat::Json),
+        "ReadFromParquet" => Some(ReadFormat::Parquet),
         _ => csv(job),
     };
     let declared = match (&format, job.config.get("schema")) {

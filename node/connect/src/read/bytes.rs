@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -117,6 +118,45 @@ impl ByteSource {
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether bytes cost no more when they are asked for one by one.
+    #[must_use]
+    pub(crate) fn is_near(&self) -> bool {
+        !matches!(self.inner, Inner::Object { .. })
+    }
+
+    /// The bytes of a part of the file, wherever it stands.
+    ///
+    /// # Errors
+    /// If it is no file, has become shorter or another one, or cannot be read.
+    pub(crate) fn range(&self, range: Range<u64>) -> Result<Bytes, ConnectError> {
+        match &self.inner {
+            Inner::Regular(file) => {
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                match file.read_exact_at(&mut bytes, range.start) {
+                    Ok(()) => Ok(bytes.into()),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        let is = file.metadata().map_err(|error| failed(&self.name, &error))?.len();
+                        Err(self.shorter(self.version.bytes.unwrap_or_default(), is))
+                    }
+                    Err(error) => Err(failed(&self.name, &error)),
+                }
+            }
+            Inner::Stream(_) => Err(ConnectError::user(format!(
+                "`{}` is no file: it cannot be read from any place",
+                self.name
+            ))),
+            Inner::Object { bucket, key, .. } => {
+                let wanted = range.end - range.start;
+                let bytes = bucket.read(key, range, self.version.tag.clone())?;
+                if bytes.len() as u64 == wanted {
+                    Ok(bytes)
+                } else {
+                    Err(self.shorter(wanted, bytes.len() as u64))
+                }
+            }
+        }
     }
 
     /// Says up to where all bytes are wanted; beyond that, little is fetched at once.

@@ -14,7 +14,7 @@ use crate::object::tests::Server;
 /// The splits of a file of text, divided into stripes of this length.
 fn splits(place: &Place, stripe: u64, lanes: u64) -> Vec<Box<dyn Split>> {
     let division = Division { whole: if stripe == 0 { u64::MAX } else { 0 }, stripe, lanes, all: 1024 };
-    open(place, 1, &division, &ReadFormat::Text, &Schema::new([("line", Type::String)])).unwrap()
+    open(place, 1, &division, &ReadFormat::Text, &Schema::new([("line", Type::String)]), &[true]).unwrap()
 }
 
 fn local(directory: &Path, bytes: &[u8]) -> Place {
@@ -155,7 +155,7 @@ fn a_record_of_a_divided_file_is_named_by_its_byte_and_of_a_whole_one_by_its_lin
     for (whole, expected) in [(1000, "in.json:2"), (0, "in.json at byte 9")] {
         let division = Division { whole, stripe: 9, lanes: 4, all: 1024 };
         let mut bad = Vec::new();
-        for mut split in open(&place, 1, &division, &ReadFormat::Json, &schema).unwrap() {
+        for mut split in open(&place, 1, &division, &ReadFormat::Json, &schema, &[true]).unwrap() {
             bad.extend(split.read(100).unwrap().bad);
         }
         assert_eq!(bad.len(), 1);
@@ -233,7 +233,7 @@ fn an_object_that_is_replaced_while_it_is_read_or_since_the_checkpoint_is_refuse
         assert!(error.message.contains("in.txt` has been replaced: files must not change"), "{error}");
     }
     server.held().objects.clear();
-    let error = open(&place, 1, &Division::USUAL, &ReadFormat::Text, &Schema::default()).err().unwrap();
+    let error = open(&place, 1, &Division::USUAL, &ReadFormat::Text, &Schema::default(), &[]).err().unwrap();
     assert_eq!(error.message, "`s3://b/in.txt`: there is no such object");
 }
 
@@ -254,8 +254,9 @@ fn a_csv_file_is_never_divided_and_one_with_other_columns_is_named_before_anythi
     let format = ReadFormat::Csv { delimiter: ',', comment: None, filename_column: None };
     let schema = Schema::new([("n", Type::Int64), ("s", Type::String)]);
     let division = Division { whole: 0, stripe: 4, lanes: 4, all: 1024 };
-    let opened =
-        |name: &str| open(&Place::parse(name, directory.path()).unwrap(), 3, &division, &format, &schema);
+    let opened = |name: &str| {
+        open(&Place::parse(name, directory.path()).unwrap(), 3, &division, &format, &schema, &[true; 2])
+    };
     let mut whole = opened("a.csv").unwrap();
     assert_eq!(whole.len(), 1);
     assert_eq!(whole[0].read(10).unwrap().rows, 1);

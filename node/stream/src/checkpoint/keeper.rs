@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pharos_beam::plan::Plan;
 use pharos_beam::state::TakeOver;
 use pharos_window::{Timestamp, Watermark};
@@ -25,6 +26,9 @@ use crate::group::{Earlier, KeptState};
 use crate::key::KeyGroup;
 use crate::plant;
 use crate::spill::{Disk, Kept, RunId, Scoped};
+
+/// So many bytes of a state file that nobody wants are read rather than asking once more for what comes after them.
+const GAP: u64 = 1 << 20;
 
 /// The blobs of one run.
 pub(crate) struct Keeper {
@@ -157,17 +161,16 @@ pub(crate) fn restore(
     let mut manifest = read_manifest(blobs, plan, run, pointer)?;
     manifest.groups.values_mut().for_each(|group| group.pieces.retain(|piece| piece.concerns(groups)));
     let mut restored = Restored { round: manifest.round.map_or(0, |round| round + 1), ..Restored::default() };
-    let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-    let pieces = || manifest.groups.values().flat_map(|group| &group.pieces);
-    for blob in pieces().filter(|piece| !piece.is_file()).map(|piece| piece.blob.as_str()) {
-        if !files.contains_key(blob) {
-            let bytes = get(blobs, blob)?;
-            if !bytes.starts_with(HEADER) {
-                return Err(StreamError::Damaged(format!("`{blob}` is no state file of version 1")));
-            }
-            files.insert(blob, bytes);
-        }
+    let mut wanted: BTreeMap<&str, Vec<Range<u64>>> = BTreeMap::new();
+    let tables = manifest.groups.values().flat_map(|group| &group.pieces).filter(|piece| !piece.is_file());
+    for piece in tables {
+        let end = piece.offset.saturating_add(piece.length);
+        wanted.entry(&piece.blob).or_default().push(piece.offset..end);
     }
+    let files: BTreeMap<&str, StateBytes> = wanted
+        .into_iter()
+        .map(|(blob, wanted)| Ok((blob, StateBytes::read(blobs, blob, wanted)?)))
+        .collect::<Result<_, StreamError>>()?;
     for node in &plan.nodes {
         let (id, name) = (node.id, node.name.as_str());
         if let Some(splits) = manifest.reads.get(name) {
@@ -184,7 +187,8 @@ pub(crate) fn restore(
         }
         if let Some(group) = manifest.groups.get(name) {
             let read = |piece| read_piece(piece, &files, blobs, disk);
-            let pieces = group.pieces.iter().map(read).collect::<Result<_, _>>()?;
+            let pieces = group.pieces.iter().map(|piece| read(piece).map(|kept| (groups_of(piece), kept)));
+            let pieces = pieces.collect::<Result<_, _>>()?;
             let watermark = Watermark::at(Timestamp::from_micros(group.watermark));
             restored.groups.insert(id, (watermark, pieces));
         }
@@ -210,10 +214,56 @@ fn manifest_name(generation: u64, epoch: Epoch) -> String {
 
 fn get(blobs: &dyn Blobs, name: &str) -> Result<Vec<u8>, StreamError> {
     let bytes = blobs.get(name).map_err(failed)?;
-    // One that was taken for the leader's while another took over may meet this, too: trying again tells.
-    bytes.ok_or_else(|| {
-        StreamError::Checkpoint(format!("`{name}` is missing: put it back, or begin a new run"))
-    })
+    bytes.ok_or_else(|| missing(name))
+}
+
+/// One that was taken for the leader's while another took over may meet this, too: trying again tells.
+fn missing(name: &str) -> StreamError {
+    StreamError::Checkpoint(format!("`{name}` is missing: put it back, or begin a new run"))
+}
+
+/// The key groups that a piece may hold.
+fn groups_of(piece: &Piece) -> Range<u32> {
+    let (first, end) = piece.groups.unwrap_or((0, KeyGroup::COUNT));
+    first..end
+}
+
+/// What is wanted of a state file: its parts, in order.
+struct StateBytes(Vec<(u64, Bytes)>);
+
+impl StateBytes {
+    /// Reads the parts `wanted` of a state file, and what lies between them where that is less than it costs to ask twice.
+    fn read(blobs: &dyn Blobs, blob: &str, mut wanted: Vec<Range<u64>>) -> Result<Self, StreamError> {
+        wanted.push(0..HEADER.len() as u64);
+        wanted.sort_unstable_by_key(|part| part.start);
+        let mut parts: Vec<Range<u64>> = Vec::new();
+        for part in wanted {
+            match parts.last_mut().filter(|last| part.start <= last.end.saturating_add(GAP)) {
+                Some(last) => last.end = last.end.max(part.end),
+                None => parts.push(part),
+            }
+        }
+        let read = |part: Range<u64>| {
+            let start = part.start;
+            let bytes = blobs.range(blob, part).map_err(failed)?.ok_or_else(|| missing(blob))?;
+            Ok((start, bytes))
+        };
+        let parts: Vec<(u64, Bytes)> = parts.into_iter().map(read).collect::<Result<_, StreamError>>()?;
+        if !parts.first().is_some_and(|(_, bytes)| bytes.starts_with(HEADER)) {
+            return Err(StreamError::Damaged(format!("`{blob}` is no state file of version 1")));
+        }
+        Ok(Self(parts))
+    }
+
+    /// The bytes of a piece, if they are there and right.
+    fn piece(&self, piece: &Piece) -> Option<Bytes> {
+        let after = self.0.partition_point(|(start, _)| *start <= piece.offset);
+        let (start, bytes) = &self.0[after.checked_sub(1)?];
+        let first = usize::try_from(piece.offset - start).ok()?;
+        let end = first.checked_add(usize::try_from(piece.length).ok()?)?;
+        let bytes = (end <= bytes.len()).then(|| bytes.slice(first..end))?;
+        (crc32c::crc32c(&bytes) == piece.crc).then_some(bytes)
+    }
 }
 
 fn damaged(piece: &Piece) -> StreamError {
@@ -222,7 +272,7 @@ fn damaged(piece: &Piece) -> StreamError {
 
 fn read_piece(
     piece: &Piece,
-    files: &BTreeMap<&str, Vec<u8>>,
+    files: &BTreeMap<&str, StateBytes>,
     blobs: &dyn Blobs,
     disk: Option<&Arc<Disk>>,
 ) -> Result<(i64, KeptState), StreamError> {
@@ -234,13 +284,9 @@ fn read_piece(
             return Ok((piece.slice, KeptState::File(file)));
         }
     };
-    let file = files.get(piece.blob.as_str()).ok_or_else(|| damaged(piece))?;
-    let (start, end) = (piece.offset as usize, piece.offset.saturating_add(piece.length) as usize);
-    let bytes = file.get(start..end).ok_or_else(|| damaged(piece))?;
-    if crc32c::crc32c(bytes) != piece.crc {
-        return Err(damaged(piece));
-    }
-    Ok((piece.slice, KeptState::Table(earlier, bytes.to_vec())))
+    let file = files.get(piece.blob.as_str());
+    let bytes = file.and_then(|file| file.piece(piece)).ok_or_else(|| damaged(piece))?;
+    Ok((piece.slice, KeptState::Table(earlier, bytes)))
 }
 
 /// A sorted file goes to the local disk, not to memory.
@@ -265,6 +311,81 @@ fn read_file(
         }
         Ok(bytes)
     })?;
-    let (first, end) = piece.groups.unwrap_or((0, KeyGroup::COUNT));
-    Ok(Scoped { run, groups: first..end, fresh })
+    Ok(Scoped { run, groups: groups_of(piece), fresh })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::checkpoint::BlobError;
+
+    /// One blob, and the parts of it that were asked for.
+    struct One(Vec<u8>, Mutex<Vec<Range<u64>>>);
+
+    impl Blobs for One {
+        fn put(&self, _: &str, _: &[u8]) -> Result<(), BlobError> {
+            unreachable!("nothing is written")
+        }
+        fn create(&self, _: &str, _: &[u8]) -> Result<bool, BlobError> {
+            unreachable!("nothing is written")
+        }
+        fn get(&self, _: &str) -> Result<Option<Vec<u8>>, BlobError> {
+            unreachable!("only parts are read")
+        }
+        fn range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>, BlobError> {
+            self.1.lock().unwrap().push(range.clone());
+            let end = self.0.len().min(range.end as usize);
+            Ok((name == "state").then(|| Bytes::copy_from_slice(&self.0[range.start as usize..end])))
+        }
+        fn list(&self) -> Result<Vec<String>, BlobError> {
+            unreachable!("nothing is listed")
+        }
+        fn delete(&self, _: &str) -> Result<(), BlobError> {
+            unreachable!("nothing is deleted")
+        }
+    }
+
+    fn piece(bytes: &[u8], at: Range<usize>) -> Piece {
+        Piece {
+            thread: 0,
+            slice: 0,
+            groups: None,
+            blob: "state".to_owned(),
+            offset: at.start as u64,
+            length: at.len() as u64,
+            crc: crc32c::crc32c(&bytes[at]),
+            kind: PieceKind::Table,
+        }
+    }
+
+    #[test]
+    fn of_a_state_file_little_more_is_read_than_what_is_wanted_and_what_is_damaged_is_seen() {
+        let mut bytes = HEADER.to_vec();
+        bytes.extend((0..10u32 << 20).map(|at| (at % 251) as u8));
+        let wanted = [9_000_000..9_000_500, 100..300, 9_000_500..9_001_000, 5_000_000..5_000_001];
+        let parts = || wanted.iter().map(|part| part.start as u64..part.end as u64).collect();
+        let blobs = One(bytes.clone(), Mutex::default());
+        let read = StateBytes::read(&blobs, "state", parts()).unwrap();
+        assert_eq!(*blobs.1.lock().unwrap(), [0..300, 5_000_000..5_000_001, 9_000_000..9_001_000]);
+        for part in &wanted {
+            assert_eq!(read.piece(&piece(&bytes, part.clone())).unwrap(), bytes[part.clone()]);
+        }
+        // Beyond what was read, and with another checksum.
+        assert_eq!(read.piece(&piece(&bytes, 8_000_000..8_000_001)), None);
+        assert_eq!(read.piece(&piece(&bytes, 9_000_900..9_001_001)), None);
+        assert_eq!(read.piece(&Piece { crc: 1, ..piece(&bytes, 100..300) }), None);
+
+        let other = StateBytes::read(&blobs, "other", parts()).err().unwrap();
+        assert!(other.to_string().contains("`other` is missing"), "{other}");
+        bytes[4] = 2;
+        let later = StateBytes::read(&One(bytes.clone(), Mutex::default()), "state", parts()).err().unwrap();
+        assert!(later.to_string().contains("`state` is no state file of version 1"), "{later}");
+        // It ends where the last piece should begin.
+        bytes[4] = 1;
+        let short = One(bytes[..9_000_500].to_vec(), Mutex::default());
+        let read = StateBytes::read(&short, "state", parts()).unwrap();
+        assert_eq!(read.piece(&piece(&bytes, wanted[2].clone())), None);
+    }
 }

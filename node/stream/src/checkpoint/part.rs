@@ -8,6 +8,7 @@
 //! The names of files carry the generation and the worker, so nobody overwrites what another wrote.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use pharos_beam::plan::Plan;
@@ -78,8 +79,8 @@ pub(crate) struct PartWriter {
     worker: WorkerId,
     /// How many threads all workers have.
     threads: usize,
-    /// Where each table was written last.
-    pieces: BTreeMap<PieceKey, Piece>,
+    /// Where each table was written last, in its parts.
+    pieces: BTreeMap<PieceKey, Vec<Piece>>,
 }
 
 impl PartWriter {
@@ -146,8 +147,11 @@ impl PartWriter {
         let all =
             part.groups.iter().flat_map(|(name, group)| group.pieces.iter().map(move |piece| (name, piece)));
         let tables = all.filter(|(_, piece)| !piece.is_file());
-        self.pieces =
-            tables.map(|(name, piece)| ((name.clone(), piece.thread, piece.slice), piece.clone())).collect();
+        self.pieces = BTreeMap::new();
+        for (name, piece) in tables {
+            let key = (name.clone(), piece.thread, piece.slice);
+            self.pieces.entry(key).or_default().push(piece.clone());
+        }
         if let Some(blobs) = self.blobs.as_ref().filter(|_| file.bytes.len() > HEADER.len()) {
             blobs.put(&file.name, &file.bytes).map_err(failed)?;
             part.written += file.bytes.len() as u64;
@@ -184,7 +188,7 @@ struct GroupWriter<'a> {
     name: &'a str,
     thread: u32,
     groups: (u32, u32),
-    kept: &'a BTreeMap<PieceKey, Piece>,
+    kept: &'a BTreeMap<PieceKey, Vec<Piece>>,
     blobs: &'a dyn Blobs,
     written: &'a mut u64,
 }
@@ -193,7 +197,9 @@ impl GroupWriter<'_> {
     fn write(&mut self, frozen: Frozen, file: &mut StateFile) -> Result<Vec<Piece>, StreamError> {
         let slices = match frozen {
             Frozen::General(bytes) => {
-                return Ok(vec![self.piece(0, PieceKind::Table, file, |out| out.extend_from_slice(&bytes))]);
+                let start = file.bytes.len();
+                file.bytes.extend_from_slice(&bytes);
+                return Ok(vec![self.piece(0, self.groups, PieceKind::Table, file, start..file.bytes.len())]);
             }
             Frozen::Slices(slices) => slices,
         };
@@ -205,13 +211,17 @@ impl GroupWriter<'_> {
             match table {
                 FrozenTable::Empty => {}
                 FrozenTable::Unchanged if plant::drops_unchanged() => {}
-                FrozenTable::Unchanged => pieces.push(self.unchanged(start)?),
+                FrozenTable::Unchanged => pieces.extend(self.unchanged(start)?),
                 FrozenTable::Changed(table) => {
                     let kind = match table.earlier() {
                         Earlier::Here => PieceKind::Table,
                         Earlier::InFiles => PieceKind::TableAfterFiles,
                     };
-                    pieces.push(self.piece(start, kind, file, |out| table.write(out)));
+                    let mut from = file.bytes.len();
+                    for (groups, end) in table.write(self.groups.0..self.groups.1, &mut file.bytes) {
+                        pieces.push(self.piece(start, (groups.start, groups.end), kind, file, from..end));
+                        from = end;
+                    }
                 }
             }
         }
@@ -221,26 +231,26 @@ impl GroupWriter<'_> {
     fn piece(
         &self,
         slice: i64,
+        groups: (u32, u32),
         kind: PieceKind,
-        file: &mut StateFile,
-        write: impl FnOnce(&mut Vec<u8>),
+        file: &StateFile,
+        at: Range<usize>,
     ) -> Piece {
-        let offset = file.bytes.len();
-        write(&mut file.bytes);
-        let bytes = &file.bytes[offset..];
+        let offset = at.start as u64;
+        let bytes = &file.bytes[at];
         Piece {
             thread: self.thread,
             slice,
-            groups: Some(self.groups),
+            groups: Some(groups),
             blob: file.name.clone(),
-            offset: offset as u64,
+            offset,
             length: bytes.len() as u64,
             crc: crc32c::crc32c(bytes),
             kind,
         }
     }
 
-    fn unchanged(&self, slice: i64) -> Result<Piece, StreamError> {
+    fn unchanged(&self, slice: i64) -> Result<Vec<Piece>, StreamError> {
         self.kept.get(&(self.name.to_owned(), self.thread, slice)).cloned().ok_or_else(|| {
             StreamError::Checkpoint(format!(
                 "transform `{}`: a table that did not change was never kept",

@@ -5,7 +5,16 @@
 //! Must not know: columns.
 //! Invariant: `decode(encode(v)) == v`; bytes that are not such an encoding are refused by offset.
 
-use pharos_beam::schema::{Micros, Value};
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef};
+use arrow_buffer::NullBufferBuilder;
+use pharos_beam::schema::{Micros, Schema, Type, Value};
+
+use super::{build, rows_of, value_at};
 
 const NULL: u8 = 0;
 const FALSE: u8 = 1;
@@ -83,6 +92,31 @@ pub fn encode_into(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends the bytes of a cell of a column of type `ty`.
+pub fn encode_cell_into(ty: &Type, column: &dyn Array, row: usize, out: &mut Vec<u8>) {
+    if column.is_null(row) {
+        return out.push(NULL);
+    }
+    match ty.non_null() {
+        Type::Int64 => fixed(out, INT, column.as_primitive::<Int64Type>().value(row).to_le_bytes()),
+        Type::Timestamp => fixed(out, TIME, column.as_primitive::<Int64Type>().value(row).to_le_bytes()),
+        Type::Float64 => {
+            fixed(out, FLOAT, column.as_primitive::<Float64Type>().value(row).to_bits().to_le_bytes());
+        }
+        Type::String => sized(out, TEXT, column.as_string::<i32>().value(row).as_bytes()),
+        Type::Bytes => sized(out, BYTES, column.as_binary::<i32>().value(row)),
+        // It is such bytes.
+        Type::Any => out.extend_from_slice(column.as_binary::<i32>().value(row)),
+        Type::Row(schema) => {
+            fixed(out, ROW, length(schema.fields.len()));
+            for (field, cells) in schema.fields.iter().zip(column.as_struct().columns()) {
+                encode_cell_into(&field.ty, cells, row, out);
+            }
+        }
+        ty => encode_into(&value_at(ty, column, row), out),
+    }
+}
+
 fn fixed<const N: usize>(out: &mut Vec<u8>, tag: u8, payload: [u8; N]) {
     out.push(tag);
     out.extend_from_slice(&payload);
@@ -107,6 +141,110 @@ pub fn decode(bytes: &[u8]) -> Result<Value, AnyError> {
     if reader.at < bytes.len() { Err(AnyError::Trailing(reader.at)) } else { Ok(value) }
 }
 
+/// The column of values of type `ty`, each of which `items` has the bytes of.
+///
+/// # Errors
+/// If they are not tagged values of that type.
+pub fn decode_column<'a>(ty: &Type, items: impl Iterator<Item = &'a [u8]>) -> Result<ArrayRef, AnyError> {
+    let mut cells = Cells::new(ty);
+    for bytes in items {
+        let mut reader = Reader { bytes, at: 0 };
+        cells.push(&mut reader)?;
+        if reader.at < bytes.len() {
+            return Err(AnyError::Trailing(reader.at));
+        }
+    }
+    Ok(cells.finish())
+}
+
+/// A column in the making.
+enum Cells<'t> {
+    Booleans(BooleanBuilder),
+    Ints(Int64Builder),
+    Floats(Float64Builder),
+    Texts(StringBuilder),
+    Bytes(BinaryBuilder),
+    Rows { schema: &'t Schema, fields: Vec<Cells<'t>>, present: NullBufferBuilder },
+    Others(&'t Type, Vec<Value>),
+}
+
+impl<'t> Cells<'t> {
+    fn new(ty: &'t Type) -> Self {
+        match ty.non_null() {
+            Type::Boolean => Self::Booleans(BooleanBuilder::new()),
+            Type::Int64 | Type::Timestamp => Self::Ints(Int64Builder::new()),
+            Type::Float64 => Self::Floats(Float64Builder::new()),
+            Type::String => Self::Texts(StringBuilder::new()),
+            Type::Bytes => Self::Bytes(BinaryBuilder::new()),
+            Type::Row(schema) => Self::Rows {
+                schema,
+                fields: schema.fields.iter().map(|field| Self::new(&field.ty)).collect(),
+                present: NullBufferBuilder::new(0),
+            },
+            ty => Self::Others(ty, Vec::new()),
+        }
+    }
+
+    fn push(&mut self, reader: &mut Reader<'_>) -> Result<(), AnyError> {
+        if let Self::Others(_, values) = self {
+            values.push(reader.value(0)?);
+            return Ok(());
+        }
+        let at = reader.at;
+        let [tag] = reader.array()?;
+        match (self, tag) {
+            (cells, NULL) => cells.push_null(),
+            (Self::Booleans(cells), FALSE | TRUE) => cells.append_value(tag == TRUE),
+            (Self::Ints(cells), INT | TIME) => cells.append_value(i64::from_le_bytes(reader.array()?)),
+            (Self::Floats(cells), FLOAT) => {
+                cells.append_value(f64::from_bits(u64::from_le_bytes(reader.array()?)));
+            }
+            (Self::Texts(cells), TEXT) => cells.append_value(reader.text()?),
+            (Self::Bytes(cells), BYTES) => cells.append_value(reader.sized()?),
+            (Self::Rows { fields, present, .. }, ROW) => {
+                if reader.count()? != fields.len() {
+                    return Err(AnyError::Tag { tag, at });
+                }
+                present.append_non_null();
+                fields.iter_mut().try_for_each(|field| field.push(reader))?;
+            }
+            _ => return Err(AnyError::Tag { tag, at }),
+        }
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        match self {
+            Self::Booleans(cells) => cells.append_null(),
+            Self::Ints(cells) => cells.append_null(),
+            Self::Floats(cells) => cells.append_null(),
+            Self::Texts(cells) => cells.append_null(),
+            Self::Bytes(cells) => cells.append_null(),
+            Self::Rows { fields, present, .. } => {
+                present.append_null();
+                fields.iter_mut().for_each(Self::push_null);
+            }
+            Self::Others(_, values) => values.push(Value::Null),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Booleans(mut cells) => Arc::new(cells.finish()),
+            Self::Ints(mut cells) => Arc::new(cells.finish()),
+            Self::Floats(mut cells) => Arc::new(cells.finish()),
+            Self::Texts(mut cells) => Arc::new(cells.finish()),
+            Self::Bytes(mut cells) => Arc::new(cells.finish()),
+            Self::Rows { schema, fields, mut present } => {
+                let rows = present.len();
+                let columns = fields.into_iter().map(Self::finish).collect();
+                rows_of(schema, columns, rows, present.finish())
+            }
+            Self::Others(ty, values) => build(ty, &values.iter().collect::<Vec<_>>()),
+        }
+    }
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -128,11 +266,14 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes(self.array()?) as usize)
     }
 
-    fn text(&mut self) -> Result<String, AnyError> {
-        let at = self.at;
+    fn sized(&mut self) -> Result<&'a [u8], AnyError> {
         let count = self.count()?;
-        let bytes = self.take(count)?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| AnyError::Text(at))
+        self.take(count)
+    }
+
+    fn text(&mut self) -> Result<&'a str, AnyError> {
+        let at = self.at;
+        std::str::from_utf8(self.sized()?).map_err(|_| AnyError::Text(at))
     }
 
     fn value(&mut self, depth: u32) -> Result<Value, AnyError> {
@@ -148,11 +289,8 @@ impl<'a> Reader<'a> {
             INT => Value::Int64(i64::from_le_bytes(self.array()?)),
             FLOAT => Value::Float64(f64::from_bits(u64::from_le_bytes(self.array()?))),
             TIME => Value::Timestamp(Micros(i64::from_le_bytes(self.array()?))),
-            TEXT => Value::String(self.text()?),
-            BYTES => {
-                let count = self.count()?;
-                Value::Bytes(self.take(count)?.to_vec())
-            }
+            TEXT => Value::String(self.text()?.to_owned()),
+            BYTES => Value::Bytes(self.sized()?.to_vec()),
             LIST => Value::Array(self.values(depth)?),
             ROW => Value::Row(self.values(depth)?),
             MAP => Value::Map(self.entries(depth)?),
@@ -174,7 +312,7 @@ impl<'a> Reader<'a> {
             if tag != TEXT {
                 return Err(AnyError::Tag { tag, at });
             }
-            entries.push((self.text()?, self.value(depth + 1)?));
+            entries.push((self.text()?.to_owned(), self.value(depth + 1)?));
         }
         Ok(entries)
     }
@@ -204,7 +342,58 @@ mod tests {
         })
     }
 
+    /// A type, and values of it or null.
+    fn typed_values() -> impl Strategy<Value = (Type, Vec<Value>)> {
+        let ints = || any::<i64>().prop_map(Value::Int64);
+        let texts = || ".{0,8}".prop_map(Value::String);
+        let row = Schema::new([
+            ("i", Type::Int64.nullable()),
+            ("t", Type::String),
+            ("r", Type::Row(Schema::new([("f", Type::Float64)])).nullable()),
+            ("l", Type::Array(Box::new(Type::Int64))),
+        ]);
+        let inner = (-1e9f64..1e9).prop_map(|float| Value::Row(vec![Value::Float64(float)]));
+        let list = prop::collection::vec(ints(), 0..3).prop_map(Value::Array);
+        let rows =
+            (prop::option::of(ints()), texts(), prop::option::of(inner), list).prop_map(|(i, t, r, l)| {
+                Value::Row(vec![i.unwrap_or(Value::Null), t, r.unwrap_or(Value::Null), l])
+            });
+        let any_of = any_value().prop_filter("null is a null cell", |value| *value != Value::Null);
+        prop_oneof![
+            of(Type::Boolean, any::<bool>().prop_map(Value::Boolean)),
+            of(Type::Timestamp, any::<i64>().prop_map(|micros| Value::Timestamp(Micros(micros)))),
+            of(Type::Bytes, prop::collection::vec(any::<u8>(), 0..6).prop_map(Value::Bytes)),
+            of(Type::Row(row), rows),
+            of(Type::Any, any_of),
+        ]
+    }
+
+    fn of(ty: Type, values: impl Strategy<Value = Value>) -> impl Strategy<Value = (Type, Vec<Value>)> {
+        let values = prop::option::of(values).prop_map(|value| value.unwrap_or(Value::Null));
+        prop::collection::vec(values, 0..6).prop_map(move |values| (ty.clone().nullable(), values))
+    }
+
     proptest! {
+        #[test]
+        fn a_column_survives_its_cells_bytes((ty, values) in typed_values()) {
+            let column = build(&ty, &values.iter().collect::<Vec<_>>());
+            let cells: Vec<Vec<u8>> = (0..values.len())
+                .map(|row| {
+                    let mut bytes = Vec::new();
+                    encode_cell_into(&ty, &column, row, &mut bytes);
+                    bytes
+                })
+                .collect();
+            for (bytes, value) in cells.iter().zip(&values) {
+                prop_assert_eq!(bytes, &encode(value));
+            }
+            let again = decode_column(&ty, cells.iter().map(Vec::as_slice)).unwrap();
+            prop_assert_eq!(again.data_type(), column.data_type());
+            for (row, value) in values.iter().enumerate() {
+                prop_assert_eq!(&value_at(&ty, &again, row), value);
+            }
+        }
+
         #[test]
         fn a_value_survives_its_bytes(value in any_value()) {
             prop_assert_eq!(decode(&encode(&value)), Ok(value));

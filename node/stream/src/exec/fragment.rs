@@ -18,6 +18,7 @@ use pharos_beam::schema::{Schema, Type, Value};
 use pharos_window::{Window, WindowFn};
 
 use super::channel::{Label, Payload};
+use super::pairs::Pairs;
 use crate::column::{Batch, Windows, build, rows_of, take_columns, value_at};
 use crate::error::StreamError;
 use crate::event::{Event, Events};
@@ -129,6 +130,14 @@ impl Steps {
             }
             NodeKind::AssertEqual { .. } => {
                 outbox.entry(node.id).or_default().push((label, Payload::Rows(batch.clone())));
+                return Ok(());
+            }
+            NodeKind::Join { keys, outer, fields } => {
+                let from = OutputRef { node: node.id, output: 0 };
+                let mut pairs = Pairs::new(batch, *keys, *outer);
+                while let Some(rows) = pairs.next(fields) {
+                    self.carry(from, label, rows, outbox)?;
+                }
                 return Ok(());
             }
             NodeKind::Read(_) | NodeKind::Create { .. } => unreachable!("an origin has no input"),

@@ -499,17 +499,24 @@ impl Slices {
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,
     ) -> Result<(), CodecError> {
-        let table = SliceTable::read(&self.spec.aggregations, earlier, input, mine)?;
-        if table.is_empty() {
-            return Ok(());
-        }
         let slice = self.slices.entry(start).or_insert_with(|| Slice::new(&self.spec));
         let before = slice.table.memory();
         if earlier == Earlier::InFiles {
             slice.expect_files(&self.spec);
         }
-        Arc::make_mut(&mut slice.table).absorb(&table);
+        let table = Arc::make_mut(&mut slice.table);
+        if table.earlier() == earlier {
+            table.read(input, mine)?;
+        } else {
+            let mut whole = SliceTable::new(&self.spec.aggregations, earlier);
+            whole.read(input, mine)?;
+            table.absorb(&whole);
+        }
         self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
+        if slice.table.is_empty() && slice.files.is_empty() {
+            self.remove(start);
+            return Ok(());
+        }
         // The share may be another than the one that was written, so the next checkpoint is whole.
         self.changed.insert(start);
         Ok(())

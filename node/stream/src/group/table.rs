@@ -14,7 +14,7 @@ use pharos_beam::plan::Aggregation;
 
 use super::merge::{Folded, flags, read_flags};
 use crate::aggregate::Accumulators;
-use crate::codec::{CodecError, Reader, put_bytes, put_len};
+use crate::codec::{CodecError, Reader, put_bytes, put_len, set_len};
 use crate::key::{KeyHash, Keys};
 
 /// Where what came for the keys of a table before is.
@@ -25,6 +25,11 @@ pub(crate) enum Earlier {
     /// In sorted files, perhaps.
     InFiles,
 }
+
+/// A part of a table that is written in several has at least so many bytes,
+const PART_BYTES: usize = if cfg!(test) { 256 } else { 256 << 10 };
+/// and there are not many more parts than this, however large it is.
+const PARTS: usize = 64;
 
 /// One table.
 #[derive(Debug, Clone)]
@@ -164,49 +169,63 @@ impl SliceTable {
         slots.into_iter().map(|(_, slot)| slot).collect()
     }
 
-    /// Appends the bytes of the table, in the order of hashes.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        put_len(out, self.accumulators.len() as usize);
+    /// Appends the bytes of the table, which is of the key groups `groups`, in the order of hashes. A large one comes in
+    /// parts, each a table by itself: the key groups of each and where it ends.
+    pub(crate) fn write(&self, groups: Range<u32>, out: &mut Vec<u8>) -> Vec<(Range<u32>, usize)> {
+        let least = PART_BYTES.max(self.memory() / PARTS);
+        let mut parts = Vec::new();
+        let (mut first, mut start, mut count) = (groups.start, out.len(), 0);
+        put_len(out, 0);
         for slot in self.ordered() {
             let at = slot as usize;
+            let group = self.keys.hash(at).group().number();
+            if out.len() - start > least && group > first {
+                set_len(out, start, count);
+                parts.push((first..group, out.len()));
+                (first, start, count) = (group, out.len(), 0);
+                put_len(out, 0);
+            }
             put_bytes(out, self.keys.bytes(at));
             out.extend_from_slice(&self.panes[at].to_le_bytes());
             // Where there are no files, that an entry is whole goes without saying.
             out.push(flags(self.fresh[at], self.earlier == Earlier::InFiles && self.whole[at]));
             self.accumulators.write(slot, out);
+            count += 1;
         }
+        set_len(out, start, count);
+        parts.push((first..groups.end, out.len()));
+        parts
     }
 
-    /// Reads a table, keeping the keys that `mine` claims. Every key is read, for the bytes of one do
-    /// not say where the next begins.
+    /// Reads a table, or a part of one, whose keys are not among its own, and takes in those that `mine` claims. Every key
+    /// is read, for the bytes of one do not say where the next begins.
     ///
     /// # Errors
     /// If the bytes are not such a table.
     pub(crate) fn read(
-        aggregations: &Arc<[Aggregation]>,
-        earlier: Earlier,
+        &mut self,
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,
-    ) -> Result<Self, CodecError> {
-        let mut table = Self::new(aggregations, earlier);
+    ) -> Result<(), CodecError> {
         let count = input.u32()?;
-        let mut others = table.accumulators.clone();
+        let mut others = None;
         for _ in 0..count {
             let key = input.bytes()?;
             let hash = KeyHash::of(key);
             let panes = input.u32()?;
             let (fresh, whole) = read_flags(input)?;
             if mine(hash) {
-                let slot = table.accumulators.read(input)?;
-                table.enter(key, hash, slot);
-                table.panes.push(panes);
-                table.fresh.push(fresh);
-                table.whole.push(whole || earlier == Earlier::Here);
+                let slot = self.accumulators.read(input)?;
+                self.enter(key, hash, slot);
+                self.panes.push(panes);
+                self.fresh.push(fresh);
+                self.whole.push(whole || self.earlier == Earlier::Here);
             } else {
+                let others = others.get_or_insert_with(|| self.accumulators.none());
                 others.reset();
                 others.read(input)?;
             }
         }
-        Ok(table)
+        Ok(())
     }
 }

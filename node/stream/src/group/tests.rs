@@ -92,8 +92,12 @@ fn kept(slices: &mut Slices) -> Vec<(i64, KeptState)> {
             FrozenTable::Unchanged => unreachable!("the first checkpoint is whole"),
             FrozenTable::Changed(table) => {
                 let mut bytes = Vec::new();
-                table.write(&mut bytes);
-                kept.push((start, KeptState::Table(table.earlier(), bytes)));
+                let mut from = 0;
+                for (_, end) in table.write(0..KeyGroup::COUNT, &mut bytes) {
+                    let part = Bytes::copy_from_slice(&bytes[from..end]);
+                    kept.push((start, KeptState::Table(table.earlier(), part)));
+                    from = end;
+                }
             }
         }
     }

@@ -6,9 +6,11 @@
 //! Invariant: nothing that the checkpoint that counts needs is ever deleted, and no output is visible
 //! before the checkpoint that holds all of it counts.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
+use bytes::Bytes;
 use pharos_beam::plan::{ReadSpec, WriteSpec};
 use pharos_beam::schema::{Schema, Value};
 
@@ -53,6 +55,14 @@ impl Blobs for SimBlobs {
             })
         };
         op(self.0, Op::Store, create).ok_or_else(dead)
+    }
+
+    fn range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>, BlobError> {
+        let part = |blob: &Vec<u8>| {
+            let end = blob.len().min(range.end as usize);
+            Bytes::copy_from_slice(&blob[(range.start as usize).min(end)..end])
+        };
+        op(self.0, Op::Store, || with(|world| world.blobs.get(name).map(part))).ok_or_else(dead)
     }
 
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
@@ -179,7 +189,7 @@ impl Sink for SimSink {
 }
 
 impl Connectors for SimFiles {
-    fn splits(&self, _: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
+    fn splits(&self, _: &ReadSpec, schema: &Schema, _: &[bool]) -> Result<Vec<Box<dyn Split>>, ConnectError> {
         let split = |(number, (rows, records)): (usize, &(Arc<Vec<Row>>, u64))| -> Box<dyn Split> {
             let (name, rows) = (format!("in-{number}"), Arc::clone(rows));
             Box::new(SimSplit {

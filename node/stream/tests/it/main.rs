@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::type_complexity, reason = "a test fails by panicking")]
 
 mod by_hand;
+mod joins;
 mod load;
 mod memory;
 mod recovery;

@@ -157,8 +157,13 @@ impl Sink for MortalSink {
 }
 
 impl Connectors for Mortal {
-    fn splits(&self, read: &ReadSpec, schema: &Schema) -> Result<Vec<Box<dyn Split>>, ConnectError> {
-        let splits = self.files.splits(read, schema)?.into_iter();
+    fn splits(
+        &self,
+        read: &ReadSpec,
+        schema: &Schema,
+        wanted: &[bool],
+    ) -> Result<Vec<Box<dyn Split>>, ConnectError> {
+        let splits = self.files.splits(read, schema, wanted)?.into_iter();
         let mortal = |split| -> Box<dyn Split> {
             Box::new(MortalSplit(split, Arc::clone(&self.left), Arc::clone(&self.pace)))
         };

@@ -43,14 +43,19 @@ pipeline:
       name: Again
       input: Fixed
       config: {group_by: key, combine: {most: {value: rows, fn: max}}}
+    - type: Join
+      name: Joined
+      input: {f: Fixed, m: Again}
+      config: {type: left, equalities: [{f: key, m: key}, {f: rows, m: most}], fields: {f: [key, all], m: [most]}}
     - {type: WriteToJson, name: WriteFixed, input: Fixed, config: {path: fixed}}
     - {type: WriteToJson, name: WriteLate, input: Fixed.late, config: {path: late}}
     - {type: WriteToJson, name: WriteSliding, input: Sliding, config: {path: sliding}}
     - {type: WriteToJson, name: WriteSessions, input: Sessions, config: {path: sessions}}
     - {type: WriteToJson, name: WriteAgain, input: Again, config: {path: again}}
+    - {type: WriteToJson, name: WriteJoined, input: Joined, config: {path: joined}}
 ";
 
-const OUTPUTS: [&str; 5] = ["fixed", "late", "sliding", "sessions", "again"];
+const OUTPUTS: [&str; 6] = ["fixed", "late", "sliding", "sessions", "again", "joined"];
 
 /// How long anything here may take.
 const DEADLINE: Duration = Duration::from_secs(120);
