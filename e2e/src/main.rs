@@ -138,6 +138,8 @@ enum Bench {
     Workers(pipelines::Trials),
     /// How long a Pipeline reads nothing when a worker comes, leaves, dies or stops, by the size of its state.
     Pauses(pipelines::Trials),
+    /// Queries of the Nexmark benchmark beside Apache Flink and hand-written kernels.
+    Nexmark(bench::Nexmark),
     /// The example's Pipeline beside DuckDB.
     Pipeline {
         /// Flights read.
@@ -199,6 +201,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Bench { bench: Bench::Workers(trials) } => pipelines::cost(trials)?,
         Command::Bench { bench: Bench::Pauses(trials) } => pipelines::pauses(trials)?,
+        Command::Bench { bench: Bench::Nexmark(options) } => bench::nexmark(&options)?,
         Command::Bench { bench: Bench::Pipeline { rows, rounds, parquet, python } } => {
             bench::pipeline(rows, rounds, &parquet, &python)?;
         }

@@ -36,6 +36,12 @@ pub(crate) enum Bench {
         #[arg(last = true)]
         rest: Vec<String>,
     },
+    /// Queries of the Nexmark benchmark beside Apache Flink and hand-written kernels, over the same events.
+    Nexmark {
+        /// What else the benchmark takes.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
     /// The example's Pipeline over 3 million flights beside DuckDB.
     Pipeline {
         /// What else the benchmark takes.
@@ -71,6 +77,10 @@ pub(crate) fn run_bench(layout: &Layout, bench: &Bench) -> anyhow::Result<()> {
         }
         Bench::Pauses { rest } => {
             args.push("pauses".into());
+            args.extend(rest.iter().map(Into::into));
+        }
+        Bench::Nexmark { rest } => {
+            args.extend(["nexmark".into(), "--class-path".into(), setup::flink(layout)?.into()]);
             args.extend(rest.iter().map(Into::into));
         }
         Bench::Pipeline { rest } => {

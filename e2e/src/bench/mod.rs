@@ -9,6 +9,7 @@ mod failover;
 mod flights;
 mod grpc;
 mod load;
+mod nexmark;
 mod servers;
 mod size;
 mod table;
@@ -22,6 +23,7 @@ use anyhow::Context;
 use table::Table;
 
 pub use flights::pipeline;
+pub use nexmark::{Nexmark, nexmark};
 pub use servers::Side;
 pub use values::{Values, values};
 

@@ -5,6 +5,7 @@
 
 mod compilers;
 mod flights;
+mod flink;
 mod go;
 mod packages;
 mod python;
@@ -90,6 +91,11 @@ pub(crate) fn duckdb(layout: &Layout) -> anyhow::Result<(PathBuf, PathBuf)> {
     packages::ensure(packages::PYTHON)?;
     let bin = python::environment(layout, "e2e/requirements-bench.txt", "DuckDB")?;
     Ok((bin.join("python"), flights::parquet(layout)?))
+}
+
+/// What the comparison with Apache Flink takes: the Java class path of it and of what runs the queries.
+pub(crate) fn flink(layout: &Layout) -> anyhow::Result<String> {
+    flink::class_path(layout)
 }
 
 /// The program etcd, which the comparison starts, built if need be.

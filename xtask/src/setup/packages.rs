@@ -57,6 +57,8 @@ pub(crate) const NPM: &[Package] = &[("npm", "npm")];
 
 pub(crate) const JAVA: &[Package] = &[("default-jre-headless", "java"), ("maven", "mvn")];
 
+pub(crate) const JDK: &[Package] = &[("default-jdk-headless", "javac")];
+
 /// Installs those of `packages` that are missing.
 pub(crate) fn ensure(packages: &[Package]) -> anyhow::Result<()> {
     let missing: Vec<&str> =
