@@ -52,7 +52,7 @@ pub(crate) fn open(
     let split = |lane| -> Box<dyn Split> {
         let source = source.clone();
         Box::new(match format {
-            ReadFormat::Json => LineSplit::json(source, lane, schema),
+            ReadFormat::Json => LineSplit::json(source, lane, schema, wanted),
             ReadFormat::Text | ReadFormat::Csv { .. } | ReadFormat::Parquet => LineSplit::text(source, lane),
         })
     };

@@ -6,6 +6,8 @@
 //! floats are added in the order given, which the engine keeps the same in every run. Two sums of
 //! floats cannot be joined without a trace, so a half whose start is elsewhere keeps its addends.
 
+mod gather;
+
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
@@ -17,8 +19,10 @@ use arrow_schema::DataType;
 use pharos_beam::plan::{AggregateFunction, Aggregation};
 use pharos_beam::schema::{Type, Value};
 
+use gather::Gathered;
+
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
-use crate::column::{decode_any_column, encode_any_cell_into, encode_any_into, layout, value_at};
+use crate::column::{decode_any_column, layout, value_at};
 
 /// Why a group has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +57,7 @@ enum Column {
         order: Order,
     },
     Gather {
-        items: Vec<Gathered>,
+        items: Gathered,
         spread: Spread,
     },
 }
@@ -115,45 +119,6 @@ fn put_addends(sum: f64, count: i64, rest: &[f64], out: &mut Vec<u8>) {
     rest.iter().for_each(|value| out.extend_from_slice(&value.to_bits().to_le_bytes()));
 }
 
-/// Values one after the other, as tagged bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
-}
-
-impl Gathered {
-    fn push(&mut self, value: &Value) {
-        encode_any_into(value, &mut self.bytes);
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.ends.push(u32::try_from(self.bytes.len()).expect("a gathered group is smaller than 4 GiB"));
-    }
-
-    fn push_cell(&mut self, ty: &Type, values: &ArrayRef, row: usize) {
-        encode_any_cell_into(ty, values, row, &mut self.bytes);
-        self.end();
-    }
-
-    fn append(&mut self, other: &Self) {
-        let base = u32::try_from(self.bytes.len()).expect("a gathered group is smaller than 4 GiB");
-        self.bytes.extend_from_slice(&other.bytes);
-        self.ends.extend(other.ends.iter().map(|end| end + base));
-    }
-
-    fn memory(&self) -> usize {
-        self.bytes.len() + self.ends.len() * size_of::<u32>()
-    }
-
-    /// The bytes of each value.
-    fn items(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
-    }
-}
-
 impl Order {
     fn prefers<T: PartialOrd + ?Sized>(self, new: &T, old: &T) -> bool {
         match self {
@@ -190,9 +155,11 @@ impl Column {
             AggregateFunction::All => Self::All(Vec::new()),
             AggregateFunction::Max => extreme(Order::Max),
             AggregateFunction::Min => extreme(Order::Min),
-            AggregateFunction::Group => Self::Gather { items: Vec::new(), spread: Spread::Whole },
-            AggregateFunction::Concat => Self::Gather { items: Vec::new(), spread: Spread::Items },
-            AggregateFunction::Present => Self::Gather { items: Vec::new(), spread: Spread::Present },
+            AggregateFunction::Group => Self::Gather { items: Gathered::default(), spread: Spread::Whole },
+            AggregateFunction::Concat => Self::Gather { items: Gathered::default(), spread: Spread::Items },
+            AggregateFunction::Present => {
+                Self::Gather { items: Gathered::default(), spread: Spread::Present }
+            }
         }
     }
 
@@ -232,7 +199,7 @@ impl Column {
             Self::Ints { best, .. } => best.push(None),
             Self::Floats { best, .. } => best.push(None),
             Self::Bytes { best, .. } => best.push(None),
-            Self::Gather { items, .. } => items.push(Gathered::default()),
+            Self::Gather { items, .. } => items.open(),
         }
     }
 
@@ -249,7 +216,7 @@ impl Column {
             Self::Ints { best, .. } => best.clear(),
             Self::Floats { best, .. } => best.clear(),
             Self::Bytes { best, .. } => best.clear(),
-            Self::Gather { items, .. } => items.clear(),
+            Self::Gather { items, .. } => items.reset(),
         }
     }
 
@@ -266,7 +233,7 @@ impl Column {
             Self::Ints { best, .. } => best.capacity() * size_of::<Option<i64>>(),
             Self::Floats { best, .. } => best.capacity() * size_of::<Option<f64>>(),
             Self::Bytes { best, .. } => best.capacity() * size_of::<Option<Box<[u8]>>>(),
-            Self::Gather { items, .. } => items.capacity() * size_of::<Gathered>(),
+            Self::Gather { items, .. } => items.inline_bytes(),
         }
     }
 
@@ -275,7 +242,7 @@ impl Column {
         match self {
             Self::Addends(items) => items[slot].rest.len() * size_of::<f64>(),
             Self::Bytes { best, .. } => best[slot].as_ref().map_or(0, |best| best.len()),
-            Self::Gather { items, .. } => items[slot].memory(),
+            Self::Gather { items, .. } => items.heap_bytes(slot),
             _ => 0,
         }
     }
@@ -293,7 +260,7 @@ impl Column {
             Self::Ints { best, .. } => best[slot] = None,
             Self::Floats { best, .. } => best[slot] = None,
             Self::Bytes { best, .. } => best[slot] = None,
-            Self::Gather { items, .. } => items[slot] = Gathered::default(),
+            Self::Gather { items, .. } => items.clear(slot),
         }
     }
 
@@ -308,9 +275,9 @@ impl Column {
         }
         if let Self::Gather { items, spread } = self {
             pairs.for_each(|(slot, row)| {
-                let before = items[slot].memory();
-                gather(&mut items[slot], *spread, ty, values, row);
-                grown += (items[slot].memory() - before) as isize;
+                let before = items.heap_bytes(slot);
+                gather(items, slot, *spread, ty, values, row);
+                grown += (items.heap_bytes(slot) - before) as isize;
             });
             return grown;
         }
@@ -399,7 +366,7 @@ impl Column {
                 others[from].iter().for_each(|new| better_bytes(&mut best[to], *order, new));
             }
             (Self::Gather { items, .. }, Self::Gather { items: others, .. }) => {
-                items[to].append(&others[from]);
+                items.append(to, others, from);
             }
             (Self::Addends(items), Self::Addends(others)) => items[to].append(&others[from]),
             (Self::Addends(items), Self::SumFloat(others)) => items[to].sum += others[from],
@@ -461,14 +428,14 @@ impl Column {
                 Arc::new(slots.map(|slot| best[slot].as_deref()).collect::<BinaryArray>())
             }
             Self::Gather { items, .. } => {
-                let slots: Vec<&Gathered> = slots.map(|slot| &items[slot]).collect();
+                let slots: Vec<usize> = slots.collect();
                 let (Type::Array(item), DataType::List(field)) =
                     (aggregation.output.non_null(), layout(&aggregation.output))
                 else {
                     unreachable!("what is gathered is an array")
                 };
-                let offsets = OffsetBuffer::from_lengths(slots.iter().map(|items| items.ends.len()));
-                let items = decode_any_column(item, slots.into_iter().flat_map(Gathered::items))
+                let offsets = OffsetBuffer::from_lengths(slots.iter().map(|slot| items.count(*slot)));
+                let items = decode_any_column(item, slots.iter().flat_map(|slot| items.items(*slot)))
                     .expect("this crate wrote the tagged bytes");
                 Arc::new(ListArray::new(field, offsets, items, None))
             }
@@ -511,11 +478,7 @@ impl Column {
                 out.push(u8::from(best[slot].is_some()));
                 best[slot].iter().for_each(|best| put_bytes(out, best));
             }
-            Self::Gather { items, .. } => {
-                put_bytes(out, &items[slot].bytes);
-                put_len(out, items[slot].ends.len());
-                items[slot].ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
-            }
+            Self::Gather { items, .. } => items.write(slot, out),
         }
     }
 
@@ -534,27 +497,19 @@ impl Column {
             Self::Bytes { best, .. } => {
                 best.push(if input.bool()? { Some(Box::from(input.bytes()?)) } else { None });
             }
-            Self::Gather { items, .. } => {
-                let bytes = input.bytes()?.to_vec();
-                let count = input.u32()?;
-                let ends: Vec<u32> = (0..count).map(|_| input.u32()).collect::<Result<_, _>>()?;
-                if !ends.is_sorted() || ends.last().is_some_and(|end| *end as usize != bytes.len()) {
-                    return Err(input.error("ascending ends of gathered values"));
-                }
-                items.push(Gathered { bytes, ends });
-            }
+            Self::Gather { items, .. } => items.read(input)?,
         }
         Ok(())
     }
 }
 
-fn gather(into: &mut Gathered, spread: Spread, ty: &Type, values: &ArrayRef, row: usize) {
+fn gather(into: &mut Gathered, slot: usize, spread: Spread, ty: &Type, values: &ArrayRef, row: usize) {
     match spread {
         Spread::Present if values.is_null(row) => {}
-        Spread::Whole | Spread::Present => into.push_cell(ty, values, row),
+        Spread::Whole | Spread::Present => into.push_cell(slot, ty, values, row),
         Spread::Items => {
             if let Value::Array(items) = value_at(ty, values, row) {
-                items.iter().for_each(|item| into.push(item));
+                items.iter().for_each(|item| into.push(slot, item));
             }
         }
     }

@@ -48,7 +48,7 @@ pub struct Nexmark {
 
 /// A query of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Query {
+pub(super) enum Query {
     /// Prices in another currency, and their sum.
     Q1,
     /// Mean closing prices by category: a join, a maximum and a mean.
@@ -80,7 +80,7 @@ impl Query {
 
 /// An engine that is measured beside the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Peer {
+pub(super) enum Peer {
     /// Ours.
     Pharos,
     /// Apache Flink.

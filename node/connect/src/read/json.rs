@@ -8,8 +8,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow_array::ArrayRef;
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
+use arrow_array::{ArrayRef, new_null_array};
+use arrow_schema::DataType;
 use pharos_beam::schema::{Schema, Type, Value};
 use pharos_stream::column::{build, encode_any};
 
@@ -23,6 +24,8 @@ enum Column {
     Text(StringBuilder),
     Any(BinaryBuilder),
     Nested(Vec<Value>),
+    /// Nobody looks at it: how many rows there are.
+    Unwanted(usize),
 }
 
 struct Field {
@@ -47,13 +50,14 @@ pub(crate) struct JsonRows {
 }
 
 impl JsonRows {
-    /// No rows yet.
+    /// No rows yet. Of the fields that are not `wanted` no column is made.
     #[must_use]
-    pub(crate) fn new(schema: &Schema) -> Self {
-        let field = |field: &pharos_beam::schema::Field| Field {
+    pub(crate) fn new(schema: &Schema, wanted: &[bool]) -> Self {
+        let field = |(field, wanted): (&pharos_beam::schema::Field, &bool)| Field {
             name: field.name.clone(),
             ty: field.ty.clone(),
             column: match field.ty.non_null() {
+                _ if !wanted => Column::Unwanted(0),
                 Type::Boolean => Column::Bool(BooleanBuilder::new()),
                 Type::Int64 => Column::Int(Int64Builder::new()),
                 Type::Float64 => Column::Float(Float64Builder::new()),
@@ -62,7 +66,7 @@ impl JsonRows {
                 _ => Column::Nested(Vec::new()),
             },
         };
-        Self { fields: schema.fields.iter().map(field).collect() }
+        Self { fields: schema.fields.iter().zip(wanted).map(field).collect() }
     }
 
     /// Adds the row that `line` holds.
@@ -135,6 +139,7 @@ impl Field {
             (Column::Any(column), _) => column.append_null(),
             (Column::Nested(values), Cell::Value(value)) => values.push(value),
             (Column::Nested(values), _) => values.push(Value::Null),
+            (Column::Unwanted(rows), _) => *rows += 1,
         }
     }
 
@@ -149,6 +154,7 @@ impl Field {
                 let values = std::mem::take(values);
                 build(&self.ty, &values.iter().collect::<Vec<_>>())
             }
+            Column::Unwanted(rows) => new_null_array(&DataType::Null, std::mem::take(rows)),
         }
     }
 }
@@ -475,13 +481,33 @@ impl<'a> Parser<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow_array::Array as _;
     use pharos_stream::json;
+
+    fn all_of(schema: &Schema) -> JsonRows {
+        JsonRows::new(schema, &vec![true; schema.fields.len()])
+    }
+
+    #[test]
+    fn of_a_field_that_nobody_looks_at_there_is_no_column_and_it_must_still_be_right() {
+        let schema = Schema::new([("a", Type::Int64), ("b", Type::String)]);
+        let mut rows = JsonRows::new(&schema, &[true, false]);
+        rows.push(br#"{"a": 1, "b": "x"}"#).unwrap();
+        let error = rows.push(br#"{"a": 1, "b": 2}"#).unwrap_err();
+        assert!(error.ends_with("field `b`: expected string, found an integer"), "{error}");
+        assert_eq!(rows.push(br#"{"a": 1}"#).unwrap_err(), "field `b` is missing");
+        rows.push(br#"{"a": 3, "b": "y"}"#).unwrap();
+        let columns = rows.finish();
+        assert_eq!((columns[0].len(), columns[1].len()), (2, 2));
+        assert_eq!(columns[1].data_type(), &DataType::Null);
+        assert_eq!(rows.finish()[1].len(), 0);
+    }
 
     fn rows(schema: &Schema, lines: &[&str]) -> Vec<Result<String, String>> {
         lines
             .iter()
             .map(|line| {
-                let mut rows = JsonRows::new(schema);
+                let mut rows = all_of(schema);
                 rows.push(line.as_bytes()).map(|()| json::row(schema, &rows.finish(), 0))
             })
             .collect()
@@ -529,7 +555,7 @@ mod tests {
     #[test]
     fn a_row_that_fails_leaves_nothing_behind() {
         let schema = Schema::new([("i", Type::Int64), ("s", Type::String)]);
-        let mut rows = JsonRows::new(&schema);
+        let mut rows = all_of(&schema);
         rows.push(br#"{"i": 1, "s": 2}"#).unwrap_err();
         rows.push(br#"{"i": 2, "s": "b"}"#).unwrap();
         assert_eq!(json::row(&schema, &rows.finish(), 0), r#"{"i":2,"s":"b"}"#);
@@ -538,7 +564,7 @@ mod tests {
     #[test]
     fn an_error_inside_a_character_has_a_column() {
         for line in [r#"{"a": "\é"}"#, r#"{"a": "\u00é"}"#, r#"{"a": "\u000é"}"#] {
-            let error = JsonRows::new(&Schema::new([("a", Type::String)])).push(line.as_bytes()).unwrap_err();
+            let error = all_of(&Schema::new([("a", Type::String)])).push(line.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("column"), "{error}");
         }
     }
@@ -547,7 +573,7 @@ mod tests {
         #[test]
         fn arbitrary_text_is_json_or_refused_but_never_a_panic(line in "[\\[\\]{}\",:0-9a-zé.\\\\ -]{0,40}") {
             let _ = parse(line.as_bytes());
-            let _ = JsonRows::new(&Schema::new([("a", Type::Int64)])).push(line.as_bytes());
+            let _ = all_of(&Schema::new([("a", Type::Int64)])).push(line.as_bytes());
         }
     }
 }

@@ -87,10 +87,10 @@ impl LineSplit {
         Self::new(source, lane, Decoder::Text)
     }
 
-    /// A file with one JSON object on each line.
+    /// A file with one JSON object on each line. Of the fields that are not `wanted` no column is made.
     #[must_use]
-    pub(crate) fn json(source: ByteSource, lane: Lane, schema: &Schema) -> Self {
-        Self::new(source, lane, Decoder::Json(JsonRows::new(schema)))
+    pub(crate) fn json(source: ByteSource, lane: Lane, schema: &Schema, wanted: &[bool]) -> Self {
+        Self::new(source, lane, Decoder::Json(JsonRows::new(schema, wanted)))
     }
 
     fn new(mut source: ByteSource, lane: Lane, decoder: Decoder) -> Self {
