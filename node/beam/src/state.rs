@@ -422,7 +422,12 @@ impl Found {
             return self.add(name, format!("its aggregations were {before}, are {now}"));
         }
         for (before, now) in before.iter().zip(now) {
-            if before.function != now.function || !self.types.agree(&before.input, &now.input) {
+            if (before.function, now.function) == (AggregateFunction::Present, AggregateFunction::Present) {
+                if !self.types.agree(&before.input, &now.input) {
+                    let (side, was, is) = (&before.name, before.input.non_null(), now.input.non_null());
+                    self.add(name, format!("what it keeps of its {side} input was {was}, is {is}"));
+                }
+            } else if before.function != now.function || !self.types.agree(&before.input, &now.input) {
                 let show = |one: &AggregationState| {
                     format!("{} of {}", format!("{:?}", one.function).to_lowercase(), one.input)
                 };

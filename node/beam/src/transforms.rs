@@ -168,6 +168,8 @@ pub(crate) struct Rows {
     pub(crate) windowing: Windowing,
     /// Inputs with different windows have met and not been windowed again.
     pub(crate) mixed: bool,
+    /// A grouping has given some of them their windows.
+    pub(crate) grouped: bool,
     pub(crate) bounded: bool,
 }
 
@@ -179,6 +181,7 @@ impl Rows {
             loose: false,
             windowing: Windowing::default(),
             mixed: false,
+            grouped: false,
             bounded: true,
         }
     }
@@ -416,6 +419,7 @@ pub(crate) fn flatten(inputs: &[Rows]) -> (NodeKind, Option<Rows>) {
         open,
         loose: inputs.iter().any(|rows| rows.loose),
         mixed: inputs.iter().any(|rows| rows.mixed || rows.windowing != windowing),
+        grouped: inputs.iter().any(|rows| rows.grouped),
         bounded: inputs.iter().all(|rows| rows.bounded),
         windowing,
     };
@@ -447,5 +451,5 @@ fn window_into(job: &Job<'_, '_, '_>) -> Checked {
 /// The windowing of a specification put onto rows.
 pub(crate) fn window(cx: &Context<'_>, spec: &Yaml, rows: &Rows) -> Checked {
     let windowing = crate::windowing::parse(cx, spec)?;
-    Some((NodeKind::WindowInto, Some(Rows { windowing, mixed: false, ..rows.clone() })))
+    Some((NodeKind::WindowInto, Some(Rows { windowing, mixed: false, grouped: false, ..rows.clone() })))
 }

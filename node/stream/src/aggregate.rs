@@ -30,6 +30,9 @@ pub enum AggregateError {
     /// The sum needs more than 64 bits.
     #[error("the sum `{0}` is outside the range of 64-bit integers")]
     Overflow(String),
+    /// What was gathered does not fit in one column.
+    #[error("the values gathered as `{0}` for what closes at once take more than 2 GiB")]
+    TooLarge(String),
 }
 
 /// The accumulators of one aggregation.
@@ -434,6 +437,10 @@ impl Column {
                 else {
                     unreachable!("what is gathered is an array")
                 };
+                let bytes: usize = slots.iter().map(|slot| items.heap_bytes(*slot)).sum();
+                if bytes > i32::MAX as usize {
+                    return Err(AggregateError::TooLarge(aggregation.name.clone()));
+                }
                 let offsets = OffsetBuffer::from_lengths(slots.iter().map(|slot| items.count(*slot)));
                 let items = decode_any_column(item, slots.iter().flat_map(|slot| items.items(*slot)))
                     .expect("this crate wrote the tagged bytes");
@@ -625,6 +632,12 @@ impl Accumulators {
             mine.merge(to as usize, theirs, from as usize);
             self.heap = (self.heap + mine.heap_bytes(to as usize)).saturating_sub(before);
         }
+    }
+
+    /// How many bytes what a slot points to takes.
+    #[must_use]
+    pub(crate) fn heap_bytes(&self, slot: u32) -> usize {
+        self.columns.iter().map(|column| column.heap_bytes(slot as usize)).sum()
     }
 
     /// Empties a slot.

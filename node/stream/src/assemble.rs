@@ -88,6 +88,12 @@ pub(crate) struct Assembled {
 /// A channel by origin, its thread, target and its thread.
 type Place = (NodeId, usize, NodeId, usize);
 
+/// A grouping by its node, and one of its threads.
+type GroupPlace = (NodeId, usize);
+
+/// A thread's share of a grouping, and how far its input's time has come.
+type Regrouped = (Grouping, Watermark);
+
 #[derive(Default)]
 struct Channels {
     all: BTreeMap<Place, Arc<Channel>>,
@@ -226,7 +232,7 @@ impl Assembly<'_> {
         node: &Node,
         thread: usize,
         splits: Vec<OpenSplit>,
-        grouping: Option<(Grouping, Watermark)>,
+        grouping: Option<Regrouped>,
         channels: &Channels,
     ) -> Result<Option<Kind>, StreamError> {
         let failed = |source| StreamError::Connect { transform: node.name.clone(), source };
@@ -269,7 +275,7 @@ impl Assembly<'_> {
 
     /// The groupings of this worker's threads, with what a checkpoint kept for them. That may be much, so each thread's are
     /// restored by one of their own.
-    fn groupings(&self) -> Result<BTreeMap<(NodeId, usize), (Grouping, Watermark)>, StreamError> {
+    fn groupings(&self) -> Result<BTreeMap<GroupPlace, Regrouped>, StreamError> {
         let restoring = Restoring {
             graph: self.graph,
             assignment: self.assignment,
@@ -303,7 +309,7 @@ struct Restoring<'a> {
 }
 
 impl Restoring<'_> {
-    fn groupings(&self, thread: usize) -> Result<Vec<((NodeId, usize), (Grouping, Watermark))>, StreamError> {
+    fn groupings(&self, thread: usize) -> Result<Vec<(GroupPlace, Regrouped)>, StreamError> {
         let made = |node: &NodeId| Ok(((*node, thread), self.grouping(self.graph.node(*node), thread)?));
         self.graph.groups.keys().map(made).collect()
     }

@@ -345,10 +345,16 @@ fn short_circuit(left: &Evaluated, right: &Evaluated, go_on: bool) -> Evaluated 
 
 fn choose(condition: &Evaluated, then: &Evaluated, otherwise: &Evaluated) -> Evaluated {
     let bits = condition.column.as_boolean();
-    let picks: Vec<(usize, usize)> =
-        (0..bits.len()).map(|row| (usize::from(!bits.value(row)), row)).collect();
-    let column = interleave(&[&*then.column, &*otherwise.column], &picks)
-        .expect("both branches have the expression's type");
+    let column = match bits.values().count_set_bits() {
+        0 => Arc::clone(&otherwise.column),
+        all if all == bits.len() => Arc::clone(&then.column),
+        _ => {
+            let picks: Vec<(usize, usize)> =
+                (0..bits.len()).map(|row| (usize::from(!bits.value(row)), row)).collect();
+            interleave(&[&*then.column, &*otherwise.column], &picks)
+                .expect("both branches have the expression's type")
+        }
+    };
     let taken = only(&then.errors, |row| bits.value(row));
     let other = only(&otherwise.errors, |row| !bits.value(row));
     let branches = join_errors(taken, &other);

@@ -6,16 +6,21 @@
 //!
 //! A step that may send its rows to dead letters shows them whole, so it wants every field.
 
+use std::collections::BTreeMap;
+
 use pharos_beam::expr::ir::{Expr, ExprKind};
 use pharos_beam::plan::{Node, NodeId, NodeKind, OutputRef};
 
 use crate::graph::Graph;
 
+/// What is known already, by output: many ways may lead to one.
+type Known = BTreeMap<OutputRef, Vec<bool>>;
+
 /// For each field of a read's rows, whether it is wanted.
 #[must_use]
 pub(crate) fn wanted(graph: &Graph, read: &Node) -> Vec<bool> {
     let output = OutputRef { node: read.id, output: 0 };
-    let mut wanted = of_output(graph, output);
+    let mut wanted = of_output(graph, output, &mut Known::new());
     if read.error_output.is_some() {
         wanted.fill(true);
     }
@@ -26,26 +31,32 @@ pub(crate) fn wanted(graph: &Graph, read: &Node) -> Vec<bool> {
 }
 
 /// For each field of an output, whether one of its consumers wants it.
-fn of_output(graph: &Graph, output: OutputRef) -> Vec<bool> {
+fn of_output(graph: &Graph, output: OutputRef, known: &mut Known) -> Vec<bool> {
+    if let Some(wanted) = known.get(&output) {
+        return wanted.clone();
+    }
     let mut wanted = vec![false; graph.schema(output).fields.len()];
     for consumer in graph.consumers(output) {
-        of_input(graph, graph.node(consumer.node), consumer.input, &mut wanted);
+        of_input(graph, graph.node(consumer.node), consumer.input, &mut wanted, known);
     }
+    known.insert(output, wanted.clone());
     wanted
 }
 
 /// Adds what a step wants of the fields of one of its inputs.
-fn of_input(graph: &Graph, node: &Node, input: usize, wanted: &mut [bool]) {
+fn of_input(graph: &Graph, node: &Node, input: usize, wanted: &mut [bool], known: &mut Known) {
     if node.error_output.is_some() {
         return wanted.fill(true);
     }
-    let passed_on = |wanted: &mut [bool]| {
-        let after = of_output(graph, result(node.id));
+    let mut passed_on = |wanted: &mut [bool]| {
+        let after = of_output(graph, result(node.id), known);
         wanted.iter_mut().zip(after).for_each(|(wanted, after)| *wanted |= after);
     };
     match &node.kind {
-        NodeKind::Map { fields } => computed(graph, node, fields, wanted),
-        NodeKind::Flatten { projections } => computed(graph, node, &projections[input], wanted),
+        NodeKind::Map { fields } => computed(of_output(graph, result(node.id), known), fields, wanted),
+        NodeKind::Flatten { projections } => {
+            computed(of_output(graph, result(node.id), known), &projections[input], wanted);
+        }
         NodeKind::Filter { keep } => {
             look(keep, wanted);
             passed_on(wanted);
@@ -76,8 +87,7 @@ const fn result(node: NodeId) -> OutputRef {
 
 /// What the expressions of a step's fields look at. One that only passes a field on looks at it if somebody looks at the
 /// result.
-fn computed(graph: &Graph, node: &Node, exprs: &[Expr], wanted: &mut [bool]) {
-    let after = of_output(graph, result(node.id));
+fn computed(after: Vec<bool>, exprs: &[Expr], wanted: &mut [bool]) {
     for (expr, after) in exprs.iter().zip(after) {
         if after || !matches!(expr.kind, ExprKind::Field(_)) {
             look(expr, wanted);

@@ -1,6 +1,6 @@
 //! Combine: grouping and aggregation.
 
-use super::{Checked, Form, Job, Language, expression};
+use super::{Checked, Form, Job, Language, Rows, expression};
 use crate::config::Entries;
 use crate::expr::check::{assume, coerce};
 use crate::expr::ir::{Cast, Expr, ExprKind};
@@ -56,7 +56,7 @@ pub(super) fn combine(job: &Job<'_, '_, '_>) -> Checked {
         schema.fields.push(Field { name, ty });
         aggregations.extend(aggregation);
     }
-    Some((NodeKind::Combine { keys, aggregations }, Some(input.with(schema))))
+    Some((NodeKind::Combine { keys, aggregations }, Some(Rows { grouped: true, ..input.with(schema) })))
 }
 
 fn grouping_is_possible(job: &Job<'_, '_, '_>) {

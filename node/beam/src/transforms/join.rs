@@ -33,6 +33,9 @@ struct Equality {
     right: Column,
 }
 
+/// The fields of an input that are asked for: the new name of each, and itself.
+type Listed = (usize, Vec<(String, Column)>);
+
 /// What a Join says.
 #[derive(Debug)]
 pub(crate) struct JoinSpec {
@@ -43,7 +46,7 @@ pub(crate) struct JoinSpec {
     /// For each input but the first: what joins it with those before.
     equalities: Vec<Vec<Equality>>,
     /// The fields of the result by input: the new name and the field. All of an input that is not listed.
-    fields: Vec<(usize, Vec<(String, Column)>)>,
+    fields: Vec<Listed>,
 }
 
 /// Which of the three steps of a stage.
@@ -186,7 +189,7 @@ impl Reader<'_, '_> {
         None
     }
 
-    fn fields(&self, yaml: &Yaml) -> Option<Vec<(usize, Vec<(String, Column)>)>> {
+    fn fields(&self, yaml: &Yaml) -> Option<Vec<Listed>> {
         let mut seen: Vec<String> = Vec::new();
         let mut fields = Vec::new();
         for (key, value) in self.cx.map(yaml, "`fields`")?.entries {
@@ -342,16 +345,21 @@ impl Stage<'_, '_> {
         schema.fields.push(Field { name: "left".to_owned(), ty: left_ty.clone() });
         schema.fields.push(Field { name: "right".to_owned(), ty: right_ty.clone() });
         let [mut first, mut second] = keys;
-        let none = |ty: &Type| Expr { ty: ty.clone(), kind: ExprKind::Literal(Value::Null) };
-        let row = |ty: &Type, exprs| Expr { ty: ty.clone(), kind: ExprKind::MakeRow(exprs) };
-        first.extend([row(&left_ty, left_exprs), none(&right_ty)]);
-        second.extend([none(&left_ty), row(&right_ty, right_exprs)]);
+        let outer = self.spec.outer[self.stage];
+        let rows = [
+            kept(&first, &left_ty, left_exprs, outer.keeps(Side::Left)),
+            kept(&second, &right_ty, right_exprs, outer.keeps(Side::Right)),
+        ];
+        let [left_row, right_row] = rows;
+        first.extend([left_row, null(&right_ty)]);
+        second.extend([null(&left_ty), right_row]);
         let rows = Rows {
             schema,
             open,
             loose: left.loose || right.loose,
             windowing: left.windowing.clone(),
             mixed: false,
+            grouped: false,
             bounded: left.bounded && right.bounded,
         };
         Some((NodeKind::Flatten { projections: vec![first, second] }, Some(rows)))
@@ -365,6 +373,13 @@ impl Stage<'_, '_> {
         } else if !(left.bounded && right.bounded) && left.windowing.function == WindowFunction::Global {
             let message = "inputs without end are joined in the global window, which never closes";
             self.cx.report(self.cx.at(self.spec.span, message).with_help(help));
+        } else if matches!(left.windowing.function, WindowFunction::Sessions { .. })
+            && (left.grouped || right.grouped)
+        {
+            let message =
+                "sessions that a grouping has closed cannot be joined: others would have been part of them";
+            let error = self.cx.at(self.spec.span, message);
+            self.cx.report(error.with_help("join two inputs before they are grouped, or in fixed windows"));
         } else if left.windowing.allowed_lateness.0 > 0 {
             let message = "a Join takes no late rows: each window is joined once, when it closes";
             let error = self.cx.at(self.spec.span, message);
@@ -441,6 +456,24 @@ impl Stage<'_, '_> {
     }
 }
 
+fn null(ty: &Type) -> Expr {
+    Expr { ty: ty.clone(), kind: ExprKind::Literal(Value::Null) }
+}
+
+/// A side's row. One with null in a key agrees with nothing: unless it stays all the same, there is none.
+fn kept(keys: &[Expr], ty: &Type, cells: Vec<Expr>, stays: bool) -> Expr {
+    let row = Expr { ty: ty.clone(), kind: ExprKind::MakeRow(cells) };
+    let may_be_null = keys.iter().filter(|key| key.ty.admits_null());
+    let is_null = |key: &Expr| Expr { ty: Type::Boolean, kind: ExprKind::IsNull(Box::new(key.clone())) };
+    let nulls: Vec<Expr> = may_be_null.map(is_null).collect();
+    if stays || nulls.is_empty() {
+        return row;
+    }
+    let condition = Box::new(Expr { ty: Type::Boolean, kind: ExprKind::Or(nulls) });
+    let kind = ExprKind::If { condition, then: Box::new(null(ty)), otherwise: Box::new(row) };
+    Expr { ty: ty.clone(), kind }
+}
+
 /// Both sides' rows by what must agree.
 fn group(rows: &Rows) -> (NodeKind, Option<Rows>) {
     let mut schema = rows.schema.clone();
@@ -462,5 +495,5 @@ fn group(rows: &Rows) -> (NodeKind, Option<Rows>) {
         })
         .collect();
     let kind = NodeKind::Combine { keys: (0..keys).collect(), aggregations };
-    (kind, Some(Rows { schema, ..rows.clone() }))
+    (kind, Some(Rows { schema, grouped: true, ..rows.clone() }))
 }

@@ -1,7 +1,9 @@
 //! Joins: the steps they become, the fields they give, and what is refused.
 
+use pharos_beam::expr::eval::eval;
+use pharos_beam::expr::ir::ExprKind;
 use pharos_beam::plan::{AggregateFunction, JoinField, NodeKind, Outer, Side};
-use pharos_beam::schema::Type;
+use pharos_beam::schema::{Type, Value};
 
 use crate::support::{errors, names, node, plan, schema};
 
@@ -180,6 +182,34 @@ fn what_is_wrong_with_a_join_is_said_where_it_stands() {
     ] {
         let found = errors(&document(&join));
         assert!(found.len() == 1 && found[0].contains(expected), "{join}: {found:?}");
+    }
+}
+
+#[test]
+fn sessions_are_joined_before_they_are_grouped_or_not_at_all() {
+    let sessions = "windowing: {type: sessions, gap: 1s}";
+    plan(&document(&format!("{TWO}, {sessions}, config: {{{ON_PERSON}}}")));
+    let three = "input: {o: orders, p: people, i: items}";
+    let text =
+        format!("{three}, {sessions}, config: {{equalities: [{{o: person, p: id}}, {{o: id, i: order}}]}}");
+    let found = errors(&document(&text));
+    assert!(
+        found.len() == 1 && found[0].contains("sessions that a grouping has closed cannot be joined"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_row_that_agrees_with_nothing_is_not_kept_unless_its_side_stays() {
+    for (kind, kept) in [("inner", [false, false]), ("left", [true, false]), ("outer", [true, true])] {
+        let config = format!("config: {{type: {kind}, equalities: [{{o: name, p: name}}]}}");
+        let plan = plan(&document(&format!("input: {{o: people, p: people}}, {config}")));
+        let NodeKind::Flatten { projections } = &node(&plan, "Join/Sides").kind else { panic!() };
+        let rows = [&projections[0][1], &projections[1][2]];
+        assert_eq!(rows.map(|row| matches!(row.kind, ExprKind::MakeRow(_))), kept, "{kind}");
+        // A person without a name.
+        let person = [Value::Int64(1), Value::Null];
+        assert_eq!(rows.map(|row| eval(row, &person).unwrap() != Value::Null), kept, "{kind}");
     }
 }
 

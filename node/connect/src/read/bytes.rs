@@ -153,7 +153,11 @@ impl ByteSource {
                 if bytes.len() as u64 == wanted {
                     Ok(bytes)
                 } else {
-                    Err(self.shorter(wanted, bytes.len() as u64))
+                    Err(ConnectError::environment(format!(
+                        "`{}`: the store gave {} bytes of the {wanted} that were asked for",
+                        self.name,
+                        bytes.len()
+                    )))
                 }
             }
         }

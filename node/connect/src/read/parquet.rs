@@ -11,6 +11,7 @@
 mod chunks;
 mod convert;
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::basic::Type as PhysicalType;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use pharos_beam::schema::Schema;
 use pharos_stream::column::{layout, take_columns};
 use pharos_stream::io::{BadRecord, ConnectError, Offset, Records, Split, Version};
@@ -30,7 +32,7 @@ use pharos_stream::json;
 use super::bytes::{ByteSource, UNCHANGED};
 use super::lane::Division;
 use chunks::Chunks;
-use convert::{Misfits, convert, fits};
+use convert::{Misfits, convert, fits, in_micros, refuse_null};
 
 /// How many reads the reader's batches last for: what it costs to begin one is paid for by so many.
 const READS_AT_ONCE: usize = 4;
@@ -48,16 +50,31 @@ impl Table {
         let Some(size) = source.version().bytes else {
             return Err(ConnectError::user(format!("`{name}` is no file: Parquet is read from its end")));
         };
-        let chunks = Chunks::new(source.clone(), size, Vec::new());
+        let chunks = Chunks::new(source.clone(), size, 1, Vec::new());
         let options = ArrowReaderOptions::new()
             // What the file says of its types is all there is to know; a hint by its writer is of use to that one alone.
             .with_skip_arrow_metadata(true)
             .with_page_index_policy(PageIndexPolicy::Skip);
-        let metadata = ArrowReaderMetadata::load(&chunks, options).map_err(|error| {
+        let unreadable = |error: &dyn fmt::Display| {
             let error = || ConnectError::user(format!("`{name}` cannot be read as Parquet: {error}"));
             chunks.failure().unwrap_or_else(error)
-        })?;
-        Ok(Self { metadata, source, size })
+        };
+        let metadata =
+            ArrowReaderMetadata::load(&chunks, options.clone()).map_err(|error| unreadable(&error))?;
+        check(metadata.metadata(), size).map_err(|what| unreadable(&what))?;
+        let old: Vec<bool> = metadata
+            .parquet_schema()
+            .columns()
+            .iter()
+            .map(|column| column.physical_type() == PhysicalType::INT96)
+            .collect();
+        if !old.contains(&true) {
+            return Ok(Self { metadata, source, size });
+        }
+        let schema = arrow_schema::Schema::new(in_micros(metadata.schema().fields(), &mut old.into_iter()));
+        let options = options.with_schema(Arc::new(schema));
+        let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
+        Ok(Self { metadata: metadata.map_err(|error| unreadable(&error))?, source, size })
     }
 
     fn fields(&self) -> &arrow_schema::Fields {
@@ -67,6 +84,24 @@ impl Table {
     fn rows(&self, group: usize) -> u64 {
         u64::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or_default()
     }
+}
+
+/// Checks what a file says of where its columns are: it has no checksum.
+fn check(metadata: &ParquetMetaData, size: u64) -> Result<(), String> {
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        if group.num_rows() < 0 {
+            return Err(format!("row group {number} has {} rows", group.num_rows()));
+        }
+        for column in group.columns() {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let end = start.checked_add(column.compressed_size()).and_then(|end| u64::try_from(end).ok());
+            if start < 0 || column.compressed_size() < 0 || end.is_none_or(|end| end > size) {
+                let path = column.column_path();
+                return Err(format!("row group {number}: column `{path}` is not within the file"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The schema that a file gives its rows.
@@ -149,12 +184,13 @@ pub(crate) fn open(
     let (origins, roots) = origins(&table, schema, wanted)?;
     let descriptor = table.metadata.parquet_schema();
     let mask = ProjectionMask::roots(descriptor, roots);
+    let columns = (0..descriptor.num_columns()).filter(|leaf| mask.leaf_included(*leaf)).count();
     let mut parts = Vec::new();
     let mut groups = Vec::new();
     let mut before = 0;
     for (number, group) in table.metadata.metadata().row_groups().iter().enumerate() {
-        let columns = (0..group.num_columns()).filter(|leaf| mask.leaf_included(*leaf));
-        let ranges = columns.map(|leaf| group.column(leaf).byte_range());
+        let leaves = (0..group.num_columns()).filter(|leaf| mask.leaf_included(*leaf));
+        let ranges = leaves.map(|leaf| group.column(leaf).byte_range());
         let ranges: Vec<Range<u64>> =
             ranges.map(|(start, length)| start..start.saturating_add(length)).collect();
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
@@ -171,7 +207,7 @@ pub(crate) fn open(
         let name = table.source.name();
         Box::new(ParquetSplit {
             name: if lanes == 1 { name.to_owned() } else { format!("{name}#{lane}/{lanes}") },
-            chunks: Chunks::new(table.source.clone(), table.size, parts),
+            chunks: Chunks::new(table.source.clone(), table.size, columns, parts),
             table: Arc::clone(&table),
             schema: schema.clone(),
             origins: origins.clone(),
@@ -231,7 +267,7 @@ fn origins(
 }
 
 impl ParquetSplit {
-    fn failed(&self, error: &dyn std::fmt::Display) -> ConnectError {
+    fn failed(&self, error: &dyn fmt::Display) -> ConnectError {
         self.chunks.failure().unwrap_or_else(|| {
             let name = self.table.source.name();
             let message = match self.given {
@@ -303,10 +339,7 @@ impl ParquetSplit {
                 Origin::Missing => new_null_array(&layout(&field.ty), rows),
                 Origin::Unwanted => new_null_array(&DataType::Null, rows),
             };
-            if !field.ty.admits_null() && column.null_count() > 0 {
-                let nulls = (0..rows).filter(|row| column.is_null(*row));
-                inside.extend(nulls.map(|row| (row, format!("expected {}, found null", field.ty))));
-            }
+            refuse_null(&field.ty, &column, None, &mut inside);
             misfits
                 .extend(inside.into_iter().map(|(row, why)| (row, format!("field `{}`: {why}", field.name))));
             columns.push(column);

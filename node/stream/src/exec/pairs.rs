@@ -5,15 +5,20 @@
 //! Invariant: each pair of a group comes once, the left row varying slowest; a row that is in no pair comes once if its
 //! side is kept, and else never.
 
+use std::ops::Range;
+
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, UInt32Array};
+use arrow_array::{Array, ArrayRef, StructArray, UInt32Array};
+use arrow_schema::DataType;
 use arrow_select::take::take;
 use pharos_beam::plan::{JoinField, Outer, Side};
 
 use crate::column::Batch;
 
-/// So many rows come at once, and not many more: a group of n and m rows has n times m pairs.
+/// So many rows come at once at most: a group of n and m rows has n times m pairs.
 const AT_ONCE: usize = 1 << 16;
+/// Fewer if a column of them could come to more bytes: one column's must not be counted by more than 31 bits.
+const BYTES_AT_ONCE: usize = if cfg!(test) { 1 << 16 } else { 256 << 20 };
 
 /// The rows of groups that are still to come.
 pub(super) struct Pairs<'a> {
@@ -21,8 +26,9 @@ pub(super) struct Pairs<'a> {
     keys: usize,
     outer: Outer,
     group: usize,
-    /// How many left rows of the group have come.
-    left: usize,
+    /// How many rows of the group have come.
+    at: usize,
+    at_once: usize,
 }
 
 /// Rows by the group and the items they are made of.
@@ -45,10 +51,13 @@ impl<'a> Pairs<'a> {
     /// The pairs of groups whose last two columns, after `keys` others, are arrays of left and right rows.
     #[must_use]
     pub(super) fn new(groups: &'a Batch, keys: usize, outer: Outer) -> Self {
-        Self { groups, keys, outer, group: 0, left: 0 }
+        let widest =
+            groups.columns[keys..].iter().map(|rows| widest(rows.as_list::<i32>().values().as_struct()));
+        let at_once = AT_ONCE.min(BYTES_AT_ONCE / widest.max().unwrap_or(0).max(1)).max(1);
+        Self { groups, keys, outer, group: 0, at: 0, at_once }
     }
 
-    fn items(&self, side: Side) -> std::ops::Range<usize> {
+    fn items(&self, side: Side) -> Range<usize> {
         let lists = self.column(side).as_list::<i32>();
         let start = lists.value_offsets()[self.group] as usize;
         start..start + lists.value_length(self.group) as usize
@@ -58,10 +67,10 @@ impl<'a> Pairs<'a> {
         &self.groups.columns[self.keys + usize::from(side == Side::Right)]
     }
 
-    /// The next rows, some tens of thousands at most unless a single row has more partners.
+    /// The next rows, some tens of thousands at most.
     pub(super) fn next(&mut self, fields: &[JoinField]) -> Option<Batch> {
         let mut picks = Picks::default();
-        while self.group < self.groups.rows && picks.groups.len() < AT_ONCE {
+        while self.group < self.groups.rows && picks.groups.len() < self.at_once {
             self.pick(&mut picks);
         }
         if picks.groups.is_empty() {
@@ -81,30 +90,43 @@ impl<'a> Pairs<'a> {
         Some(Batch { columns, ..groups })
     }
 
-    /// Adds rows of the group, all or as many as there is room for, and goes on to what comes next.
+    /// Adds rows of the group, as many as there is room for, and goes on to the next group when it has no more.
     fn pick(&mut self, picks: &mut Picks) {
         let (left, right) = (self.items(Side::Left), self.items(Side::Right));
         let null = self.groups.columns[..self.keys].iter().any(|key| key.is_null(self.group));
-        if null || left.is_empty() || right.is_empty() {
-            if self.outer.keeps(Side::Left) {
-                left.for_each(|item| picks.push(self.group, Some(item), None));
+        let paired = !(null || left.is_empty() || right.is_empty());
+        let alone = |side, items: &Range<usize>| if self.outer.keeps(side) { items.len() } else { 0 };
+        let (alone_left, alone_right) = (alone(Side::Left, &left), alone(Side::Right, &right));
+        let rows = if paired { left.len() * right.len() } else { alone_left + alone_right };
+        while self.at < rows && picks.groups.len() < self.at_once {
+            let at = self.at;
+            match paired {
+                true => {
+                    let (one, other) = (left.start + at / right.len(), right.start + at % right.len());
+                    picks.push(self.group, Some(one), Some(other));
+                }
+                false if at < alone_left => picks.push(self.group, Some(left.start + at), None),
+                false => picks.push(self.group, None, Some(right.start + at - alone_left)),
             }
-            if self.outer.keeps(Side::Right) {
-                right.for_each(|item| picks.push(self.group, None, Some(item)));
-            }
-        } else {
-            let mut rest = left.skip(self.left);
-            while picks.groups.len() < AT_ONCE {
-                let Some(item) = rest.next() else { break };
-                right.clone().for_each(|other| picks.push(self.group, Some(item), Some(other)));
-                self.left += 1;
-            }
-            if rest.next().is_some() {
-                return;
-            }
+            self.at += 1;
         }
-        (self.group, self.left) = (self.group + 1, 0);
+        if self.at >= rows {
+            (self.group, self.at) = (self.group + 1, 0);
+        }
     }
+}
+
+/// The length of the longest text or bytes among the fields of rows.
+fn widest(rows: &StructArray) -> usize {
+    fn longest(offsets: &[i32]) -> usize {
+        offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0)
+    }
+    let of = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => longest(column.as_string::<i32>().value_offsets()),
+        DataType::Binary => longest(column.as_binary::<i32>().value_offsets()),
+        _ => 0,
+    };
+    rows.columns().iter().map(of).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -176,5 +198,20 @@ mod tests {
                 .enumerate()
                 .all(|(at, pair)| { *pair == (Some(at as i64 / 300), Some(at as i64 % 300)) })
         );
+    }
+
+    #[test]
+    fn wide_rows_come_fewer_at_once() {
+        let row = Schema::new([("t", Type::String)]);
+        let text = |count: usize| {
+            Value::Array((0..count).map(|_| Value::Row(vec![Value::String("x".repeat(20_000))])).collect())
+        };
+        let ty = Type::Array(Box::new(Type::Row(row)));
+        let columns =
+            vec![build(&Type::Int64, &[&Value::Int64(1)]), build(&ty, &[&text(1)]), build(&ty, &[&text(10)])];
+        let groups = Batch::untimed(columns, 1);
+        let mut pairs = Pairs::new(&groups, 1, Outer::None);
+        let rows: Vec<usize> = std::iter::from_fn(|| pairs.next(&FIELDS)).map(|batch| batch.rows).collect();
+        assert_eq!(rows, [3, 3, 3, 1]);
     }
 }

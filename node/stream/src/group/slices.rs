@@ -22,6 +22,8 @@ use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::KeyHash;
 use crate::spill::{RunWriter, Scoped, Share, SpillError};
 
+/// What a slice has gathered leaves in batches of so many bytes, unless a single key has more.
+const CHUNK_BYTES: usize = 64 << 20;
 /// So often a slice's table goes to files before they are merged into one sequence.
 const LAYERS: u32 = 32;
 
@@ -330,7 +332,7 @@ impl Slices {
             return Ok(());
         }
         let slots: Vec<u32> = table.ordered().into_iter().filter(fresh).collect();
-        for slots in slots.chunks(CHUNK_ROWS) {
+        for slots in chunks(table, &slots) {
             let panes = constant(slots.iter().map(|slot| due.pane(table.panes[*slot as usize])).collect());
             out(emit(&self.spec, due.window, table, slots, panes)?)?;
         }
@@ -426,7 +428,7 @@ impl Slices {
             if within().all(|slice| slice.files.is_empty() && slice.table.earlier() == Earlier::Here) {
                 let mut whole = SliceTable::new(&self.spec.aggregations, Earlier::Here);
                 within().for_each(|slice| whole.merge(&slice.table));
-                for slots in whole.ordered().chunks(CHUNK_ROWS) {
+                for slots in chunks(&whole, &whole.ordered()) {
                     out(emit(&self.spec, window, &whole, slots, Panes::All(Some(ONLY)))?)?;
                 }
             } else {
@@ -544,6 +546,24 @@ const ONLY: PaneInfo = PaneInfo {
     is_first: true,
     is_last: true,
 };
+
+/// Slots that leave together: so many, and no more bytes than a column may have many times over.
+fn chunks<'s>(table: &SliceTable, slots: &'s [u32]) -> Vec<&'s [u32]> {
+    let mut chunks = Vec::new();
+    let mut rest = slots;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |slot: &&u32| {
+            bytes += table.accumulators.heap_bytes(**slot);
+            bytes <= CHUNK_BYTES
+        };
+        let count = rest.iter().take(CHUNK_ROWS).take_while(fits).count().max(1);
+        let (chunk, others) = rest.split_at(count);
+        chunks.push(chunk);
+        rest = others;
+    }
+    chunks
+}
 
 pub(super) fn constant(panes: Vec<PaneInfo>) -> Panes {
     match panes.first() {

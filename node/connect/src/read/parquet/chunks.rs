@@ -30,6 +30,8 @@ pub(super) struct Chunks(Arc<Shared>);
 struct Shared {
     source: ByteSource,
     size: u64,
+    /// How many columns are read.
+    columns: usize,
     /// The parts of the file that will be read from their beginning to their end.
     wanted: Vec<Range<u64>>,
     /// How many bytes of an object are fetched at once.
@@ -54,12 +56,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Chunks {
-    /// A file of so many bytes of which the parts `wanted`, each a column's, will be read side by side.
+    /// A file of so many bytes of which so many columns will be read side by side, group by group; `wanted` is where each
+    /// column of each group lies.
     #[must_use]
-    pub(super) fn new(source: ByteSource, size: u64, wanted: Vec<Range<u64>>) -> Self {
-        let block = (source.ahead() / wanted.len().max(1)).max(64 << 10) as u64;
+    pub(super) fn new(source: ByteSource, size: u64, columns: usize, wanted: Vec<Range<u64>>) -> Self {
+        let block = (source.ahead() / columns.max(1)).max(64 << 10) as u64;
         let kept = Mutex::new(VecDeque::new());
-        Self(Arc::new(Shared { source, size, wanted, block, kept, failure: Mutex::new(None) }))
+        Self(Arc::new(Shared { source, size, columns, wanted, block, kept, failure: Mutex::new(None) }))
     }
 
     /// Why bytes did not come, if that was the reason of the last error.
@@ -98,7 +101,7 @@ impl Chunks {
         let offset = (start - block.start) as usize;
         let bytes = block.bytes.slice(offset..offset + length);
         kept.push_front(block);
-        kept.truncate(self.0.wanted.len() + 1);
+        kept.truncate(self.0.columns + 1);
         Ok(bytes)
     }
 

@@ -63,6 +63,33 @@ pub(super) fn type_of(field: &arrow_schema::Field) -> Result<Type, DataType> {
     Ok(if field.is_nullable() { ty.nullable() } else { ty })
 }
 
+/// The fields of a Parquet file with its old timestamps (INT96) in microseconds: in nanoseconds, which is what the reader
+/// takes them for, the years that are used for "never" do not fit. `old` says of each column whether it is one.
+pub(super) fn in_micros(
+    fields: &arrow_schema::Fields,
+    old: &mut dyn Iterator<Item = bool>,
+) -> arrow_schema::Fields {
+    let mut field = |field: &Arc<arrow_schema::Field>| {
+        let ty = match field.data_type() {
+            DataType::Struct(fields) => DataType::Struct(in_micros(fields, old)),
+            DataType::List(item) => {
+                DataType::List(Arc::clone(&in_micros(&vec![Arc::clone(item)].into(), old)[0]))
+            }
+            DataType::Map(pair, sorted) => {
+                DataType::Map(Arc::clone(&in_micros(&vec![Arc::clone(pair)].into(), old)[0]), *sorted)
+            }
+            ty => match (old.next(), ty) {
+                (Some(true), DataType::Timestamp(_, zone)) => {
+                    DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+                }
+                _ => ty.clone(),
+            },
+        };
+        Arc::new(field.as_ref().clone().with_data_type(ty))
+    };
+    fields.iter().map(&mut field).collect()
+}
+
 /// The schema here of the fields of a Parquet file.
 ///
 /// # Errors
@@ -141,7 +168,7 @@ fn integers(column: &ArrayRef, misfits: &mut Misfits) -> ArrayRef {
 fn times(column: &ArrayRef, misfits: &mut Misfits) -> ArrayRef {
     const DAY: i64 = 86_400_000_000;
     match column.data_type() {
-        DataType::Date32 => unary::<Date32Type, Int64Type>(column, |days| i64::from(days) * DAY),
+        DataType::Date32 => fitting::<Date32Type>(column, misfits, |days| i64::from(days).checked_mul(DAY)),
         DataType::Date64 => fitting::<Date64Type>(column, misfits, |millis| millis.checked_mul(1_000)),
         DataType::Timestamp(TimeUnit::Second, _) => {
             fitting::<TimestampSecondType>(column, misfits, |seconds| seconds.checked_mul(1_000_000))
@@ -179,6 +206,16 @@ fn digits<D: DecimalType>(column: &ArrayRef) -> ArrayRef {
     Arc::new((0..values.len()).map(text).collect::<StringArray>())
 }
 
+/// Tells the nulls of a column that must have none, but for those of rows that are null as a whole.
+pub(super) fn refuse_null(ty: &Type, column: &ArrayRef, whole: Option<&NullBuffer>, misfits: &mut Misfits) {
+    if ty.admits_null() || column.null_count() == 0 {
+        return;
+    }
+    let there = |row: &usize| whole.is_none_or(|whole| whole.is_valid(*row));
+    let nulls = (0..column.len()).filter(|row| column.is_null(*row)).filter(there);
+    misfits.extend(nulls.map(|row| (row, format!("expected {ty}, found null"))));
+}
+
 /// The rows in whose lists the items at these places are.
 fn of_lists(offsets: &OffsetBuffer<i32>, items: Misfits) -> impl Iterator<Item = (usize, String)> {
     items.into_iter().filter_map(|(item, why)| {
@@ -197,6 +234,7 @@ fn list(ty: &Type, item: &Type, column: &ArrayRef, misfits: &mut Misfits) -> Arr
     let list = column.as_list::<i32>();
     let mut inside = Misfits::new();
     let items = convert(item, list.values(), &mut inside);
+    refuse_null(item, &items, None, &mut inside);
     misfits.extend(of_lists(list.offsets(), inside));
     lists(ty, list.offsets(), list.nulls(), items)
 }
@@ -205,6 +243,7 @@ fn map(ty: &Type, value: &Type, column: &ArrayRef, misfits: &mut Misfits) -> Arr
     let map = column.as_map();
     let mut inside = Misfits::new();
     let values = convert(value, map.values(), &mut inside);
+    refuse_null(value, &values, None, &mut inside);
     misfits.extend(of_lists(map.offsets(), inside));
     let DataType::List(field) = layout(ty) else { unreachable!("a map lies in a list") };
     let DataType::Struct(pair) = field.data_type() else { unreachable!("a map is a list of pairs") };
@@ -215,7 +254,11 @@ fn map(ty: &Type, value: &Type, column: &ArrayRef, misfits: &mut Misfits) -> Arr
 fn nested(schema: &Schema, column: &ArrayRef, misfits: &mut Misfits) -> ArrayRef {
     let rows = column.as_struct();
     let columns = schema.fields.iter().map(|field| match rows.column_by_name(&field.name) {
-        Some(column) => convert(&field.ty, column, misfits),
+        Some(column) => {
+            let column = convert(&field.ty, column, misfits);
+            refuse_null(&field.ty, &column, rows.nulls(), misfits);
+            column
+        }
         None => new_null_array(&layout(&field.ty), rows.len()),
     });
     rows_of(schema, columns.collect(), rows.len(), rows.nulls().cloned())

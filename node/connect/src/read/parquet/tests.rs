@@ -13,7 +13,10 @@ use arrow_array::{
 };
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::data_type::{Int96, Int96Type};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use pharos_beam::plan::ReadFormat;
 use pharos_beam::schema::{Micros, Type, Value};
 use pharos_stream::column::value_at;
@@ -235,16 +238,59 @@ fn every_type_is_read_by_every_compression() {
 }
 
 #[test]
+fn an_old_timestamp_is_read_whatever_its_year() {
+    // 1970-01-01 and 9999-12-31 by their Julian days, a second and a half after midnight.
+    let days = [2_440_588, 5_373_484];
+    let nanos = 1_500_000_000u32;
+    let message =
+        parse_message_type("message m { required int96 t; optional group g { required int96 u; } }").unwrap();
+    let mut bytes = Vec::new();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(&mut bytes, Arc::new(message), properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let values = days.map(|day| {
+        let mut value = Int96::new();
+        value.set_data(nanos, 0, day);
+        value
+    });
+    for levels in [None, Some(&[1, 1][..])] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int96Type>().write_batch(&values, levels, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("in.parquet"), bytes).unwrap();
+    let place = Place::parse("in.parquet", directory.path()).unwrap();
+    let schema = schema_at(&place).unwrap();
+    let read = open_as(&place, &WHOLE, &schema).unwrap()[0].read(10).unwrap();
+    for (row, seconds) in [(0, 0), (1, 253_402_214_400)] {
+        let time = Value::Timestamp(Micros(seconds * 1_000_000 + 1_500_000));
+        assert_eq!(value_at(&schema.fields[0].ty, &read.columns[0], row), time);
+        assert_eq!(value_at(&schema.fields[1].ty, &read.columns[1], row), Value::Row(vec![time]));
+    }
+}
+
+#[test]
 fn a_value_that_does_not_fit_is_a_bad_record_with_its_row() {
     let directory = tempfile::tempdir().unwrap();
     let mut list = ListBuilder::new(arrow_array::builder::UInt64Builder::new());
     for row in 0..5u64 {
-        list.append_value([Some(1), Some(if row == 4 { u64::MAX } else { row })]);
+        list.append_value([Some(1), Some(if row == 4 { u64::MAX } else { row }).filter(|_| row != 0)]);
     }
+    let inner = arrow_schema::Fields::from(vec![arrow_schema::Field::new("a", DataType::Int32, true)]);
+    // Where the row itself is null, its field need not be there.
+    let nested = StructArray::new(
+        inner,
+        vec![Arc::new(Int32Array::from(vec![Some(0), Some(1), Some(2), Some(3), None]))],
+        Some(vec![true, true, true, true, false].into()),
+    );
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("u", Arc::new(UInt64Array::from(vec![0, u64::MAX, 2, 3, 4]))),
         ("t", Arc::new(TimestampMillisecondArray::from(vec![0, i64::MAX, 2, i64::MIN, 4]))),
         ("l", Arc::new(list.finish())),
+        ("r", Arc::new(nested)),
         ("may", Arc::new(Int32Array::from(vec![Some(0), Some(1), None, Some(3), Some(4)]))),
     ];
     let place =
@@ -253,11 +299,13 @@ fn a_value_that_does_not_fit_is_a_bad_record_with_its_row() {
         ("u", Type::Int64),
         ("t", Type::Timestamp),
         ("l", Type::Array(Box::new(Type::Int64))),
+        ("r", Type::Row(Schema::new([("a", Type::Int64)])).nullable()),
         // The file lets it be null, and it is.
         ("may", Type::Int64),
     ];
     let mut split = open_as(&place, &WHOLE, &Schema::new(types)).unwrap().remove(0);
-    split.read(1).unwrap();
+    let first = split.read(1).unwrap().bad;
+    assert_eq!(first[0].message, "field `l`: expected integer, found null");
     let read = split.read(9).unwrap();
     assert_eq!((read.rows, &read.positions[..], read.end), (0, &[][..], true));
     let said: Vec<(String, &str)> = read
@@ -275,7 +323,10 @@ fn a_value_that_does_not_fit_is_a_bad_record_with_its_row() {
             (place(5), "field `l`: 18446744073709551615 of type UInt64 is outside the range"),
         ]
     );
-    assert_eq!(read.bad[1].text, r#"{"u":2,"t":"1970-01-01T00:00:00.002000Z","l":[1,2],"may":null}"#);
+    assert_eq!(
+        read.bad[1].text,
+        r#"{"u":2,"t":"1970-01-01T00:00:00.002000Z","l":[1,2],"r":{"a":2},"may":null}"#
+    );
 }
 
 #[test]
