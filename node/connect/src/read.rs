@@ -24,6 +24,7 @@ use crate::place::Place;
 pub(crate) use bytes::{ByteSource, UNCHANGED, ahead, failed};
 pub(crate) use csv::{CsvSplit, of_csv, reader as csv_reader, unreadable};
 pub use lane::Division;
+use lane::Lane;
 pub(crate) use lines::LineSplit;
 pub(crate) use parquet::schema as parquet_schema;
 
@@ -40,23 +41,31 @@ pub(crate) fn open(
     wanted: &[bool],
 ) -> Result<Vec<Box<dyn Split>>, ConnectError> {
     let source = ByteSource::open(file, ahead(files))?;
-    if let ReadFormat::Parquet = format {
-        return parquet::open(source, files, division, schema, wanted);
+    match format {
+        ReadFormat::Parquet => parquet::open(source, files, division, schema, wanted),
+        ReadFormat::Csv { delimiter, comment, filename_column } => {
+            let split = CsvSplit::open(source, *delimiter, *comment, filename_column.as_deref(), schema)?;
+            Ok(vec![Box::new(split)])
+        }
+        ReadFormat::Text => Ok(lines(source, files, division, LineSplit::text)),
+        ReadFormat::Json => {
+            let split = |source, lane| LineSplit::json(source, lane, schema, wanted);
+            Ok(lines(source, files, division, split))
+        }
     }
-    if let ReadFormat::Csv { delimiter, comment, filename_column } = format {
-        let split = CsvSplit::open(source, *delimiter, *comment, filename_column.as_deref(), schema)?;
-        return Ok(vec![Box::new(split)]);
-    }
+}
+
+/// The lanes of a file of lines.
+fn lines(
+    source: ByteSource,
+    files: usize,
+    division: &Division,
+    split: impl Fn(ByteSource, Lane) -> LineSplit,
+) -> Vec<Box<dyn Split>> {
     let lanes = division.lanes(source.version().bytes, files);
     let source = source.with_ahead(ahead(files * lanes.len()));
-    let split = |lane| -> Box<dyn Split> {
-        let source = source.clone();
-        Box::new(match format {
-            ReadFormat::Json => LineSplit::json(source, lane, schema, wanted),
-            ReadFormat::Text | ReadFormat::Csv { .. } | ReadFormat::Parquet => LineSplit::text(source, lane),
-        })
-    };
-    Ok(lanes.into_iter().map(split).collect())
+    let boxed = |lane| -> Box<dyn Split> { Box::new(split(source.clone(), lane)) };
+    lanes.into_iter().map(boxed).collect()
 }
 
 #[cfg(test)]

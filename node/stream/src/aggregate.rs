@@ -24,6 +24,9 @@ use gather::Gathered;
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
 use crate::column::{decode_any_column, layout, value_at};
 
+/// So many bytes of gathered values, and no more, fit in one column.
+const MOST_GATHERED: usize = if cfg!(test) { 1 << 20 } else { i32::MAX as usize };
+
 /// Why a group has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AggregateError {
@@ -438,7 +441,7 @@ impl Column {
                     unreachable!("what is gathered is an array")
                 };
                 let bytes: usize = slots.iter().map(|slot| items.heap_bytes(*slot)).sum();
-                if bytes > i32::MAX as usize {
+                if bytes > MOST_GATHERED {
                     return Err(AggregateError::TooLarge(aggregation.name.clone()));
                 }
                 let offsets = OffsetBuffer::from_lengths(slots.iter().map(|slot| items.count(*slot)));
@@ -572,16 +575,10 @@ impl Accumulators {
         Self { columns, ..Self::new(aggregations) }
     }
 
-    /// No slot yet, of the same kind.
+    /// What they accumulate.
     #[must_use]
-    pub(crate) fn none(&self) -> Self {
-        let mut none = Self::new(&self.aggregations);
-        for (column, mine) in none.columns.iter_mut().zip(&self.columns) {
-            if let Column::Addends(_) = mine {
-                *column = Column::Addends(Vec::new());
-            }
-        }
-        none
+    pub(crate) const fn aggregations(&self) -> &Arc<[Aggregation]> {
+        &self.aggregations
     }
 
     /// How many bytes they take, roughly.
@@ -732,6 +729,21 @@ mod tests {
                 assert_eq!(extreme(function, &order), expected.to_bits(), "{function:?} of {order:?}");
             }
         }
+    }
+
+    #[test]
+    fn more_gathered_values_than_a_column_holds_are_an_error_that_names_them() {
+        let wide: ArrayRef = Arc::new(arrow_array::StringArray::from(vec!["x".repeat(600_000)]));
+        let aggregations: Arc<[Aggregation]> = Arc::from([Aggregation {
+            output: Type::Array(Box::new(Type::String)),
+            ..of(Type::String, AggregateFunction::Present)[0].clone()
+        }]);
+        let mut all = Accumulators::new(&aggregations);
+        all.push();
+        all.update(&[0], &[0], &[Arc::clone(&wide)]);
+        assert_eq!(all.finish(&[0]).unwrap()[0].len(), 1);
+        all.update(&[0], &[0], &[wide]);
+        assert_eq!(all.finish(&[0]).unwrap_err(), AggregateError::TooLarge("a".to_owned()));
     }
 
     #[test]

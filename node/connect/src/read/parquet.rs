@@ -80,10 +80,6 @@ impl Table {
     fn fields(&self) -> &arrow_schema::Fields {
         self.metadata.schema().fields()
     }
-
-    fn rows(&self, group: usize) -> u64 {
-        u64::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or_default()
-    }
 }
 
 /// Checks what a file says of where its columns are: it has no checksum.
@@ -96,7 +92,7 @@ fn check(metadata: &ParquetMetaData, size: u64) -> Result<(), String> {
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
             let end = start.checked_add(column.compressed_size()).and_then(|end| u64::try_from(end).ok());
             if start < 0 || column.compressed_size() < 0 || end.is_none_or(|end| end > size) {
-                let path = column.column_path();
+                let path = column.column_path().string();
                 return Err(format!("row group {number}: column `{path}` is not within the file"));
             }
         }
@@ -194,7 +190,7 @@ pub(crate) fn open(
         let ranges: Vec<Range<u64>> =
             ranges.map(|(start, length)| start..start.saturating_add(length)).collect();
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
-        let rows = table.rows(number);
+        let rows = group.num_rows() as u64;
         groups.push(Group { number, before, rows, bytes });
         parts.push(ranges);
         before += rows;

@@ -49,6 +49,14 @@ pub(crate) struct SliceTable {
     earlier: Earlier,
 }
 
+/// No slot yet, for a table of which this came before.
+fn accumulators(aggregations: &Arc<[Aggregation]>, earlier: Earlier) -> Accumulators {
+    match earlier {
+        Earlier::Here => Accumulators::new(aggregations),
+        Earlier::InFiles => Accumulators::apart(aggregations),
+    }
+}
+
 impl SliceTable {
     /// An empty table.
     #[must_use]
@@ -56,10 +64,7 @@ impl SliceTable {
         Self {
             index: HashTable::new(),
             keys: Keys::default(),
-            accumulators: match earlier {
-                Earlier::Here => Accumulators::new(aggregations),
-                Earlier::InFiles => Accumulators::apart(aggregations),
-            },
+            accumulators: accumulators(aggregations, earlier),
             panes: Vec::new(),
             fresh: Vec::new(),
             whole: Vec::new(),
@@ -221,7 +226,8 @@ impl SliceTable {
                 self.fresh.push(fresh);
                 self.whole.push(whole || self.earlier == Earlier::Here);
             } else {
-                let others = others.get_or_insert_with(|| self.accumulators.none());
+                let others = others
+                    .get_or_insert_with(|| accumulators(self.accumulators.aggregations(), self.earlier));
                 others.reset();
                 others.read(input)?;
             }

@@ -408,9 +408,13 @@ fn a_file_that_is_none_is_broken_or_changes_is_told_by_name() {
         refused("in.parquet` cannot be read as Parquet", open_as(&place, &WHOLE, &schema).err().unwrap());
     }
     fs::write(&path, &good).unwrap();
+    // Its end says that there is more than there is.
+    let table = Table::open(ByteSource::open(&place, 1 << 20).unwrap()).unwrap();
+    assert_eq!(check(table.metadata.metadata(), good.len() as u64), Ok(()));
+    let error = check(table.metadata.metadata(), good.len() as u64 / 2).unwrap_err();
+    assert_eq!(error, "row group 2: column `unwanted` is not within the file");
     // The pages of the third group are damaged.
     let mut bad = good.clone();
-    let table = Table::open(ByteSource::open(&place, 1 << 20).unwrap()).unwrap();
     let (at, _) = table.metadata.metadata().row_group(2).column(0).byte_range();
     bad[at as usize..][..3000].fill(0xEE);
     fs::write(&path, &bad).unwrap();
