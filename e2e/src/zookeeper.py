@@ -9,28 +9,30 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.retry import KazooRetry
 
 logging.basicConfig(level=logging.CRITICAL)
-RETRY = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5)
 
 
 def connect(hosts):
-    client = KazooClient(hosts=hosts, timeout=10, connection_retry=RETRY, command_retry=RETRY)
+    """A client whose `retry` repeats what a broken connection has cut off, as the servers may change at any time."""
+    connection = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5)
+    command = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5, deadline=60)
+    client = KazooClient(hosts=hosts, timeout=10, connection_retry=connection, command_retry=command)
     client.start(timeout=60)
     return client
 
 
 def put(client, path, data):
-    client.ensure_path(path)
-    print(client.set(path, data.encode()).mzxid)
+    client.retry(client.ensure_path, path)
+    print(client.retry(client.set, path, data.encode()).mzxid)
 
 
 def get(client, path):
-    client.sync(path)
-    print(client.get(path)[0].decode())
+    client.retry(client.sync, path)
+    print(client.retry(client.get, path)[0].decode())
 
 
 def write(client, path, count):
     """Creates numbered znodes one after the other and says which are acknowledged, until it is told to end."""
-    client.ensure_path(path)
+    client.retry(client.ensure_path, path)
     for number in range(int(count)):
         if number % 20 == 0 and client.retry(client.exists, f"{path}-end"):
             return
@@ -48,8 +50,8 @@ def write(client, path, count):
 
 
 def children(client, path):
-    client.sync(path)
-    print("\n".join(f"{path}/{name}" for name in sorted(client.get_children(path))))
+    client.retry(client.sync, path)
+    print("\n".join(f"{path}/{name}" for name in sorted(client.retry(client.get_children, path))))
 
 
 command, hosts, *arguments = sys.argv[1:]

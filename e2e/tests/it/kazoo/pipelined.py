@@ -82,7 +82,7 @@ def check(host):
 
 
 zk = client(HOSTS)
-zk.ensure_path("/pipelined")
+zk.retry(zk.ensure_path, "/pipelined")  # Members are killed already.
 zk.stop()
 threads = [threading.Thread(target=guarded, args=(writer,), daemon=True) for writer in range(WRITERS)]
 for thread in threads:
