@@ -14,6 +14,7 @@ use pharos_beam::plan::NodeKind;
 use pharos_beam::{Plan, SourceName};
 use pharos_connect::{Files, Sampler, open_blobs};
 use pharos_crds::names::ZNODE_PIPELINES;
+use pharos_stream::checkpoint::CheckpointSize;
 use pharos_stream::coordination::{Paths, ZooKeeperCoordination};
 use pharos_stream::io::{Connectors, Fault};
 use pharos_stream::{CheckpointOptions, Durability, Event, Report, RunOptions, StateMemory, StreamError};
@@ -205,8 +206,11 @@ impl Screen {
             Event::Restored { epoch } => {
                 self.progress.say(&format!("{name}: goes on from checkpoint {epoch}"));
             }
-            Event::Checkpoint { epoch, took, bytes } => {
-                tracing::info!("{name}: checkpoint {epoch}, {bytes} bytes in {} ms", took.as_millis());
+            Event::Checkpoint { epoch, took, size: CheckpointSize { written, whole } } => {
+                let millis = took.as_millis();
+                tracing::info!(
+                    "{name}: checkpoint {epoch}, {written} of {whole} bytes written in {millis} ms"
+                );
             }
             Event::Written { files, .. } => {
                 files.iter().for_each(|file| self.progress.say(&format!("{name}: wrote {file}")));

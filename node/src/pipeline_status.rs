@@ -9,6 +9,7 @@ use crate::pipeline_load::{Bottleneck, Split, Stretch, worst};
 use crate::pipeline_metrics::{Labels, Page};
 use crate::pipeline_progress::{Input, Pace, Progress};
 use anyhow::Context;
+use pharos_stream::checkpoint::CheckpointSize;
 use pharos_stream::{Event, Load, Meters, Timestamp, Watermark};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -83,9 +84,12 @@ impl Known {
         count("pharos_windows_closed_total", "Windows closed.", &self.windows);
         count("pharos_dead_letters_total", "Rows sent to dead letters.", &self.dead_letters);
         let mut gauge = |name, help, value| page.family(name, "gauge", help, [(Labels::new(), value)]);
-        if let Some(Checkpoint { seconds, bytes }) = self.checkpoint {
+        if let Some(Checkpoint { seconds, size }) = self.checkpoint {
             gauge("pharos_checkpoint_duration_seconds", "How long the last checkpoint took.", seconds);
-            gauge("pharos_checkpoint_size_bytes", "What the last checkpoint wrote.", bytes as f64);
+            let CheckpointSize { written, whole } = size;
+            gauge("pharos_checkpoint_size_bytes", "What the last checkpoint wrote.", written as f64);
+            let help = "What the last checkpoint consists of, also what earlier ones wrote.";
+            gauge("pharos_checkpoint_full_size_bytes", help, whole as f64);
         }
         if let Some(epoch) = self.answer.epoch {
             gauge("pharos_checkpoint_epoch", "Number of the last committed checkpoint.", epoch as f64);
@@ -127,7 +131,7 @@ fn now_in_words() -> String {
 #[derive(Clone, Copy, Debug)]
 struct Checkpoint {
     seconds: f64,
-    bytes: u64,
+    size: CheckpointSize,
 }
 
 /// What a worker says.
@@ -224,11 +228,17 @@ impl Status {
             Event::DeadLetters { transform, rows } => {
                 *known.dead_letters.entry(transform.clone()).or_default() += rows;
             }
-            Event::Checkpoint { epoch, took, bytes } => {
+            Event::Checkpoint { epoch, took, size } => {
                 known.answer.epoch = Some(*epoch);
                 known.answer.checkpoint_at = Some(now_in_words());
-                known.checkpoint = Some(Checkpoint { seconds: took.as_secs_f64(), bytes: *bytes });
-                tracing::info!(epoch, bytes, ms = took.as_secs_f64() * 1e3, "checkpoint");
+                known.checkpoint = Some(Checkpoint { seconds: took.as_secs_f64(), size: *size });
+                tracing::info!(
+                    epoch,
+                    written = size.written,
+                    whole = size.whole,
+                    ms = took.as_secs_f64() * 1e3,
+                    "checkpoint"
+                );
             }
             Event::Joined { generation, workers, leads } => {
                 let answer = &mut known.answer;
@@ -365,7 +375,8 @@ mod tests {
         assert_eq!(status.answer("/readyz").0, 503);
         status.name("w");
         status.hear(&Event::Joined { generation: 4, workers: 2, leads: true });
-        status.hear(&Event::Checkpoint { epoch: 7, took: Duration::from_millis(1500), bytes: 99 });
+        let size = CheckpointSize { written: 99, whole: 700 };
+        status.hear(&Event::Checkpoint { epoch: 7, took: Duration::from_millis(1500), size });
         let transform = || "r".to_owned();
         status.hear(&Event::Input { transform: transform(), splits: 2, bytes: Some(500), done: 100 });
         status.hear(&Event::Read { transform: transform(), records: 3, bytes: 40 });
@@ -392,6 +403,7 @@ mod tests {
             "pharos_input_done_bytes{transform=\"r\"} 140",
             "pharos_checkpoint_duration_seconds 1.5",
             "pharos_checkpoint_size_bytes 99",
+            "pharos_checkpoint_full_size_bytes 700",
         ] {
             assert!(metrics.lines().any(|said| said == line), "{line} is not in {metrics}");
         }

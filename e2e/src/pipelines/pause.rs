@@ -106,7 +106,7 @@ impl State {
 
 struct Sample {
     pause: Duration,
-    /// What the last checkpoint before the change wrote, in bytes.
+    /// What the last checkpoint before the change consisted of, in bytes.
     state: f64,
 }
 
@@ -165,7 +165,7 @@ fn pause(change: Change, workers: &mut Workers, before: u64) -> anyhow::Result<S
         let together = seen.together == change.workers();
         Ok(seen.lead.filter(|_| enough && together).map(|lead| (lead, seen.generation)))
     })?;
-    let state = value(&workers.metrics(lead)?, "pharos_checkpoint_size_bytes ").unwrap_or_default();
+    let state = value(&workers.metrics(lead)?, "pharos_checkpoint_full_size_bytes ").unwrap_or_default();
     let mut last = records(workers);
     let mut progress = Instant::now();
     let other = 1 - lead;

@@ -270,6 +270,27 @@ impl Column {
         }
     }
 
+    /// The slots `slots` alone.
+    fn take(&self, slots: &[u32]) -> Self {
+        fn of<T: Clone>(all: &[T], slots: &[u32]) -> Vec<T> {
+            slots.iter().map(|slot| all[*slot as usize].clone()).collect()
+        }
+        match self {
+            Self::Addends(items) => Self::Addends(of(items, slots)),
+            Self::SumInt(sums) => Self::SumInt(of(sums, slots)),
+            Self::SumFloat(sums) => Self::SumFloat(of(sums, slots)),
+            Self::Count(counts) => Self::Count(of(counts, slots)),
+            Self::MeanInt(means) => Self::MeanInt(of(means, slots)),
+            Self::MeanFloat(means) => Self::MeanFloat(of(means, slots)),
+            Self::Any(flags) => Self::Any(of(flags, slots)),
+            Self::All(flags) => Self::All(of(flags, slots)),
+            Self::Ints { best, order } => Self::Ints { best: of(best, slots), order: *order },
+            Self::Floats { best, order } => Self::Floats { best: of(best, slots), order: *order },
+            Self::Bytes { best, order } => Self::Bytes { best: of(best, slots), order: *order },
+            Self::Gather { items, spread } => Self::Gather { items: items.take(slots), spread: *spread },
+        }
+    }
+
     /// Adds the values at `rows` to the accumulators at `slots`; returns by how many bytes what they
     /// point to has grown.
     fn update(&mut self, slots: &[u32], rows: &[u32], values: &ArrayRef, ty: &Type) -> isize {
@@ -631,6 +652,12 @@ impl Accumulators {
         }
     }
 
+    /// Adds slot `later` to slot `earlier`.
+    pub(crate) fn join(&mut self, earlier: u32, later: u32) {
+        let later = self.take(&[later]);
+        self.merge(earlier, &later, 0);
+    }
+
     /// How many bytes what a slot points to takes.
     #[must_use]
     pub(crate) fn heap_bytes(&self, slot: u32) -> usize {
@@ -642,6 +669,17 @@ impl Accumulators {
         for column in &mut self.columns {
             self.heap = self.heap.saturating_sub(column.heap_bytes(slot as usize));
             column.clear(slot as usize);
+        }
+    }
+
+    /// The slots `slots` alone.
+    #[must_use]
+    pub(crate) fn take(&self, slots: &[u32]) -> Self {
+        Self {
+            aggregations: Arc::clone(&self.aggregations),
+            columns: self.columns.iter().map(|column| column.take(slots)).collect(),
+            slots: slots.len() as u32,
+            heap: slots.iter().map(|slot| self.heap_bytes(*slot)).sum(),
         }
     }
 
@@ -685,12 +723,6 @@ impl Accumulators {
         self.heap += self.columns.iter().map(|column| column.heap_bytes(slot as usize)).sum::<usize>();
         self.slots += 1;
         Ok(slot)
-    }
-}
-
-impl pharos_window::Accumulate for Accumulators {
-    fn merge(&mut self, later: Self) {
-        Self::merge(self, 0, &later, 0);
     }
 }
 

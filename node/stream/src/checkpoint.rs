@@ -14,6 +14,7 @@ pub(crate) mod part;
 use std::ops::Range;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub use owner::{Owner, OwnerError};
 
@@ -33,6 +34,15 @@ impl From<ConnectError> for BlobError {
     fn from(ConnectError { fault, message }: ConnectError) -> Self {
         Self { fault, message }
     }
+}
+
+/// How large a checkpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CheckpointSize {
+    /// The bytes that were written for it: what had not changed since the one before was not.
+    pub written: u64,
+    /// The bytes that it consists of, also those that earlier ones wrote.
+    pub whole: u64,
 }
 
 /// A store of named blobs: a directory, or a prefix of a bucket.

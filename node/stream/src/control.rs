@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use pharos_beam::plan::Plan;
 
+use crate::checkpoint::CheckpointSize;
 use crate::checkpoint::coordinator::WorkerId;
 use crate::checkpoint::part::Part;
 use crate::coordination::{Member, Pointer, View};
@@ -99,8 +100,8 @@ pub(crate) enum Input {
     Kept(Epoch, Round, Box<Part>),
     /// What they left at their end.
     Ended(Box<Part>),
-    /// The answer to [`Command::Write`]: how many bytes there were.
-    Written(Epoch, u64),
+    /// The answer to [`Command::Write`]: how large it is.
+    Written(Epoch, CheckpointSize),
     /// The answer to [`Command::Publish`].
     Published(Epoch),
     /// The answer to [`Command::Commit`].

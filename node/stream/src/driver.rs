@@ -16,10 +16,10 @@ use std::time::Duration;
 use pharos_beam::plan::Plan;
 
 use crate::assemble::inputs;
-use crate::checkpoint::Blobs;
 use crate::checkpoint::coordinator::WorkerId;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::part::Part;
+use crate::checkpoint::{Blobs, CheckpointSize};
 use crate::control::say::{Inputs, Say, Start};
 use crate::control::{Command, Control, Input, Moment, Outcome, Took};
 use crate::coordination::{Coordination, Member, View};
@@ -499,11 +499,11 @@ impl Driver {
         epoch: Epoch,
         round: Option<Round>,
         parts: BTreeMap<WorkerId, Box<Part>>,
-    ) -> Result<u64, StreamError> {
+    ) -> Result<CheckpointSize, StreamError> {
         let keeper = self.lead.as_mut().and_then(|lead| lead.keeper.as_mut());
         let parts = parts.into_iter().map(|(worker, part)| (worker, *part)).collect();
-        let written = keeper.map(|keeper| keeper.write(epoch, round, parts)).transpose()?;
-        Ok(written.unwrap_or_default())
+        let size = keeper.map(|keeper| keeper.write(epoch, round, parts)).transpose()?;
+        Ok(size.unwrap_or_default())
     }
 
     fn publish(&mut self) -> Result<(), StreamError> {

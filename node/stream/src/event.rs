@@ -13,6 +13,7 @@ use pharos_beam::plan::LogLevel;
 use pharos_window::{Timestamp, Watermark, Window};
 use serde::Serialize;
 
+use crate::checkpoint::CheckpointSize;
 use crate::meter::Meters;
 
 /// News of a run.
@@ -93,8 +94,8 @@ pub enum Event {
         epoch: u64,
         /// How long it took from the moment it was asked for.
         took: Duration,
-        /// The bytes that were written for it: what had not changed since the one before was not.
-        bytes: u64,
+        /// Its size.
+        size: CheckpointSize,
     },
     /// This worker takes part in an attempt at the run.
     Joined {

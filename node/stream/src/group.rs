@@ -8,8 +8,10 @@
 //! on how much memory there is.
 
 mod general;
+mod layers;
 mod merge;
 mod partial;
+mod parts;
 mod slices;
 pub(crate) mod table;
 
@@ -29,7 +31,8 @@ use crate::key::{KeyHash, Keys, key_columns};
 use crate::spill::{Scoped, Share, SpillError};
 use table::SliceTable;
 
-pub(crate) use general::General;
+pub(crate) use general::{Encoded, General};
+pub(crate) use layers::{Layer, LayerKind, Written};
 pub(crate) use partial::{Combiner, Partials};
 pub(crate) use slices::Slices;
 pub(crate) use table::Earlier;
@@ -192,25 +195,25 @@ pub(crate) struct FrozenSlice {
     /// Its files, in order.
     pub files: Vec<Scoped>,
     /// What came since.
-    pub table: FrozenTable,
+    pub table: FrozenState<Arc<SliceTable>>,
 }
 
-/// A table at a barrier.
+/// State at a barrier, which may be much.
 #[derive(Debug, Clone)]
-pub(crate) enum FrozenTable {
+pub(crate) enum FrozenState<T> {
     /// It has no keys.
     Empty,
     /// It is as at the last barrier.
     Unchanged,
-    /// It is this.
-    Changed(Arc<SliceTable>),
+    /// It is this, or this is what changed.
+    Changed(Layer, T),
 }
 
 /// State that a checkpoint kept.
 #[derive(Debug)]
 pub(crate) enum KeptState {
-    /// A table or a part of one, or all that the general path holds.
-    Table(Earlier, Bytes),
+    /// Entries of a table, or of what the general path holds.
+    Entries(Earlier, LayerKind, Bytes),
     /// A sorted file.
     File(Scoped),
 }
@@ -220,8 +223,8 @@ pub(crate) enum KeptState {
 pub(crate) enum Frozen {
     /// The slices.
     Slices(Vec<FrozenSlice>),
-    /// Everything, as bytes.
-    General(Vec<u8>),
+    /// What the general path holds, as bytes.
+    General(FrozenState<Encoded>),
 }
 
 /// One thread's share of a grouping.
@@ -230,7 +233,7 @@ pub(crate) enum Grouping {
     /// By slices.
     Slices(Slices),
     /// By key and window.
-    General(General),
+    General(Box<General>),
 }
 
 impl Grouping {
@@ -240,7 +243,7 @@ impl Grouping {
         if spec.slices_serve() {
             Self::Slices(Slices::new(spec, memory))
         } else {
-            Self::General(General::new(spec))
+            Self::General(Box::new(General::new(spec)))
         }
     }
 
@@ -311,7 +314,8 @@ impl Grouping {
     }
 
     /// The output watermark when the input watermark is `input`.
-    pub(crate) fn output(&mut self, input: Watermark) -> Watermark {
+    #[must_use]
+    pub(crate) fn output(&self, input: Watermark) -> Watermark {
         match self {
             Self::Slices(_) => input,
             Self::General(general) => general.output(input),
@@ -322,11 +326,12 @@ impl Grouping {
     pub(crate) fn freeze(&mut self) -> Frozen {
         match self {
             Self::Slices(slices) => slices.freeze(),
-            Self::General(general) => Frozen::General(general.write()),
+            Self::General(general) => Frozen::General(general.freeze()),
         }
     }
 
-    /// Adds what a checkpoint kept of the slice that starts at `slice`, as far as `mine` claims it.
+    /// Adds what a checkpoint kept of the slice that starts at `slice`, as far as `mine` claims it: bases before the updates
+    /// of them, these in order.
     ///
     /// # Errors
     /// If the bytes are not such state.
@@ -336,8 +341,8 @@ impl Grouping {
         kept: &KeptState,
         mine: impl Fn(KeyHash) -> bool,
     ) -> Result<(), CodecError> {
-        let (earlier, bytes) = match kept {
-            KeptState::Table(earlier, bytes) => (*earlier, bytes),
+        let (earlier, kind, bytes) = match kept {
+            KeptState::Entries(earlier, kind, bytes) => (*earlier, *kind, bytes),
             KeptState::File(file) => {
                 let Self::Slices(slices) = self else { return Err(Reader::new(&[]).error("no file")) };
                 slices.restore_file(slice, file);
@@ -346,8 +351,8 @@ impl Grouping {
         };
         let mut input = Reader::new(bytes);
         match self {
-            Self::Slices(slices) => slices.restore_table(slice, earlier, &mut input, mine)?,
-            Self::General(general) => general.restore(&mut input, mine)?,
+            Self::Slices(slices) => slices.restore_table(slice, (earlier, kind), &mut input, mine)?,
+            Self::General(general) => general.restore(kind, &mut input, mine)?,
         }
         if input.is_done() { Ok(()) } else { Err(input.error("the end")) }
     }

@@ -76,6 +76,12 @@ plants! {
     SharesNames shares_names
     /// A table that did not change since the last checkpoint is left out of the next.
     DropsUnchanged drops_unchanged
+    /// Of a table that was updated only the updates are in a checkpoint.
+    ForgetsBase forgets_base
+    /// What an update holds of a key is added to what was there before.
+    AddsUpdates adds_updates
+    /// A part of a table ends among the entries of a key group, which the next part is said to hold.
+    DividesKeyGroups divides_key_groups
     /// What was taken out of a queue is not told to its sender.
     KeepsCredit keeps_credit
 }

@@ -9,21 +9,28 @@
 //! The caller works in bundles: any number of [`KeyedWindows::add`] at one input watermark, then
 //! one [`KeyedWindows::advance`] to the next.
 
-use std::collections::BTreeMap;
-
 use crate::{Accumulation, Pane, PaneInfo, PaneTiming, Timestamp, Watermark, Window, WindowingStrategy};
 
-/// A value that elements are gathered into.
-pub trait Accumulate: Clone {
-    /// Adds what `later` gathered to what this one did.
-    fn merge(&mut self, later: Self);
+/// Where the values of windows are gathered: each has a place of its own.
+pub trait Gather {
+    /// A place.
+    type Place: Copy;
+
+    /// Opens a place in which nothing is.
+    fn open(&mut self) -> Self::Place;
+
+    /// Adds what `later` holds to what `earlier` does, and closes `later`.
+    fn join(&mut self, earlier: Self::Place, later: Self::Place);
+
+    /// Closes a place.
+    fn close(&mut self, place: Self::Place);
 }
 
 /// The state of one window of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WindowSnapshot<A> {
-    /// What was gathered; none if nothing since the last pane.
-    pub value: Option<A>,
+pub struct WindowSnapshot<P> {
+    /// Where its value is gathered; none if nothing came since the last pane.
+    pub value: Option<P>,
     /// Whether anything came since the last pane.
     pub dirty: bool,
     /// The timestamp that the next pane holds for itself, if it could be held.
@@ -32,7 +39,7 @@ pub struct WindowSnapshot<A> {
     pub panes: u32,
 }
 
-impl<A> WindowSnapshot<A> {
+impl<P> WindowSnapshot<P> {
     const fn new() -> Self {
         Self { value: None, dirty: false, hold: None, panes: 0 }
     }
@@ -40,73 +47,85 @@ impl<A> WindowSnapshot<A> {
 
 /// All windows of one key.
 #[derive(Debug, Clone)]
-pub struct KeyedWindows<A> {
-    windows: BTreeMap<Window, WindowSnapshot<A>>,
+pub struct KeyedWindows<P> {
+    /// In the order in which they close. Few keys have more than one or two.
+    windows: Vec<(Window, WindowSnapshot<P>)>,
     output: Watermark,
 }
 
-impl<A> Default for KeyedWindows<A> {
+impl<P> Default for KeyedWindows<P> {
     fn default() -> Self {
-        Self { windows: BTreeMap::new(), output: Watermark::NEG_INF }
+        Self { windows: Vec::new(), output: Watermark::NEG_INF }
     }
 }
 
-impl<A: Accumulate> KeyedWindows<A> {
-    /// Adds an element at `at` in `window`, as assigned, while the input watermark is `input`.
-    /// Returns false if the window is expired: the element is dropped.
+impl<P: Copy> KeyedWindows<P> {
+    /// The place to which an element at `at` in `window`, as assigned, is to be added while the input watermark is
+    /// `input`. None if the window is expired: the element is dropped.
     pub fn add(
         &mut self,
         strategy: &WindowingStrategy,
         window: Window,
         at: Timestamp,
-        value: A,
         input: Watermark,
-    ) -> bool {
+        values: &mut impl Gather<Place = P>,
+    ) -> Option<P> {
         if strategy.is_expired(window, input) {
-            return false;
+            return None;
         }
         self.settle(input);
-        let window = if strategy.window_fn.merges() { self.merge_around(strategy, window) } else { window };
-        let hold = self.hold_for(strategy, window, at, input);
-        let state = self.windows.entry(window).or_insert(WindowSnapshot::new());
-        match &mut state.value {
-            Some(gathered) => gathered.merge(value),
-            none => *none = Some(value),
-        }
+        let index = if strategy.window_fn.merges() {
+            self.merge_around(strategy, window, values)
+        } else {
+            self.position(window)
+        };
+        let hold = self.hold_for(strategy, self.windows[index].0, at, input);
+        let state = &mut self.windows[index].1;
         state.dirty = true;
         state.hold = combine_holds(strategy, state.hold, hold);
-        true
+        Some(*state.value.get_or_insert_with(|| values.open()))
     }
 
-    /// Joins `window` with the sessions that it overlaps and returns the one that covers all. Panes
-    /// of a window that merged count anew, as in Beam: the result is another window.
-    fn merge_around(&mut self, strategy: &WindowingStrategy, window: Window) -> Window {
-        let Window::Interval(mut covered) = window else { return window };
-        loop {
-            let found = self.windows.keys().find_map(|held| match held {
-                Window::Interval(held) if held.overlaps(covered) && !contains_all(covered, *held) => {
-                    Some(*held)
-                }
-                _ => None,
-            });
-            match found {
-                Some(held) => covered = covered.span(held),
-                None => break,
+    /// Where a window is, which is there from now on.
+    fn position(&mut self, window: Window) -> usize {
+        let found = self.windows.binary_search_by_key(&window, |(held, _)| *held);
+        found.unwrap_or_else(|index| {
+            if self.windows.is_empty() {
+                self.windows.reserve_exact(1);
             }
+            self.windows.insert(index, (window, WindowSnapshot::new()));
+            index
+        })
+    }
+
+    /// Joins `window` with the sessions that it overlaps; where the one is that covers all. Panes of a window that merged
+    /// count anew, as in Beam: the result is another window.
+    fn merge_around(
+        &mut self,
+        strategy: &WindowingStrategy,
+        window: Window,
+        values: &mut impl Gather<Place = P>,
+    ) -> usize {
+        let Window::Interval(new) = window else { return self.position(window) };
+        // The sessions of a key do not overlap each other, so those that the new one overlaps are neighbours.
+        let before = |held: &Window| matches!(held, Window::Interval(held) if held.end <= new.start);
+        let first = self.windows.partition_point(|(held, _)| before(held));
+        let overlaps = |held: &Window| matches!(held, Window::Interval(held) if held.overlaps(new));
+        let count = self.windows[first..].iter().take_while(|(held, _)| overlaps(held)).count();
+        if count == 0 {
+            return self.position(window);
         }
+        let absorbed = &self.windows[first..first + count];
+        let covered = absorbed.iter().fold(new, |covered, (held, _)| match held {
+            Window::Interval(held) => covered.span(*held),
+            Window::Global => covered,
+        });
         let target = Window::Interval(covered);
-        let absorbed: Vec<Window> = self
-            .windows
-            .keys()
-            .filter(|held| matches!(held, Window::Interval(held) if held.overlaps(covered)))
-            .copied()
-            .collect();
-        if absorbed == [target] || absorbed.is_empty() {
-            return target;
+        if count == 1 && self.windows[first].0 == target {
+            return first;
         }
-        let mut merged: WindowSnapshot<A> = WindowSnapshot::new();
-        for held in absorbed {
-            let state = self.windows.remove(&held).expect("the window was just listed");
+        let mut merged: WindowSnapshot<P> = WindowSnapshot::new();
+        for (held, state) in self.windows.splice(first..first + count, [(target, WindowSnapshot::new())]) {
             // Only the window that keeps its own bounds keeps its panes.
             if held == target {
                 merged.panes = state.panes;
@@ -115,15 +134,15 @@ impl<A: Accumulate> KeyedWindows<A> {
             let hold = state.hold.map(|hold| strategy.timestamp_combiner.shift(hold, target));
             merged.hold = combine_holds(strategy, merged.hold, hold);
             merged.value = match (merged.value, state.value) {
-                (Some(mut earlier), Some(later)) => {
-                    earlier.merge(later);
+                (Some(earlier), Some(later)) => {
+                    values.join(earlier, later);
                     Some(earlier)
                 }
                 (earlier, later) => earlier.or(later),
             };
         }
-        self.windows.insert(target, merged);
-        target
+        self.windows[first].1 = merged;
+        first
     }
 
     /// A hold is placed only where it can still be honoured (Beam's `WatermarkHold.addElementHold`).
@@ -147,27 +166,41 @@ impl<A: Accumulate> KeyedWindows<A> {
         strategy: &WindowingStrategy,
         before: Watermark,
         input: Watermark,
-    ) -> Vec<Pane<A>> {
-        let mut panes = Vec::new();
-        for (&window, state) in &mut self.windows {
+        values: &mut impl Gather<Place = P>,
+        mut out: impl FnMut(Pane<P>),
+    ) {
+        let output = self.output;
+        let mut expired = 0;
+        for (window, state) in &mut self.windows {
             if !input.has_passed(window.max_timestamp()) {
                 break;
             }
-            if let Some(pane) = fire(strategy, window, state, before, input, self.output) {
-                panes.push(pane);
+            let over = strategy.is_expired(*window, input);
+            let pane = fire(strategy, *window, state, before, over, output);
+            if over {
+                expired += 1;
+                state.value.take().into_iter().for_each(|place| values.close(place));
+            }
+            if let Some(pane) = pane {
+                out(pane);
             }
         }
-        self.windows.retain(|window, _| !strategy.is_expired(*window, input));
+        // What closes first expires first.
+        self.windows.drain(..expired);
         self.settle(input);
-        panes
     }
 
     /// Moves the output watermark to where `input` and the holds let it stand. A caller that leaves
     /// a key alone while nothing of it is due need not call this: adding does.
     pub fn settle(&mut self, input: Watermark) {
-        let held = self.windows.values().filter_map(|state| state.hold.filter(|_| state.dirty)).min();
-        let possible = held.map_or(input, |held| input.min(Watermark::at(held)));
+        let possible = self.held().map_or(input, |held| input.min(Watermark::at(held)));
         self.output = self.output.max(possible);
+    }
+
+    /// The earliest timestamp that a pane still to come holds for itself, if there is one.
+    #[must_use]
+    pub fn held(&self) -> Option<Timestamp> {
+        self.windows.iter().filter_map(|(_, state)| state.hold.filter(|_| state.dirty)).min()
     }
 
     /// The output watermark of this key: the input watermark, held by panes still to come.
@@ -183,7 +216,7 @@ impl<A: Accumulate> KeyedWindows<A> {
             let max = window.max_timestamp();
             if input.has_passed(max) { strategy.garbage_collection_time(*window) } else { max }
         };
-        self.windows.keys().map(closes).min()
+        self.windows.iter().map(|(window, _)| closes(window)).min()
     }
 
     /// Whether no window is left.
@@ -192,22 +225,18 @@ impl<A: Accumulate> KeyedWindows<A> {
         self.windows.is_empty()
     }
 
-    /// The windows and their state, for a checkpoint.
-    pub fn windows(&self) -> impl Iterator<Item = (Window, &WindowSnapshot<A>)> {
-        self.windows.iter().map(|(window, state)| (*window, state))
+    /// The windows and their state, in the order in which they close, for a checkpoint.
+    #[must_use]
+    pub fn windows(&self) -> &[(Window, WindowSnapshot<P>)] {
+        &self.windows
     }
 
     /// The key whose windows and output watermark a checkpoint kept.
-    pub fn restore(
-        output: Watermark,
-        windows: impl IntoIterator<Item = (Window, WindowSnapshot<A>)>,
-    ) -> Self {
-        Self { windows: windows.into_iter().collect(), output }
+    #[must_use]
+    pub fn restore(output: Watermark, mut windows: Vec<(Window, WindowSnapshot<P>)>) -> Self {
+        windows.sort_by_key(|(window, _)| *window);
+        Self { windows, output }
     }
-}
-
-fn contains_all(outer: crate::IntervalWindow, inner: crate::IntervalWindow) -> bool {
-    outer.start <= inner.start && inner.end <= outer.end
 }
 
 fn combine_holds(
@@ -222,21 +251,19 @@ fn combine_holds(
 }
 
 /// The pane of a window that the watermark has passed, if anything came for it.
-fn fire<A: Accumulate>(
+fn fire<P: Copy>(
     strategy: &WindowingStrategy,
     window: Window,
-    state: &mut WindowSnapshot<A>,
+    state: &mut WindowSnapshot<P>,
     before: Watermark,
-    input: Watermark,
+    expired: bool,
     output: Watermark,
-) -> Option<Pane<A>> {
+) -> Option<Pane<P>> {
     if !state.dirty {
         return None;
     }
-    let value = match strategy.accumulation {
-        Accumulation::Discarding => state.value.take(),
-        Accumulation::Accumulating => state.value.clone(),
-    }?;
+    let kept = strategy.accumulation == Accumulation::Accumulating && !expired;
+    let value = if kept { state.value } else { state.value.take() }?;
     let was_late = before.has_passed(window.max_timestamp());
     let timing = if state.panes > 0 || output.has_passed(window.max_timestamp()) {
         PaneTiming::Late
@@ -248,12 +275,12 @@ fn fire<A: Accumulate>(
         index: state.panes,
         nonspeculative_index: Some(state.panes),
         is_first: state.panes == 0,
-        is_last: !was_late && strategy.is_expired(window, input),
+        is_last: !was_late && expired,
     };
     state.dirty = false;
     state.panes += 1;
     let timestamp = state.hold.take().unwrap_or_else(|| window.max_timestamp());
-    Some(Pane { window, timestamp, info, value })
+    Some(Pane { window, timestamp, info, value, kept })
 }
 
 #[cfg(test)]
@@ -263,16 +290,43 @@ mod tests {
     use super::*;
     use crate::{IntervalWindow, Lateness, Span, TimestampCombiner, WindowFn};
 
-    impl Accumulate for Vec<i64> {
-        fn merge(&mut self, later: Self) {
-            self.extend(later);
+    /// Lists, by place; none where it was closed.
+    #[derive(Default)]
+    struct Lists(Vec<Option<Vec<i64>>>);
+
+    impl Lists {
+        fn at(&mut self, place: usize) -> &mut Vec<i64> {
+            self.0[place].as_mut().expect("the place is open")
+        }
+
+        fn open(&self) -> usize {
+            self.0.iter().flatten().count()
+        }
+    }
+
+    impl Gather for Lists {
+        type Place = usize;
+
+        fn open(&mut self) -> usize {
+            self.0.push(Some(Vec::new()));
+            self.0.len() - 1
+        }
+
+        fn join(&mut self, earlier: usize, later: usize) {
+            let later = self.0[later].take().expect("the place is open");
+            self.at(earlier).extend(later);
+        }
+
+        fn close(&mut self, place: usize) {
+            self.0[place].take().expect("the place is open");
         }
     }
 
     /// A small driver in seconds: what arrived, what came out.
     struct Story {
         strategy: WindowingStrategy,
-        key: KeyedWindows<Vec<i64>>,
+        key: KeyedWindows<usize>,
+        lists: Lists,
         watermark: Watermark,
         dropped: Vec<i64>,
     }
@@ -286,6 +340,7 @@ mod tests {
             Self {
                 strategy,
                 key: KeyedWindows::default(),
+                lists: Lists::default(),
                 watermark: Watermark::NEG_INF,
                 dropped: Vec::new(),
             }
@@ -295,8 +350,9 @@ mod tests {
             for t in times {
                 let at = Timestamp::from_micros(t * 1_000_000);
                 for window in self.strategy.window_fn.assign(at) {
-                    if !self.key.add(&self.strategy, window, at, vec![*t], self.watermark) {
-                        self.dropped.push(*t);
+                    match self.key.add(&self.strategy, window, at, self.watermark, &mut self.lists) {
+                        Some(place) => self.lists.at(place).push(*t),
+                        None => self.dropped.push(*t),
                     }
                 }
             }
@@ -308,7 +364,8 @@ mod tests {
         }
 
         fn step(&mut self, to: Watermark) -> Vec<Told> {
-            let panes = self.key.advance(&self.strategy, self.watermark, to);
+            let mut panes = Vec::new();
+            self.key.advance(&self.strategy, self.watermark, to, &mut self.lists, |pane| panes.push(pane));
             self.watermark = to;
             panes
                 .into_iter()
@@ -317,7 +374,10 @@ mod tests {
                         panic!("bounded")
                     };
                     let seconds = |t: Timestamp| t.micros().div_euclid(1_000_000);
-                    let mut value = pane.value;
+                    let mut value = self.lists.at(pane.value).clone();
+                    if !pane.kept {
+                        self.lists.close(pane.value);
+                    }
                     value.sort_unstable();
                     (
                         seconds(start),
@@ -355,6 +415,10 @@ mod tests {
         story.input(&[1]);
         assert_eq!(story.watermark(12)[0].5, [1]);
         assert_eq!(story.input(&[2])[0].5, [1, 2]);
+        assert_eq!(story.lists.open(), 1);
+        // Nothing came since, and the window expires.
+        assert_eq!(story.watermark(120), []);
+        assert_eq!(story.lists.open(), 0);
     }
 
     #[test]
@@ -376,10 +440,12 @@ mod tests {
     #[test]
     fn an_on_time_pane_is_the_last_when_no_lateness_is_allowed() {
         let strategy = WindowingStrategy::with_defaults(fixed(10));
-        let mut key = KeyedWindows::default();
+        let (mut key, mut lists) = (KeyedWindows::default(), Lists::default());
         let at = Timestamp::from_micros(5);
-        assert!(key.add(&strategy, strategy.window_fn.assign(at)[0], at, vec![1], Watermark::NEG_INF));
-        let panes = key.advance(&strategy, Watermark::NEG_INF, Watermark::POS_INF);
+        let window = strategy.window_fn.assign(at)[0];
+        assert_eq!(key.add(&strategy, window, at, Watermark::NEG_INF, &mut lists), Some(0));
+        let mut panes = Vec::new();
+        key.advance(&strategy, Watermark::NEG_INF, Watermark::POS_INF, &mut lists, |pane| panes.push(pane));
         assert!(panes[0].info.is_first && panes[0].info.is_last);
         assert!(key.is_empty());
     }
@@ -445,6 +511,7 @@ mod tests {
                     told.extend(story.watermark(step));
                 }
                 prop_assert_eq!(&story.dropped, &Vec::<i64>::new());
+                prop_assert_eq!(story.lists.open(), 0);
                 let mut naive: Vec<(i64, i64, Vec<i64>)> = Vec::new();
                 for t in sorted {
                     let start = if window_fn.merges() { t } else { t.div_euclid(size) * size };

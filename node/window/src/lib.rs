@@ -12,7 +12,7 @@ mod time;
 mod watermark;
 mod window;
 
-pub use group::{Accumulate, KeyedWindows, WindowSnapshot};
+pub use group::{Gather, KeyedWindows, WindowSnapshot};
 pub use pane::{Pane, PaneInfo, PaneTiming};
 pub use strategy::{Accumulation, Lateness, TimestampCombiner, WindowingStrategy};
 pub use time::{Span, Timestamp};

@@ -34,13 +34,15 @@ pub struct PaneInfo {
 
 /// The result of one window at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pane<A> {
+pub struct Pane<P> {
     /// The window.
     pub window: Window,
     /// The timestamp of the result.
     pub timestamp: Timestamp,
     /// Which of the window's panes this is.
     pub info: PaneInfo,
-    /// The accumulated value.
-    pub value: A,
+    /// Where the value is gathered.
+    pub value: P,
+    /// Whether it goes on being gathered there; else it is for who hears of the pane to close.
+    pub kept: bool,
 }

@@ -135,6 +135,16 @@ impl Gathered {
         }
     }
 
+    /// The slots `slots` alone.
+    pub(super) fn take(&self, slots: &[u32]) -> Self {
+        let mut taken = Self::default();
+        for (to, from) in slots.iter().enumerate() {
+            taken.open();
+            taken.append(to, self, *from as usize);
+        }
+        taken
+    }
+
     /// The bytes of each value of a slot.
     pub(super) fn items(&self, slot: usize) -> impl Iterator<Item = &[u8]> {
         let first = Some(self.slots[slot].first).filter(|first| *first != NONE);

@@ -14,15 +14,15 @@ use pharos_beam::plan::Plan;
 use pharos_beam::state::TakeOver;
 use pharos_window::{Timestamp, Watermark};
 
-use super::Blobs;
 use super::coordinator::WorkerId;
 use super::manifest::{Manifest, Piece, PieceKind};
 use super::part::{HEADER, Part, failed};
+use super::{Blobs, CheckpointSize};
 use crate::assemble::Restored;
 use crate::coordination::Pointer;
 use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
-use crate::group::{Earlier, KeptState};
+use crate::group::{Earlier, KeptState, LayerKind};
 use crate::key::KeyGroup;
 use crate::plant;
 use crate::spill::{Disk, Kept, RunId, Scoped};
@@ -75,7 +75,7 @@ impl Keeper {
         manifest.taken_over_by(name, &self.plan, &self.run).ok()?
     }
 
-    /// Writes the manifest of a checkpoint, and says how many bytes the whole came to.
+    /// Writes the manifest of a checkpoint, and says how large it is.
     ///
     /// # Errors
     /// If the store refuses.
@@ -84,15 +84,17 @@ impl Keeper {
         epoch: Epoch,
         round: Option<Round>,
         parts: BTreeMap<WorkerId, Part>,
-    ) -> Result<u64, StreamError> {
+    ) -> Result<CheckpointSize, StreamError> {
         let mut manifest = Manifest::new(&self.plan, &self.run, epoch, round);
         let written: u64 = parts.values().map(|part| part.written).sum();
         parts.into_values().for_each(|part| manifest.take_in(part));
         let (bytes, crc) = manifest.write();
         let name = manifest_name(self.generation, epoch);
         self.blobs.put(&name, &bytes).map_err(failed)?;
+        let length = bytes.len() as u64;
+        let size = CheckpointSize { written: written + length, whole: manifest.state_bytes() + length };
         self.next = Some((name, manifest, crc));
-        Ok(written + bytes.len() as u64)
+        Ok(size)
     }
 
     /// Deletes what earlier generations left: what they wrote and never published, and what no longer
@@ -276,9 +278,11 @@ fn read_piece(
     blobs: &dyn Blobs,
     disk: Option<&Arc<Disk>>,
 ) -> Result<(i64, KeptState), StreamError> {
-    let earlier = match piece.kind {
-        PieceKind::Table => Earlier::Here,
-        PieceKind::TableAfterFiles => Earlier::InFiles,
+    let (earlier, kind) = match piece.kind {
+        PieceKind::Table => (Earlier::Here, LayerKind::Base),
+        PieceKind::TableAfterFiles => (Earlier::InFiles, LayerKind::Base),
+        PieceKind::Update => (Earlier::Here, LayerKind::Update),
+        PieceKind::UpdateAfterFiles => (Earlier::InFiles, LayerKind::Update),
         PieceKind::File { id, fresh } => {
             let file = read_file(piece, id, fresh, blobs, disk)?;
             return Ok((piece.slice, KeptState::File(file)));
@@ -286,7 +290,7 @@ fn read_piece(
     };
     let file = files.get(piece.blob.as_str());
     let bytes = file.and_then(|file| file.piece(piece)).ok_or_else(|| damaged(piece))?;
-    Ok((piece.slice, KeptState::Table(earlier, bytes)))
+    Ok((piece.slice, KeptState::Entries(earlier, kind, bytes)))
 }
 
 /// A sorted file goes to the local disk, not to memory.

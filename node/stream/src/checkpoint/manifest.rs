@@ -1,7 +1,7 @@
 //! The manifest of a checkpoint: everything that is needed to go on from it.
 //!
-//! Owns: the format, version 2 if it names sorted files and else 1, in JSON; which plan may take it up. (The first
-//! builds that wrote version 1 had no `run` and no `state`; they read one that has.)
+//! Owns: the format, version 3 if it names updates, else 2 if it names sorted files, else 1, in JSON; which plan may take
+//! it up. (The first builds that wrote version 1 had no `run` and no `state`; they read one that has.)
 //! Must not know: stores, the Ensemble.
 //! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
 //! named by the full names of transforms, never by their numbers.
@@ -18,13 +18,16 @@ use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
 use crate::exec::task::{Done, SplitProgress};
 use crate::exec::{ROUND_STEPS, STEP_RECORDS};
+use crate::group::{Earlier, LayerKind};
 use crate::key::KEY_VERSION;
 use crate::spill::RunId;
 
-/// The latest version, which this build writes for state that lies in sorted files.
-const VERSION: u32 = 2;
-/// The version of a manifest that names none: earlier builds read it.
-const WITHOUT_FILES: u32 = 1;
+/// The latest version, which this build writes for state that has updates.
+const VERSION: u32 = 3;
+/// The version of a manifest that names none, but sorted files: earlier builds read it.
+const WITH_FILES: u32 = 2;
+/// The version of a manifest that names neither: still earlier builds read it.
+const PLAIN: u32 = 1;
 
 /// Why a manifest cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +114,10 @@ pub(crate) enum PieceKind {
     Table,
     /// A table that comes after the files of its slice.
     TableAfterFiles,
+    /// Entries of a table, or of what the general path holds, instead of what earlier pieces have for their keys.
+    Update,
+    /// The same of a table that comes after files.
+    UpdateAfterFiles,
     /// A sorted file; only what it has of the piece's key groups counts.
     File {
         /// Its name.
@@ -124,6 +131,26 @@ impl PieceKind {
     /// Whether it is the one that every version knows.
     fn is_table(&self) -> bool {
         *self == Self::Table
+    }
+
+    /// The first version that knows it.
+    fn version(self) -> u32 {
+        match self {
+            Self::Table => PLAIN,
+            Self::TableAfterFiles | Self::File { .. } => WITH_FILES,
+            Self::Update | Self::UpdateAfterFiles => VERSION,
+        }
+    }
+
+    /// Of entries.
+    #[must_use]
+    pub(crate) const fn of(earlier: Earlier, layer: LayerKind) -> Self {
+        match (earlier, layer) {
+            (Earlier::Here, LayerKind::Base) => Self::Table,
+            (Earlier::InFiles, LayerKind::Base) => Self::TableAfterFiles,
+            (Earlier::Here, LayerKind::Update) => Self::Update,
+            (Earlier::InFiles, LayerKind::Update) => Self::UpdateAfterFiles,
+        }
     }
 }
 
@@ -190,7 +217,7 @@ impl Manifest {
     #[must_use]
     pub(crate) fn new(plan: &Plan, run: &str, epoch: Epoch, round: Option<Round>) -> Self {
         Self {
-            version: WITHOUT_FILES,
+            version: PLAIN,
             plan: plan.hash().to_string(),
             run: Some(run.to_owned()),
             state: Some(StateSchema::of(plan)),
@@ -215,9 +242,7 @@ impl Manifest {
         for (name, GroupState { watermark, pieces }) in groups {
             let group = self.groups.entry(name).or_default();
             group.watermark = watermark;
-            if !pieces.iter().all(|piece| piece.kind.is_table()) {
-                self.version = VERSION;
-            }
+            self.version = pieces.iter().map(|piece| piece.kind.version()).fold(self.version, u32::max);
             group.pieces.extend(pieces);
         }
         self.sinks.extend(sinks);
@@ -294,6 +319,11 @@ impl Manifest {
         }
     }
 
+    /// How many bytes of state it is made of; of a sorted file all, if some of it counts.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.length).sum()
+    }
+
     /// The blobs it needs.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &str> {
         self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.blob.as_str())
@@ -330,8 +360,8 @@ mod tests {
         assert_eq!(manifest.taken_over_by("m", &plan("1"), "b"), Ok(None));
         let other = manifest.taken_over_by("m", &plan("2"), "b").unwrap_err();
         assert!(matches!(other, ManifestError::OtherPlan { .. }), "{other}");
-        json["version"] = 3.into();
-        assert_eq!(read(&json).unwrap_err().to_string(), "manifest `m` has version 3, this build reads 2");
+        json["version"] = 4.into();
+        assert_eq!(read(&json).unwrap_err().to_string(), "manifest `m` has version 4, this build reads 3");
     }
 
     #[test]
@@ -341,6 +371,33 @@ mod tests {
         let piece: Piece = serde_json::from_str(old).unwrap();
         assert_eq!((piece.kind, piece.groups), (PieceKind::Table, Some((0, 512))));
         assert_eq!(serde_json::to_string(&piece).unwrap(), old);
+    }
+
+    #[test]
+    fn a_manifest_has_the_first_version_that_knows_all_that_it_names() {
+        let piece = |kind| {
+            let blob = "1-1-0.state".to_owned();
+            Piece { thread: 0, slice: 0, groups: None, blob, offset: 8, length: 9, crc: 7, kind }
+        };
+        let file =
+            PieceKind::File { id: RunId { generation: 1, thread: 0, node: 2, number: 3 }, fresh: true };
+        for (kinds, version) in [
+            (vec![], 1),
+            (vec![PieceKind::Table], 1),
+            (vec![file, PieceKind::TableAfterFiles], 2),
+            (vec![PieceKind::Update, PieceKind::Table], 3),
+            (vec![PieceKind::UpdateAfterFiles], 3),
+        ] {
+            let mut manifest = Manifest::new(&plan("1"), "a", 3, Some(4));
+            for kind in kinds {
+                let state = GroupState { watermark: 0, pieces: vec![piece(kind)] };
+                manifest
+                    .take_in(Part { groups: BTreeMap::from([("G".to_owned(), state)]), ..Part::default() });
+            }
+            assert_eq!(manifest.version, version);
+            let (bytes, crc) = manifest.write();
+            assert_eq!(Manifest::read("m", &bytes, crc), Ok(manifest));
+        }
     }
 
     #[test]

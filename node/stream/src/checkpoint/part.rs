@@ -3,8 +3,8 @@
 //! Owns: the worker's state files (a header, then the pieces end to end), what the manifest will say of
 //! them, and that outputs are durable before it is told.
 //! Must not know: other workers, when a checkpoint counts.
-//! Invariant: only changed tables are written, and each sorted file once; the others stay where an
-//! earlier checkpoint put them.
+//! Invariant: of tables only what changed is written, until that is much, and each sorted file once; the rest stays where
+//! earlier checkpoints put it.
 //! The names of files carry the generation and the worker, so nobody overwrites what another wrote.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use super::{BlobError, Blobs};
 use crate::assignment::Assignment;
 use crate::error::StreamError;
 use crate::exec::task::{Done, SplitProgress, TaskState};
-use crate::group::{Earlier, Frozen, FrozenSlice, FrozenTable};
+use crate::group::{Earlier, Encoded, Frozen, FrozenSlice, FrozenState, Layer, Written};
 use crate::io::Settle;
 use crate::key::KeyGroup;
 use crate::plant;
@@ -79,8 +79,8 @@ pub(crate) struct PartWriter {
     worker: WorkerId,
     /// How many threads all workers have.
     threads: usize,
-    /// Where each table was written last, in its parts.
-    pieces: BTreeMap<PieceKey, Vec<Piece>>,
+    /// Where each table was written.
+    tables: BTreeMap<PieceKey, Written<Piece>>,
 }
 
 impl PartWriter {
@@ -94,7 +94,7 @@ impl PartWriter {
             generation: assignment.generation,
             worker: assignment.me,
             threads: assignment.threads(),
-            pieces: BTreeMap::new(),
+            tables: BTreeMap::new(),
         }
     }
 
@@ -108,6 +108,7 @@ impl PartWriter {
         states: BTreeMap<TaskId, TaskState>,
     ) -> Result<Part, StreamError> {
         let mut part = Part::default();
+        let mut tables = BTreeMap::new();
         let mut unsettled = Vec::new();
         let mut file =
             StateFile { name: state_name(self.generation, of, self.worker), bytes: HEADER.to_vec() };
@@ -131,7 +132,8 @@ impl PartWriter {
                             name: &name,
                             thread: task.thread,
                             groups: self.groups_of(task.thread),
-                            kept: &self.pieces,
+                            before: &self.tables,
+                            now: &mut tables,
                             blobs: &**blobs,
                             written: &mut part.written,
                         };
@@ -144,14 +146,7 @@ impl PartWriter {
             }
         }
         settle(&unsettled)?;
-        let all =
-            part.groups.iter().flat_map(|(name, group)| group.pieces.iter().map(move |piece| (name, piece)));
-        let tables = all.filter(|(_, piece)| !piece.is_file());
-        self.pieces = BTreeMap::new();
-        for (name, piece) in tables {
-            let key = (name.clone(), piece.thread, piece.slice);
-            self.pieces.entry(key).or_default().push(piece.clone());
-        }
+        self.tables = tables;
         if let Some(blobs) = self.blobs.as_ref().filter(|_| file.bytes.len() > HEADER.len()) {
             blobs.put(&file.name, &file.bytes).map_err(failed)?;
             part.written += file.bytes.len() as u64;
@@ -188,7 +183,8 @@ struct GroupWriter<'a> {
     name: &'a str,
     thread: u32,
     groups: (u32, u32),
-    kept: &'a BTreeMap<PieceKey, Vec<Piece>>,
+    before: &'a BTreeMap<PieceKey, Written<Piece>>,
+    now: &'a mut BTreeMap<PieceKey, Written<Piece>>,
     blobs: &'a dyn Blobs,
     written: &'a mut u64,
 }
@@ -196,10 +192,12 @@ struct GroupWriter<'a> {
 impl GroupWriter<'_> {
     fn write(&mut self, frozen: Frozen, file: &mut StateFile) -> Result<Vec<Piece>, StreamError> {
         let slices = match frozen {
-            Frozen::General(bytes) => {
-                let start = file.bytes.len();
-                file.bytes.extend_from_slice(&bytes);
-                return Ok(vec![self.piece(0, self.groups, PieceKind::Table, file, start..file.bytes.len())]);
+            Frozen::General(state) => {
+                return self.table(0, state, file, |Encoded { bytes, parts }, _, out| {
+                    let start = out.len();
+                    out.extend_from_slice(&bytes);
+                    (Earlier::Here, parts.into_iter().map(|(groups, end)| (groups, start + end)).collect())
+                });
             }
             Frozen::Slices(slices) => slices,
         };
@@ -208,23 +206,53 @@ impl GroupWriter<'_> {
             for sorted in &files {
                 pieces.push(self.file(start, sorted)?);
             }
-            match table {
-                FrozenTable::Empty => {}
-                FrozenTable::Unchanged if plant::drops_unchanged() => {}
-                FrozenTable::Unchanged => pieces.extend(self.unchanged(start)?),
-                FrozenTable::Changed(table) => {
-                    let kind = match table.earlier() {
-                        Earlier::Here => PieceKind::Table,
-                        Earlier::InFiles => PieceKind::TableAfterFiles,
-                    };
-                    let mut from = file.bytes.len();
-                    for (groups, end) in table.write(self.groups.0..self.groups.1, &mut file.bytes) {
-                        pieces.push(self.piece(start, (groups.start, groups.end), kind, file, from..end));
-                        from = end;
-                    }
-                }
-            }
+            pieces.extend(self.table(start, table, file, |table, groups, out| {
+                (table.earlier(), table.write(groups, out))
+            })?);
         }
+        Ok(pieces)
+    }
+
+    /// The pieces of a table, of which `write` appends what changed: where what came before it is, and its parts.
+    fn table<T>(
+        &mut self,
+        slice: i64,
+        state: FrozenState<T>,
+        file: &mut StateFile,
+        write: impl FnOnce(T, Range<u32>, &mut Vec<u8>) -> (Earlier, Vec<(Range<u32>, usize)>),
+    ) -> Result<Vec<Piece>, StreamError> {
+        let key = (self.name.to_owned(), self.thread, slice);
+        let before = self.before.get(&key).cloned();
+        let never = || {
+            let name = self.name;
+            StreamError::Checkpoint(format!(
+                "transform `{name}`: of a table that was never kept not all is written"
+            ))
+        };
+        let written = match state {
+            FrozenState::Empty => return Ok(Vec::new()),
+            FrozenState::Unchanged if plant::drops_unchanged() => return Ok(Vec::new()),
+            FrozenState::Unchanged => before.ok_or_else(never)?,
+            FrozenState::Changed(layer, state) => {
+                let mut written = match layer {
+                    Layer::Base => Written::default(),
+                    Layer::Update { .. } => before.ok_or_else(never)?,
+                };
+                let mut from = file.bytes.len();
+                let (earlier, parts) = write(state, self.groups.0..self.groups.1, &mut file.bytes);
+                let kind = PieceKind::of(earlier, layer.kind());
+                let piece = |(groups, end): (Range<u32>, usize)| {
+                    let groups = (groups.start.max(self.groups.0), groups.end.min(self.groups.1));
+                    let piece = self.piece(slice, groups, kind, file, from..end);
+                    from = end;
+                    piece
+                };
+                written.add(layer, parts.into_iter().map(piece).collect());
+                written
+            }
+        };
+        let pieces = written.pieces().cloned().collect();
+        self.now.insert(key, written);
         Ok(pieces)
     }
 
@@ -248,15 +276,6 @@ impl GroupWriter<'_> {
             crc: crc32c::crc32c(bytes),
             kind,
         }
-    }
-
-    fn unchanged(&self, slice: i64) -> Result<Vec<Piece>, StreamError> {
-        self.kept.get(&(self.name.to_owned(), self.thread, slice)).cloned().ok_or_else(|| {
-            StreamError::Checkpoint(format!(
-                "transform `{}`: a table that did not change was never kept",
-                self.name
-            ))
-        })
     }
 
     /// A sorted file is kept once, by whichever worker wrote it.

@@ -75,6 +75,19 @@ impl Windows {
         }
     }
 
+    /// Gives `to` each window of `row`.
+    pub(crate) fn each(&self, row: usize, mut to: impl FnMut(Window)) {
+        match self {
+            Self::All(window) => to(*window),
+            // A session of one row.
+            Self::Assigned { function: WindowFn::Sessions { gap }, at } => {
+                let start = at.at(row);
+                to(Window::Interval(IntervalWindow::new(start, start.plus(*gap))));
+            }
+            Self::Assigned { .. } | Self::Each { .. } => self.at(row).into_iter().for_each(to),
+        }
+    }
+
     pub(crate) fn take(&self, rows: &[u32]) -> Self {
         match self {
             Self::All(window) => Self::All(*window),

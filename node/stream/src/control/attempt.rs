@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::say::Say;
 use super::{Command, Control, Ending, Input, Moment, Phase};
 use crate::assignment::Assignment;
+use crate::checkpoint::CheckpointSize;
 use crate::checkpoint::coordinator::{self, Coordinator, WorkerId};
 use crate::checkpoint::part::Part;
 use crate::error::StreamError;
@@ -48,9 +49,9 @@ struct Leading {
     ready: BTreeSet<WorkerId>,
     /// When the next checkpoint is.
     due: Moment,
-    /// When the checkpoint under way was asked for, and the bytes that were written for it.
+    /// When the checkpoint under way was asked for, and how large it is.
     asked: Moment,
-    written: u64,
+    size: CheckpointSize,
     /// What the sinks prepared last, by transform.
     sinks: BTreeMap<String, String>,
     /// Since when others are there than those who take part.
@@ -68,7 +69,7 @@ impl Attempt {
             ready: BTreeSet::new(),
             due: now,
             asked: now,
-            written: 0,
+            size: CheckpointSize::default(),
             sinks: BTreeMap::new(),
             differs: None,
             divide: false,
@@ -121,9 +122,9 @@ impl Control {
             Input::Held(epoch, begun) => self.tell_coordinator(Say::Held(epoch, begun)),
             Input::Kept(epoch, round, part) => self.tell_coordinator(Say::Kept(epoch, round, part)),
             Input::Ended(part) => self.tell_coordinator(Say::Ended(part)),
-            Input::Written(epoch, bytes) => {
+            Input::Written(epoch, size) => {
                 if let Some(lead) = self.leading() {
-                    lead.written = bytes;
+                    lead.size = size;
                 }
                 self.coordinate(coordinator::Input::Written(epoch));
             }
@@ -153,9 +154,9 @@ impl Control {
     fn published(&mut self, epoch: Epoch) {
         let (now, keeps) = (self.now, self.setup.interval.is_some());
         let Some(lead) = self.leading().filter(|_| keeps) else { return };
-        let (took, bytes) = (now.saturating_sub(lead.asked), lead.written);
-        self.command(Command::SayAll(Say::Counts(epoch, took.as_millis() as u64, bytes)));
-        self.command(Command::Tell(Event::Checkpoint { epoch, took, bytes }));
+        let (took, size) = (now.saturating_sub(lead.asked), lead.size);
+        self.command(Command::SayAll(Say::Counts(epoch, took.as_millis() as u64, size)));
+        self.command(Command::Tell(Event::Checkpoint { epoch, took, size }));
     }
 
     /// Another worker is lost.
@@ -201,9 +202,9 @@ impl Control {
                 self.coordinate(coordinator::Input::Kept(who, epoch, round, part));
             }
             Say::Ended(part) => self.coordinate(coordinator::Input::Ended(who, part)),
-            Say::Counts(epoch, took, bytes) => {
+            Say::Counts(epoch, took, size) => {
                 let took = Duration::from_millis(took);
-                self.command(Command::Tell(Event::Checkpoint { epoch, took, bytes }));
+                self.command(Command::Tell(Event::Checkpoint { epoch, took, size }));
             }
             Say::Completed => self.end(Ending::Completed),
             Say::Leaving => self.leaves(who),

@@ -1,6 +1,6 @@
 //! What workers and their coordinator say to each other.
 //!
-//! Owns: the messages, in JSON, of version 2 of the exchange.
+//! Owns: the messages, in JSON, of version 3 of the exchange.
 //! Must not know: how they travel, what is done about them.
 //! Invariant: each travels over the connection of one generation and is of no meaning in another.
 
@@ -10,6 +10,7 @@ use pharos_beam::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::Assignment;
+use crate::checkpoint::CheckpointSize;
 use crate::checkpoint::coordinator::WorkerId;
 use crate::checkpoint::part::Part;
 use crate::coordination::Pointer;
@@ -38,8 +39,8 @@ pub(crate) enum Say {
     Kept(Epoch, Round, Box<Part>),
     /// What the worker left at its end.
     Ended(Box<Part>),
-    /// The coordinator: this checkpoint counts; it took so many milliseconds and bytes.
-    Counts(Epoch, u64, u64),
+    /// The coordinator: this checkpoint counts; it took so many milliseconds, and is of this size.
+    Counts(Epoch, u64, CheckpointSize),
     /// The coordinator: the run is done.
     Completed,
     /// It cannot go on.

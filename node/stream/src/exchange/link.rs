@@ -23,7 +23,7 @@ use crate::meter::Traffic;
 
 /// What a connection starts with, and the version of greetings and frames.
 const MAGIC: &[u8; 4] = b"PHEX";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// The longest frame, and the longest of a greeting; a length above it is no length.
 const LONGEST: usize = 1 << 30;

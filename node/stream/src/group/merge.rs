@@ -205,12 +205,12 @@ impl Folded {
     /// Adds what a slot of a table holds.
     pub(super) fn take_slot(&mut self, table: &SliceTable, slot: u32) {
         let at = slot as usize;
-        if table.whole[at] {
+        if table.is_whole(slot) {
             self.reset();
         }
         self.value.merge(0, &table.accumulators, slot);
         self.panes += table.panes[at];
-        self.fresh |= table.fresh[at];
+        self.fresh |= table.is_fresh(slot);
     }
 
     /// Notes that a pane has fired.
@@ -266,8 +266,9 @@ pub(super) fn write_table(table: &SliceTable, to: &mut RunWriter<'_>) -> Result<
     for slot in table.ordered() {
         let at = slot as usize;
         bytes.clear();
-        put_entry(&table.accumulators, slot, table.panes[at], table.fresh[at], table.whole[at], &mut bytes);
-        to.put(table.keys.hash(at), table.keys.bytes(at), &bytes, table.fresh[at])?;
+        let (fresh, whole) = (table.is_fresh(slot), table.is_whole(slot));
+        put_entry(&table.accumulators, slot, table.panes[at], fresh, whole, &mut bytes);
+        to.put(table.keys.hash(at), table.keys.bytes(at), &bytes, fresh)?;
     }
     Ok(())
 }

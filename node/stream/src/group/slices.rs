@@ -10,16 +10,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pharos_window::{Accumulation, IntervalWindow, PaneInfo, PaneTiming, Watermark, Window, WindowFn};
+use pharos_window::{IntervalWindow, PaneInfo, PaneTiming, Watermark, Window, WindowFn};
 use rocksdb::DB;
 
 use super::merge::{CHUNK_ROWS, Chunk, Folded, Merge, Source, write_table};
 use super::table::{Earlier, SliceTable};
-use super::{AdvanceError, Emit, Fired, Frozen, FrozenSlice, FrozenTable, GroupSpec, KeyedBatch, Partials};
+use super::{
+    AdvanceError, Emit, Fired, Frozen, FrozenSlice, FrozenState, GroupSpec, KeyedBatch, LayerKind, Partials,
+};
 use crate::aggregate::AggregateError;
 use crate::codec::{CodecError, Reader};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::KeyHash;
+use crate::plant;
 use crate::spill::{RunWriter, Scoped, Share, SpillError};
 
 /// What a slice has gathered leaves in batches of so many bytes, unless a single key has more.
@@ -327,17 +330,16 @@ impl Slices {
     fn fire_table(&mut self, start: i64, due: Due, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
         let slice = self.slices.get_mut(&start).expect("the slice was just listed");
         let table = &slice.table;
-        let fresh = |slot: &u32| table.fresh[*slot as usize];
-        if !(0..table.accumulators.len()).any(|slot| fresh(&slot)) {
+        if !table.has_fresh() {
             return Ok(());
         }
-        let slots: Vec<u32> = table.ordered().into_iter().filter(fresh).collect();
+        let slots: Vec<u32> = table.ordered().into_iter().filter(|slot| table.is_fresh(*slot)).collect();
         for slots in chunks(table, &slots) {
             let panes = constant(slots.iter().map(|slot| due.pane(table.panes[*slot as usize])).collect());
             out(emit(&self.spec, due.window, table, slots, panes)?)?;
         }
         if !due.expired {
-            close_pane(Arc::make_mut(&mut slice.table), &slots, self.spec.strategy.accumulation);
+            Arc::make_mut(&mut slice.table).close_pane(&slots, self.spec.strategy.accumulation);
             self.changed.insert(start);
         }
         Ok(())
@@ -377,7 +379,7 @@ impl Slices {
     /// in the table then holds what files held of it.
     fn fire_late(&mut self, start: i64, due: Due, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
         let (Some(share), Some(slice)) = (&self.share, self.slices.get_mut(&start)) else { return Ok(()) };
-        if !slice.table.fresh.contains(&true) {
+        if !slice.table.has_fresh() {
             return Ok(());
         }
         let db = share.db()?;
@@ -386,8 +388,7 @@ impl Slices {
         let mut chunk = Chunk::new(&self.spec, due.window);
         let before = slice.table.memory();
         let table = Arc::make_mut(&mut slice.table);
-        for slot in table.ordered().into_iter().filter(|slot| table.fresh[*slot as usize]).collect::<Vec<_>>()
-        {
+        for slot in table.ordered().into_iter().filter(|slot| table.is_fresh(*slot)).collect::<Vec<_>>() {
             let (hash, key) = (table.keys.hash(slot as usize), table.keys.bytes(slot as usize));
             folded.reset();
             for file in &mut files {
@@ -476,28 +477,30 @@ impl Slices {
     /// What there is now; from here on tables are shared until they change.
     pub(crate) fn freeze(&mut self) -> Frozen {
         let changed = std::mem::take(&mut self.changed);
-        let slice = |(start, slice): (&i64, &Slice)| FrozenSlice {
-            start: *start,
-            files: slice.files.clone(),
-            table: if slice.table.is_empty() {
-                FrozenTable::Empty
+        let slice = |(start, slice): (&i64, &mut Slice)| {
+            let table = if slice.table.is_empty() {
+                FrozenState::Empty
             } else if changed.contains(start) {
-                FrozenTable::Changed(Arc::clone(&slice.table))
+                // A table that changed is no longer shared with the last checkpoint.
+                let (layer, update) = Arc::make_mut(&mut slice.table).barrier();
+                let table = update.map_or_else(|| Arc::clone(&slice.table), Arc::new);
+                FrozenState::Changed(layer, table)
             } else {
-                FrozenTable::Unchanged
-            },
+                FrozenState::Unchanged
+            };
+            FrozenSlice { start: *start, files: slice.files.clone(), table }
         };
-        Frozen::Slices(self.slices.iter().map(slice).collect())
+        Frozen::Slices(self.slices.iter_mut().map(slice).collect())
     }
 
-    /// Adds a table that a checkpoint kept.
+    /// Adds a table that a checkpoint kept, or an update of what was added before.
     ///
     /// # Errors
     /// If the bytes are not such a table.
     pub(crate) fn restore_table(
         &mut self,
         start: i64,
-        earlier: Earlier,
+        (earlier, kind): (Earlier, LayerKind),
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,
     ) -> Result<(), CodecError> {
@@ -507,12 +510,12 @@ impl Slices {
             slice.expect_files(&self.spec);
         }
         let table = Arc::make_mut(&mut slice.table);
-        if table.earlier() == earlier {
+        if table.earlier() == earlier && kind == LayerKind::Base {
             table.read(input, mine)?;
         } else {
             let mut whole = SliceTable::new(&self.spec.aggregations, earlier);
             whole.read(input, mine)?;
-            table.absorb(&whole);
+            if plant::adds_updates() { table.merge(&whole) } else { table.absorb(&whole) }
         }
         self.memory = (self.memory + slice.table.memory()).saturating_sub(before);
         if slice.table.is_empty() && slice.files.is_empty() {
@@ -569,16 +572,6 @@ pub(super) fn constant(panes: Vec<PaneInfo>) -> Panes {
     match panes.first() {
         Some(first) if panes.iter().all(|pane| pane == first) => Panes::All(Some(*first)),
         _ => Panes::Each(panes.into()),
-    }
-}
-
-fn close_pane(table: &mut SliceTable, slots: &[u32], accumulation: Accumulation) {
-    for slot in slots {
-        table.panes[*slot as usize] += 1;
-        table.fresh[*slot as usize] = false;
-        if accumulation == Accumulation::Discarding {
-            table.accumulators.clear(*slot);
-        }
     }
 }
 

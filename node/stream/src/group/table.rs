@@ -11,10 +11,13 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use hashbrown::HashTable;
 use pharos_beam::plan::Aggregation;
+use pharos_window::Accumulation;
 
+use super::layers::{Interval, Layer, Layers};
 use super::merge::{Folded, flags, read_flags};
+use super::parts::Parts;
 use crate::aggregate::Accumulators;
-use crate::codec::{CodecError, Reader, put_bytes, put_len, set_len};
+use crate::codec::{CodecError, Reader, put_bytes};
 use crate::key::{KeyHash, Keys};
 
 /// Where what came for the keys of a table before is.
@@ -26,10 +29,37 @@ pub(crate) enum Earlier {
     InFiles,
 }
 
-/// A part of a table that is written in several has at least so many bytes,
-const PART_BYTES: usize = if cfg!(test) { 256 } else { 256 << 10 };
-/// and there are not many more parts than this, however large it is.
-const PARTS: usize = 64;
+/// What is known of a slot beside what it holds: two flags, and in the bits above them when it changed last.
+#[derive(Debug, Clone, Copy)]
+struct Mark(u8);
+
+impl Mark {
+    /// Something came since the last pane.
+    const FRESH: u8 = 1;
+    /// It holds all that came for the key, so that older files hold nothing that counts.
+    const WHOLE: u8 = 2;
+
+    fn new(fresh: bool, whole: bool, changed: Interval) -> Self {
+        Self(u8::from(fresh) * Self::FRESH + u8::from(whole) * Self::WHOLE + (changed.bits() << 2))
+    }
+
+    const fn is_fresh(self) -> bool {
+        self.0 & Self::FRESH != 0
+    }
+
+    const fn is_whole(self) -> bool {
+        self.0 & Self::WHOLE != 0
+    }
+
+    const fn changed(self) -> Interval {
+        Interval::of_bits(self.0 >> 2)
+    }
+
+    /// Something came.
+    const fn touched(self, now: Interval) -> Self {
+        Self(self.0 & Self::WHOLE | Self::FRESH | now.bits() << 2)
+    }
+}
 
 /// One table.
 #[derive(Debug, Clone)]
@@ -41,10 +71,9 @@ pub(crate) struct SliceTable {
     pub accumulators: Accumulators,
     /// How many panes each has fired.
     pub panes: Vec<u32>,
-    /// Whether anything came since the last pane.
-    pub fresh: Vec<bool>,
-    /// Whether it holds all that came for the key, so that older files hold nothing that counts.
-    pub whole: Vec<bool>,
+    marks: Vec<Mark>,
+    /// What checkpoints have of it.
+    layers: Layers,
     /// Where what came before is.
     earlier: Earlier,
 }
@@ -66,8 +95,8 @@ impl SliceTable {
             keys: Keys::default(),
             accumulators: accumulators(aggregations, earlier),
             panes: Vec::new(),
-            fresh: Vec::new(),
-            whole: Vec::new(),
+            marks: Vec::new(),
+            layers: Layers::new(),
             earlier,
         }
     }
@@ -89,7 +118,7 @@ impl SliceTable {
     pub(crate) fn memory(&self) -> usize {
         // A place of the index is a slot and a byte; an eighth of them stays free.
         let index = self.index.capacity() * 6;
-        let marks = self.panes.capacity() * 4 + self.fresh.capacity() + self.whole.capacity();
+        let marks = self.panes.capacity() * 4 + self.marks.capacity();
         index + marks + self.keys.memory() + self.accumulators.memory()
     }
 
@@ -103,9 +132,31 @@ impl SliceTable {
         let slot = self.accumulators.push();
         self.enter(key, hash, slot);
         self.panes.push(0);
-        self.fresh.push(false);
-        self.whole.push(self.earlier == Earlier::Here);
+        self.marks.push(Mark::new(false, self.earlier == Earlier::Here, self.layers.now()));
         slot
+    }
+
+    /// Whether anything came for a slot since its last pane.
+    #[must_use]
+    pub(crate) fn is_fresh(&self, slot: u32) -> bool {
+        self.marks[slot as usize].is_fresh()
+    }
+
+    /// Whether anything came for any slot since its last pane.
+    #[must_use]
+    pub(crate) fn has_fresh(&self) -> bool {
+        self.marks.iter().any(|mark| mark.is_fresh())
+    }
+
+    /// Whether a slot holds all that came for its key, so that older files hold nothing that counts.
+    #[must_use]
+    pub(crate) fn is_whole(&self, slot: u32) -> bool {
+        self.marks[slot as usize].is_whole()
+    }
+
+    fn touch(&mut self, slot: u32) {
+        let mark = &mut self.marks[slot as usize];
+        *mark = mark.touched(self.layers.now());
     }
 
     fn enter(&mut self, key: &[u8], hash: KeyHash, slot: u32) {
@@ -119,7 +170,7 @@ impl SliceTable {
         let slots: Vec<u32> =
             rows.iter().map(|row| self.slot(keys.bytes(*row as usize), keys.hash(*row as usize))).collect();
         self.accumulators.update(&slots, rows, values);
-        slots.iter().for_each(|slot| self.fresh[*slot as usize] = true);
+        slots.iter().for_each(|slot| self.touch(*slot));
     }
 
     /// Adds what was added up elsewhere: what the slots `from` of `sums` hold of the keys in the same places of `keys`.
@@ -127,7 +178,7 @@ impl SliceTable {
         for from in from {
             let slot = self.slot(keys.bytes(from as usize), keys.hash(from as usize));
             self.accumulators.merge(slot, sums, from);
-            self.fresh[slot as usize] = true;
+            self.touch(slot);
         }
     }
 
@@ -137,19 +188,22 @@ impl SliceTable {
             let key = from as usize;
             let to = self.slot(other.keys.bytes(key), other.keys.hash(key));
             self.accumulators.merge(to, &other.accumulators, from);
-            self.fresh[to as usize] |= other.fresh[key];
+            if other.is_fresh(from) {
+                self.touch(to);
+            }
         }
     }
 
-    /// Takes in the keys of another table, which are not among its own.
+    /// Takes in the keys of another table, each instead of what it has for it.
     pub(crate) fn absorb(&mut self, other: &Self) {
         for from in 0..other.accumulators.len() {
             let key = from as usize;
             let to = self.slot(other.keys.bytes(key), other.keys.hash(key));
+            self.accumulators.clear(to);
             self.accumulators.merge(to, &other.accumulators, from);
             self.panes[to as usize] = other.panes[key];
-            self.fresh[to as usize] = other.fresh[key];
-            self.whole[to as usize] = other.whole[key];
+            self.marks[to as usize] =
+                Mark::new(other.is_fresh(from), other.is_whole(from), self.layers.now());
         }
     }
 
@@ -158,8 +212,50 @@ impl SliceTable {
         self.accumulators.clear(slot);
         self.accumulators.merge(slot, &with.value, 0);
         self.panes[slot as usize] = with.panes;
-        self.fresh[slot as usize] = with.fresh;
-        self.whole[slot as usize] = true;
+        self.marks[slot as usize] = Mark::new(with.fresh, true, self.layers.now());
+    }
+
+    /// Notes that a pane of these slots has fired.
+    pub(super) fn close_pane(&mut self, slots: &[u32], accumulation: Accumulation) {
+        for slot in slots {
+            self.panes[*slot as usize] += 1;
+            self.marks[*slot as usize] = Mark::new(false, self.is_whole(*slot), self.layers.now());
+            if accumulation == Accumulation::Discarding {
+                self.accumulators.clear(*slot);
+            }
+        }
+    }
+
+    /// What a checkpoint writes of it now: all of it, or the slots that changed, as a table that is good for nothing else.
+    pub(super) fn barrier(&mut self) -> (Layer, Option<Self>) {
+        let mut slots = Vec::new();
+        let marks = &self.marks;
+        let layer = self.layers.barrier(self.accumulators.len(), |after| {
+            slots.extend((0..).zip(marks).filter(|(_, mark)| mark.changed() > after).map(|(slot, _)| slot));
+            slots.len() as u32
+        });
+        match layer {
+            Layer::Base => {
+                let before =
+                    |mark: &mut Mark| *mark = Mark::new(mark.is_fresh(), mark.is_whole(), Interval::BEFORE);
+                self.marks.iter_mut().for_each(before);
+                (layer, None)
+            }
+            Layer::Update { .. } => (layer, Some(self.take(&slots))),
+        }
+    }
+
+    /// The slots `slots` alone, without a way to find a key.
+    fn take(&self, slots: &[u32]) -> Self {
+        Self {
+            index: HashTable::new(),
+            keys: self.keys.take(slots),
+            accumulators: self.accumulators.take(slots),
+            panes: slots.iter().map(|slot| self.panes[*slot as usize]).collect(),
+            marks: slots.iter().map(|slot| self.marks[*slot as usize]).collect(),
+            layers: Layers::new(),
+            earlier: self.earlier,
+        }
     }
 
     /// The slots in the order of hashes, which is that of key groups, then of keys.
@@ -177,29 +273,17 @@ impl SliceTable {
     /// Appends the bytes of the table, which is of the key groups `groups`, in the order of hashes. A large one comes in
     /// parts, each a table by itself: the key groups of each and where it ends.
     pub(crate) fn write(&self, groups: Range<u32>, out: &mut Vec<u8>) -> Vec<(Range<u32>, usize)> {
-        let least = PART_BYTES.max(self.memory() / PARTS);
-        let mut parts = Vec::new();
-        let (mut first, mut start, mut count) = (groups.start, out.len(), 0);
-        put_len(out, 0);
+        let mut parts = Parts::new(groups, self.memory(), out);
         for slot in self.ordered() {
             let at = slot as usize;
-            let group = self.keys.hash(at).group().number();
-            if out.len() - start > least && group > first {
-                set_len(out, start, count);
-                parts.push((first..group, out.len()));
-                (first, start, count) = (group, out.len(), 0);
-                put_len(out, 0);
-            }
+            let out = parts.entry(self.keys.hash(at).group());
             put_bytes(out, self.keys.bytes(at));
             out.extend_from_slice(&self.panes[at].to_le_bytes());
             // Where there are no files, that an entry is whole goes without saying.
-            out.push(flags(self.fresh[at], self.earlier == Earlier::InFiles && self.whole[at]));
+            out.push(flags(self.is_fresh(slot), self.earlier == Earlier::InFiles && self.is_whole(slot)));
             self.accumulators.write(slot, out);
-            count += 1;
         }
-        set_len(out, start, count);
-        parts.push((first..groups.end, out.len()));
-        parts
+        parts.finish()
     }
 
     /// Reads a table, or a part of one, whose keys are not among its own, and takes in those that `mine` claims. Every key
@@ -223,8 +307,8 @@ impl SliceTable {
                 let slot = self.accumulators.read(input)?;
                 self.enter(key, hash, slot);
                 self.panes.push(panes);
-                self.fresh.push(fresh);
-                self.whole.push(whole || self.earlier == Earlier::Here);
+                let whole = whole || self.earlier == Earlier::Here;
+                self.marks.push(Mark::new(fresh, whole, self.layers.now()));
             } else {
                 let others = others
                     .get_or_insert_with(|| accumulators(self.accumulators.aggregations(), self.earlier));

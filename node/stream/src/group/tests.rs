@@ -1,16 +1,28 @@
-//! The two paths of a grouping against each other, and either against itself with little memory.
+//! The two paths of a grouping against each other, and either against itself with little memory and after checkpoints.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use arrow_array::Int64Array;
 use pharos_beam::expr::ir::{Expr, ExprKind};
-use pharos_beam::plan::{AggregateFunction, Aggregation};
+use pharos_beam::plan::{AggregateFunction, Aggregation, NodeKind, Plan};
 use pharos_beam::schema::{Type, Value};
-use pharos_window::{Accumulation, Lateness, Span, Timestamp, Watermark, WindowFn, WindowingStrategy};
+use pharos_beam::{NoSchemas, SourceName, compile};
+use pharos_window::{
+    Accumulation, Gather, KeyedWindows, Lateness, Pane, Span, Timestamp, TimestampCombiner, Watermark,
+    WindowFn, WindowingStrategy,
+};
 use proptest::prelude::*;
 
 use super::*;
+use crate::assignment::Assignment;
+use crate::checkpoint::collector::TaskId;
+use crate::checkpoint::keeper::{Keeper, restore};
+use crate::checkpoint::manifest::{Manifest, PieceKind};
+use crate::checkpoint::part::PartWriter;
+use crate::checkpoint::{BlobError, Blobs};
 use crate::column::{Panes, Steps, value_at};
+use crate::exec::task::TaskState;
 use crate::key::KeyGroup;
 use crate::spill::{Disk, RunId, Share};
 
@@ -71,37 +83,121 @@ fn told(fired: Vec<Fired>) -> Vec<String> {
     rows
 }
 
-fn advance(slices: &mut Slices, before: Watermark, after: Watermark) -> Vec<Fired> {
+fn advance(grouping: &mut Grouping, before: Watermark, after: Watermark) -> Vec<Fired> {
     let mut fired = Vec::new();
     let mut out = |one| {
         fired.push(one);
         Ok(())
     };
-    slices.advance(before, after, &mut out).unwrap();
+    grouping.advance(before, after, &mut out).unwrap();
     fired
 }
 
-/// What a checkpoint keeps of slices, read back.
-fn kept(slices: &mut Slices) -> Vec<(i64, KeptState)> {
-    let Frozen::Slices(frozen) = slices.freeze() else { unreachable!("slices freeze as slices") };
-    let mut kept = Vec::new();
-    for FrozenSlice { start, files, table } in frozen {
-        kept.extend(files.into_iter().map(|file| (start, KeptState::File(file))));
-        match table {
-            FrozenTable::Empty => {}
-            FrozenTable::Unchanged => unreachable!("the first checkpoint is whole"),
-            FrozenTable::Changed(table) => {
-                let mut bytes = Vec::new();
-                let mut from = 0;
-                for (_, end) in table.write(0..KeyGroup::COUNT, &mut bytes) {
-                    let part = Bytes::copy_from_slice(&bytes[from..end]);
-                    kept.push((start, KeptState::Table(table.earlier(), part)));
-                    from = end;
-                }
-            }
-        }
+/// Blobs in memory.
+#[derive(Default)]
+struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl Blobs for Memory {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BlobError> {
+        self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
+        Ok(())
     }
-    kept
+    fn create(&self, _: &str, _: &[u8]) -> Result<bool, BlobError> {
+        unreachable!("whose the place is is not in question")
+    }
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
+        Ok(self.0.lock().unwrap().get(name).cloned())
+    }
+    fn range(&self, name: &str, range: std::ops::Range<u64>) -> Result<Option<Bytes>, BlobError> {
+        let part = |blob: &Vec<u8>| {
+            Bytes::copy_from_slice(&blob[range.start as usize..blob.len().min(range.end as usize)])
+        };
+        Ok(self.0.lock().unwrap().get(name).map(part))
+    }
+    fn list(&self) -> Result<Vec<String>, BlobError> {
+        Ok(self.0.lock().unwrap().keys().cloned().collect())
+    }
+    fn delete(&self, name: &str) -> Result<(), BlobError> {
+        self.0.lock().unwrap().remove(name);
+        Ok(())
+    }
+}
+
+/// The checkpoints of one grouping, written and read as workers do.
+struct Checkpoints {
+    plan: Plan,
+    blobs: Arc<Memory>,
+    generation: u64,
+    epoch: u64,
+    threads: usize,
+    keeper: Keeper,
+    writer: PartWriter,
+}
+
+impl Checkpoints {
+    fn new(threads: usize) -> Self {
+        let document = "
+pipeline:
+  type: chain
+  transforms:
+    - {type: Create, config: {elements: [{key: 1}]}}
+    - {type: Combine, config: {group_by: key, combine: {count: {value: key, fn: count}}}}
+    - {type: WriteToJson, config: {path: out}}
+";
+        let plan = compile(document, SourceName::new("t"), &NoSchemas).unwrap();
+        let blobs = Arc::new(Memory::default());
+        let (keeper, writer) = Self::open(&plan, &blobs, 1, threads);
+        Self { plan, blobs, generation: 1, epoch: 0, threads, keeper, writer }
+    }
+
+    fn open(plan: &Plan, blobs: &Arc<Memory>, generation: u64, threads: usize) -> (Keeper, PartWriter) {
+        let blobs: Arc<dyn Blobs> = blobs.clone();
+        let keeper = Keeper::open(Arc::clone(&blobs), plan, "run", generation, None).unwrap();
+        (keeper, PartWriter::new(Some(blobs), plan, &Assignment::alone(generation, threads)))
+    }
+
+    fn node(&self) -> u32 {
+        let grouping = self.plan.nodes.iter().find(|node| matches!(node.kind, NodeKind::Combine { .. }));
+        grouping.expect("there is one grouping").id.0
+    }
+
+    /// Takes a checkpoint of what the threads have, and says how many bytes of state were written.
+    fn take<'g>(&mut self, groupings: impl Iterator<Item = &'g mut Grouping>) -> u64 {
+        self.epoch += 1;
+        let node = self.node();
+        let state = |(thread, grouping): (u32, &mut Grouping)| {
+            (TaskId { node, thread }, TaskState::Group(Watermark::NEG_INF, grouping.freeze()))
+        };
+        let part =
+            self.writer.write(&self.epoch.to_string(), (0..).zip(groupings).map(state).collect()).unwrap();
+        let written = part.written;
+        self.keeper.write(self.epoch, Some(self.epoch), BTreeMap::from([(0, part)])).unwrap();
+        written
+    }
+
+    fn manifest(&self) -> &Manifest {
+        self.keeper.last().expect("a checkpoint was taken")
+    }
+
+    /// Lets the last checkpoint count, and has `threads` new threads take it up.
+    fn take_up(&mut self, groupings: &mut [Grouping], disk: Option<&Arc<Disk>>) {
+        let pointer = self.keeper.pointer().expect("a checkpoint was taken");
+        let all = 0..KeyGroup::COUNT;
+        let restored = restore(&*self.blobs, &self.plan, "run", &pointer, &all, disk).unwrap();
+        let (_, pieces) = restored.groups.into_values().next().expect("there is one grouping");
+        self.threads = groupings.len();
+        for (thread, grouping) in groupings.iter_mut().enumerate() {
+            let mine = |hash: KeyHash| hash.group().owner(self.threads) == thread;
+            pieces.iter().for_each(|(_, (slice, kept))| grouping.restore(*slice, kept, mine).unwrap());
+        }
+        self.generation += 1;
+        (self.keeper, self.writer) = Self::open(&self.plan, &self.blobs, self.generation, self.threads);
+    }
+
+    /// Lets the last checkpoint count, and deletes what it does not need.
+    fn count(&mut self) {
+        self.keeper.clean().unwrap();
+    }
 }
 
 /// Event time, key, value.
@@ -142,14 +238,15 @@ proptest! {
         story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(), restart in 0usize..12,
     ) {
         let spec = spec(strategy(function, late, accumulating));
-        let mut slices = Slices::new(Arc::clone(&spec), None);
-        let mut general = General::new(Arc::clone(&spec));
+        let new = || (Grouping::Slices(Slices::new(Arc::clone(&spec), None)), Grouping::General(Box::new(General::new(Arc::clone(&spec)))));
+        let (mut slices, mut general) = new();
+        let mut checkpoints = [(); 2].map(|()| Checkpoints::new(1));
         let mut before = Watermark::NEG_INF;
         let steps = story.len();
         for (step, (rows, passed)) in story.into_iter().enumerate() {
             let batch = batch(&rows, function);
             let mut one = slices.add(&batch, &all(&batch), before).unwrap();
-            let mut other = general.add(&batch, &all(&batch), before);
+            let mut other = general.add(&batch, &all(&batch), before).unwrap();
             one.sort();
             other.sort();
             prop_assert_eq!(one, other);
@@ -157,26 +254,105 @@ proptest! {
             if step + 1 == steps {
                 after = Watermark::POS_INF;
             }
-            prop_assert_eq!(
-                told(advance(&mut slices, before, after)),
-                told(general.advance(before, after).unwrap())
-            );
+            prop_assert_eq!(told(advance(&mut slices, before, after)), told(advance(&mut general, before, after)));
             before = after;
+            // A checkpoint after each step, one of them taken up, changes nothing.
+            for (checkpoints, grouping) in checkpoints.iter_mut().zip([&mut slices, &mut general]) {
+                checkpoints.take(std::iter::once(grouping));
+            }
             if step == restart {
-                // A checkpoint taken here and taken up by two threads changes nothing.
-                let (tables, bytes) = (kept(&mut slices), general.write());
-                slices = Slices::new(Arc::clone(&spec), None);
-                general = General::new(Arc::clone(&spec));
-                for half in 0..2 {
-                    let mine = |hash: KeyHash| hash.group().owner(2) == half;
-                    for (slice, state) in &tables {
-                        let KeptState::Table(earlier, bytes) = state else { unreachable!("nothing went to files") };
-                        slices.restore_table(*slice, *earlier, &mut Reader::new(bytes), mine).unwrap();
-                    }
-                    general.restore(&mut Reader::new(&bytes), mine).unwrap();
+                (slices, general) = new();
+                for (checkpoints, grouping) in checkpoints.iter_mut().zip([&mut slices, &mut general]) {
+                    checkpoints.take_up(std::slice::from_mut(grouping), None);
                 }
+            } else {
+                checkpoints.iter_mut().for_each(Checkpoints::count);
             }
         }
+    }
+}
+
+/// The windows of each key by themselves, and how many rows each holds.
+#[derive(Default)]
+struct Naive {
+    keys: BTreeMap<i64, KeyedWindows<usize>>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts(Vec<i64>);
+
+impl Gather for Counts {
+    type Place = usize;
+    fn open(&mut self) -> usize {
+        self.0.push(0);
+        self.0.len() - 1
+    }
+    fn join(&mut self, earlier: usize, later: usize) {
+        self.0[earlier] += self.0[later];
+    }
+    fn close(&mut self, _: usize) {}
+}
+
+proptest! {
+    #[test]
+    fn the_general_path_gives_what_the_windows_of_each_key_do_and_time_is_held_by_all_of_them(
+        story in any_story(), (fixed, late) in any_function(), gap in 0i64..30, accumulating in any::<bool>(),
+        combiner in prop::sample::select(&[
+            TimestampCombiner::Earliest, TimestampCombiner::Latest, TimestampCombiner::EndOfWindow,
+        ]),
+    ) {
+        let function = if gap == 0 { fixed } else { WindowFn::sessions(Span::from_micros(gap)).unwrap() };
+        let mut strategy = strategy(function, late, accumulating);
+        strategy.timestamp_combiner = combiner;
+        let mut general = General::new(spec(strategy));
+        let mut naive = Naive::default();
+        let mut before = Watermark::NEG_INF;
+        let steps = story.len();
+        for (step, (rows, passed)) in story.into_iter().enumerate() {
+            let batch = batch(&rows, function);
+            let dropped = general.add(&batch, &all(&batch), before);
+            let mut expected = Vec::new();
+            for (row, (_, key, _)) in rows.iter().enumerate() {
+                let Naive { keys, counts } = &mut naive;
+                for window in batch.windows.at(row) {
+                    let windows = keys.entry(*key).or_default();
+                    match windows.add(&strategy, window, batch.times.at(row), before, counts) {
+                        Some(place) => counts.0[place] += 1,
+                        None => expected.push((row as u32, window)),
+                    }
+                }
+            }
+            prop_assert_eq!(dropped, expected);
+            let after = if step + 1 == steps { Watermark::POS_INF } else { later(before, passed) };
+            let mut fired = Vec::new();
+            for Fired { batch, .. } in general.advance(before, after).unwrap() {
+                let Panes::Each(panes) = &batch.panes else { unreachable!("each has a pane of its own") };
+                for row in 0..batch.rows {
+                    let [key, count] = [0, 2].map(|column| value_at(&Type::Int64, &batch.columns[column], row));
+                    let (window, at) = (batch.windows.at(row), batch.times.at(row));
+                    fired.push(format!("{key:?} {:?} {at} {:?} {count:?}", window[0], panes[row]));
+                }
+            }
+            let mut expected = Vec::new();
+            for (key, windows) in &mut naive.keys {
+                let mut panes = Vec::new();
+                windows.advance(&strategy, before, after, &mut naive.counts, |pane| panes.push(pane));
+                for Pane { window, timestamp, info, value, .. } in panes {
+                    let (key, count) = (Value::Int64(*key), Value::Int64(naive.counts.0[value]));
+                    expected.push(format!("{key:?} {window:?} {timestamp} {info:?} {count:?}"));
+                }
+            }
+            fired.sort();
+            expected.sort();
+            prop_assert_eq!(fired, expected);
+            if combiner != TimestampCombiner::EndOfWindow {
+                let held = naive.keys.values().filter(|windows| !windows.is_empty()).map(KeyedWindows::output).min();
+                prop_assert_eq!(general.output(after), held.map_or(after, |held| held.min(after)));
+            }
+            before = after;
+        }
+        prop_assert!(steps == 0 || general.is_empty());
     }
 }
 
@@ -236,48 +412,44 @@ fn in_order(spec: &GroupSpec, fired: Vec<Fired>) -> Vec<(Window, String)> {
     rows
 }
 
-/// Slices of several threads with little memory each.
+/// Slices of several threads with little memory each, and their checkpoints.
 struct Spilling {
     spec: Arc<GroupSpec>,
     disk: Arc<Disk>,
     bound: usize,
-    generation: u64,
-    threads: Vec<Slices>,
+    checkpoints: Checkpoints,
+    threads: Vec<Grouping>,
 }
 
 impl Spilling {
     fn new(spec: &Arc<GroupSpec>, directory: &std::path::Path, bound: usize) -> Self {
-        let disk = Disk::new(&directory.join("state"));
-        let mut new = Self { spec: Arc::clone(spec), disk, bound, generation: 0, threads: Vec::new() };
-        new.threads = new.open(1);
+        let (disk, checkpoints) = (Disk::new(&directory.join("state")), Checkpoints::new(1));
+        let mut new = Self { spec: Arc::clone(spec), disk, bound, checkpoints, threads: Vec::new() };
+        new.threads = new.open(0, 1);
         new
     }
 
-    fn open(&self, threads: usize) -> Vec<Slices> {
+    fn open(&self, generation: u64, threads: usize) -> Vec<Grouping> {
         let share = |thread: usize| {
-            let first = RunId { generation: self.generation, thread: thread as u32, node: 0, number: 0 };
+            let first = RunId { generation, thread: thread as u32, node: 0, number: 0 };
             let groups = KeyGroup::of_owners(&(thread..thread + 1), threads);
             Share::new(Arc::clone(&self.disk), self.bound, groups, first)
         };
-        (0..threads).map(|thread| Slices::new(Arc::clone(&self.spec), Some(share(thread)))).collect()
+        let slices = |thread| Slices::new(Arc::clone(&self.spec), Some(share(thread)));
+        (0..threads).map(|thread| Grouping::Slices(slices(thread))).collect()
+    }
+
+    /// Takes a checkpoint that counts.
+    fn keep(&mut self) {
+        self.checkpoints.take(self.threads.iter_mut());
+        self.checkpoints.count();
     }
 
     /// Takes a checkpoint and goes on from it with so many threads.
     fn rescale(&mut self, threads: usize) {
-        let pieces: Vec<_> = self.threads.iter_mut().flat_map(kept).collect();
-        self.generation += 1;
-        self.threads = self.open(threads);
-        for (thread, slices) in self.threads.iter_mut().enumerate() {
-            let mine = |hash: KeyHash| hash.group().owner(threads) == thread;
-            for (slice, state) in &pieces {
-                match state {
-                    KeptState::Table(earlier, bytes) => {
-                        slices.restore_table(*slice, *earlier, &mut Reader::new(bytes), mine).unwrap();
-                    }
-                    KeptState::File(file) => slices.restore_file(*slice, file),
-                }
-            }
-        }
+        self.checkpoints.take(self.threads.iter_mut());
+        self.threads = self.open(self.checkpoints.generation, threads);
+        self.checkpoints.take_up(&mut self.threads, Some(&self.disk));
     }
 
     fn step(
@@ -310,7 +482,7 @@ proptest! {
     ) {
         let spec = ordered_spec(strategy(function, late, accumulating));
         let directory = tempfile::tempdir().unwrap();
-        let mut plain = Slices::new(Arc::clone(&spec), None);
+        let mut plain = Grouping::Slices(Slices::new(Arc::clone(&spec), None));
         let mut spilling = Spilling::new(&spec, directory.path(), bound);
         let mut before = Watermark::NEG_INF;
         let steps = story.len();
@@ -329,6 +501,8 @@ proptest! {
                 spilling.rescale(3);
             } else if step == rescale + 3 {
                 spilling.rescale(2);
+            } else if step % 4 != 3 {
+                spilling.keep();
             }
         }
     }
@@ -340,7 +514,7 @@ proptest! {
         story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(), steps in 1usize..5,
     ) {
         let spec = ordered_spec(strategy(function, late, accumulating));
-        let (mut plain, mut quick) = (Slices::new(Arc::clone(&spec), None), Slices::new(Arc::clone(&spec), None));
+        let [mut plain, mut quick] = [(); 2].map(|()| Grouping::Slices(Slices::new(Arc::clone(&spec), None)));
         let mut before = Watermark::NEG_INF;
         for round in story.chunks(steps) {
             let whole: Vec<Row> = round.iter().flat_map(|(rows, _)| rows.clone()).collect();
@@ -409,8 +583,8 @@ proptest! {
         steps in 1usize..5, restart in 0usize..8,
     ) {
         let spec = spec(strategy(function, late, accumulating));
-        let mut plain = Slices::new(Arc::clone(&spec), None);
-        let mut owners = [(); 2].map(|()| Slices::new(Arc::clone(&spec), None));
+        let mut plain = Grouping::Slices(Slices::new(Arc::clone(&spec), None));
+        let mut owners = [(); 2].map(|()| Grouping::Slices(Slices::new(Arc::clone(&spec), None)));
         let mut origins = [(); 2].map(|()| Origin::new(&spec, Watermark::NEG_INF));
         let mut before = Watermark::NEG_INF;
         let rounds = stories.iter().map(|story| story.len().div_ceil(steps)).max().unwrap_or(0);
@@ -500,7 +674,7 @@ fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
         WindowFn::fixed(Span::from_micros(1_000_000), Span::ZERO).unwrap(),
     ));
     let directory = tempfile::tempdir().unwrap();
-    let mut plain = Slices::new(Arc::clone(&spec), None);
+    let mut plain = Grouping::Slices(Slices::new(Arc::clone(&spec), None));
     let mut spilling = Spilling::new(&spec, directory.path(), 1);
     let files = |below: &str, kind: &str| {
         let entries = std::fs::read_dir(directory.path().join(below)).unwrap();
@@ -524,4 +698,44 @@ fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
     assert_eq!(rows.len(), 70);
     // Neither under their own names nor under those that the database gave them.
     assert_eq!((files("state", "run"), files("state/db", "sst")), (0, 0));
+}
+
+#[test]
+fn a_growing_window_and_growing_sessions_are_written_by_what_changes() {
+    let fixed = WindowFn::fixed(Span::from_micros(1_000_000), Span::ZERO).unwrap();
+    let sessions = WindowFn::sessions(Span::from_micros(1000)).unwrap();
+    for function in [fixed, sessions] {
+        let spec = spec(WindowingStrategy::with_defaults(function));
+        let mut grouping = Grouping::new(Arc::clone(&spec), None);
+        let mut plain = Grouping::new(Arc::clone(&spec), None);
+        let mut checkpoints = Checkpoints::new(1);
+        let (begin, end) = (Watermark::at(Timestamp::from_micros(0)), Watermark::POS_INF);
+        let mut written = Vec::new();
+        for round in 0..40 {
+            // First a thousand keys, then ten of them again in each round.
+            let keys = if round == 0 { 0..1000 } else { round * 10..round * 10 + 10 };
+            let rows: Vec<Row> = keys.map(|key| (500 + key / 1000, key % 1000, round)).collect();
+            let batch = batch(&rows, function);
+            for grouping in [&mut grouping, &mut plain] {
+                grouping.add(&batch, &all(&batch), begin).unwrap();
+                assert_eq!(advance(grouping, begin, begin).len(), 0);
+            }
+            written.push(checkpoints.take(std::iter::once(&mut grouping)));
+            checkpoints.count();
+        }
+        let updates = &checkpoints.manifest().groups.values().next().unwrap().pieces;
+        let updates = updates.iter().filter(|piece| piece.kind == PieceKind::Update).count();
+        let whole = written[0];
+        let later: u64 = written[1..].iter().sum();
+        assert!(updates > 0 && later < whole * 2, "{updates} updates, {written:?}");
+        // Nothing has changed: nothing is written.
+        assert_eq!(checkpoints.take(std::iter::once(&mut grouping)), 0);
+        // Taken up, it gives the same; and the next checkpoint is whole.
+        let mut again = Grouping::new(Arc::clone(&spec), None);
+        checkpoints.take_up(std::slice::from_mut(&mut again), None);
+        assert!(checkpoints.take(std::iter::once(&mut again)) >= whole);
+        let expected = told(advance(&mut plain, begin, end));
+        assert_eq!(told(advance(&mut again, begin, end)), expected);
+        assert_eq!((told(advance(&mut grouping, begin, end)), expected.len()), (expected, 1000));
+    }
 }

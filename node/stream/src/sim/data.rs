@@ -35,6 +35,12 @@ pipeline:
       input: Read
       windowing: {type: sessions, gap: 6s}
       config: {group_by: key, combine: {sum: {value: value, fn: sum}, rows: {value: value, fn: count}}}
+    - type: Combine
+      name: Growing
+      input: Read
+      windowing: {type: fixed, size: 1h}
+      config: {group_by: at, combine: {rows: {value: value, fn: count}}}
+    - {type: WriteToJson, name: WriteGrowing, input: Growing, config: {path: growing}}
     - {type: WriteToJson, name: WriteFixed, input: Fixed, config: {path: fixed}}
     - {type: WriteToJson, name: WriteSliding, input: Sliding, config: {path: sliding}}
     - {type: WriteToJson, name: WriteSessions, input: Sessions, config: {path: sessions}}
@@ -87,10 +93,12 @@ pub(super) fn expected(splits: &Splits) -> BTreeMap<String, Vec<String>> {
     let rows = || splits.iter().flat_map(|(rows, _)| rows);
     let mut fixed: BTreeMap<(i64, &str), (i64, i64)> = BTreeMap::new();
     let mut sliding: BTreeMap<(i64, &str), i64> = BTreeMap::new();
+    let mut growing: BTreeMap<(i64, i64), i64> = BTreeMap::new();
     let mut by_key: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
     for Row { at, key, value, .. } in rows() {
         let (sum, count) = fixed.entry((at.div_euclid(20), key)).or_default();
         (*sum, *count) = (*sum + value, *count + 1);
+        *growing.entry((at.div_euclid(3600), *at)).or_default() += 1;
         let last = at.div_euclid(16) * 16;
         for start in (0..3).map(|back| last - 16 * back).filter(|start| start + 40 > *at) {
             *sliding.entry((start, key)).or_default() += value;
@@ -109,6 +117,7 @@ pub(super) fn expected(splits: &Splits) -> BTreeMap<String, Vec<String>> {
         .into_iter()
         .map(|((_, key), (sum, rows))| format!(r#"{{"key":"{key}","sum":{sum},"rows":{rows}}}"#));
     let sliding = sliding.into_iter().map(|((_, key), sum)| format!(r#"{{"key":"{key}","sum":{sum}}}"#));
+    let growing = growing.into_iter().map(|((_, at), rows)| format!(r#"{{"at":{at},"rows":{rows}}}"#));
     let sorted = |lines: &mut dyn Iterator<Item = String>| {
         let mut lines: Vec<String> = lines.collect();
         lines.sort_unstable();
@@ -118,5 +127,6 @@ pub(super) fn expected(splits: &Splits) -> BTreeMap<String, Vec<String>> {
         ("fixed".to_owned(), sorted(&mut { fixed })),
         ("sliding".to_owned(), sorted(&mut { sliding })),
         ("sessions".to_owned(), sorted(&mut sessions.into_iter())),
+        ("growing".to_owned(), sorted(&mut { growing })),
     ])
 }
