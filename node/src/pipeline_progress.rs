@@ -42,8 +42,9 @@ impl Pace {
     pub(crate) fn hear(&mut self, event: &Event) -> bool {
         match event {
             Event::Input { transform, splits, bytes, done } => {
-                let input = Input { splits: *splits, bytes: *bytes, done: *done, ..Input::default() };
-                self.inputs.insert(transform.clone(), input);
+                // Each attempt opens its splits anew; what the process has read before is still read.
+                let input = self.inputs.entry(transform.clone()).or_default();
+                (input.splits, input.bytes, input.done) = (*splits, *bytes, *done);
             }
             Event::Read { transform, records, bytes } => {
                 let input = self.inputs.entry(transform.clone()).or_default();
@@ -188,6 +189,19 @@ mod tests {
         pace.hear(&read("a", 60, 600));
         pace.hear(&read("b", 20, 200));
         assert_eq!(pace.words(Duration::from_secs(4)), "100 %, 120 records, 30/s, 0 s left");
+    }
+
+    #[test]
+    fn what_a_process_has_read_counts_on_when_its_splits_are_opened_anew() {
+        let mut pace = Pace::default();
+        pace.hear(&input("a", 2, Some(1000), 0));
+        pace.hear(&read("a", 40, 400));
+        // From a checkpoint that holds half of that, with one split more.
+        pace.hear(&input("a", 3, Some(1400), 200));
+        pace.hear(&read("a", 10, 100));
+        let Input { splits, bytes, done, records, read } = pace.inputs()["a"];
+        assert_eq!((splits, bytes, done), (3, Some(1400), 300));
+        assert_eq!((records, read), (50, 500), "the counters of a process do not go back");
     }
 
     #[test]
