@@ -658,6 +658,12 @@ impl Accumulators {
         self.merge(earlier, &later, 0);
     }
 
+    /// How many bytes what all slots point to takes, roughly.
+    #[must_use]
+    pub(crate) const fn heap(&self) -> usize {
+        self.heap
+    }
+
     /// How many bytes what a slot points to takes.
     #[must_use]
     pub(crate) fn heap_bytes(&self, slot: u32) -> usize {

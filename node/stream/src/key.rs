@@ -127,6 +127,12 @@ impl Keys {
         self.ends.len()
     }
 
+    /// How many bytes all keys have together.
+    #[must_use]
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many bytes they take, roughly.
     #[must_use]
     pub(crate) fn memory(&self) -> usize {

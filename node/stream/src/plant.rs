@@ -80,6 +80,8 @@ plants! {
     ForgetsBase forgets_base
     /// What an update holds of a key is added to what was there before.
     AddsUpdates adds_updates
+    /// A key whose windows are over since the base is not said to be gone.
+    ForgetsGone forgets_gone
     /// A part of a table ends among the entries of a key group, which the next part is said to hold.
     DividesKeyGroups divides_key_groups
     /// What was taken out of a queue is not told to its sender.

@@ -29,7 +29,7 @@ pub trait Gather {
 /// The state of one window of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowSnapshot<P> {
-    /// Where its value is gathered; none if nothing came since the last pane.
+    /// Where its value is gathered; none if nothing is left of it after the last pane.
     pub value: Option<P>,
     /// Whether anything came since the last pane.
     pub dirty: bool,
@@ -121,7 +121,11 @@ impl<P: Copy> KeyedWindows<P> {
             Window::Global => covered,
         });
         let target = Window::Interval(covered);
-        if count == 1 && self.windows[first].0 == target {
+        if let (1, (held, state)) = (count, &mut self.windows[first]) {
+            if *held != target {
+                (*held, state.panes) = (target, 0);
+                state.hold = state.hold.map(|hold| strategy.timestamp_combiner.shift(hold, target));
+            }
             return first;
         }
         let mut merged: WindowSnapshot<P> = WindowSnapshot::new();

@@ -81,12 +81,13 @@ impl Gathered {
         let all = self.bytes.len() as u64;
         if self.left_behind == all {
             self.give_up();
-        } else if self.left_behind > LEFT_BEHIND && self.left_behind > all / 2 {
+        } else if self.left_behind > LEFT_BEHIND.max(self.inline_bytes() as u64) && self.left_behind > all / 2
+        {
             let whole = std::mem::take(self);
-            for slot in 0..whole.slots.len() {
-                self.open();
-                self.append(slot, &whole, slot);
-            }
+            self.bytes.reserve_exact((all - whole.left_behind) as usize);
+            self.slots = vec![EMPTY; whole.slots.len()];
+            let filled = (0..whole.slots.len()).filter(|slot| whole.slots[*slot].count > 0);
+            filled.for_each(|slot| self.append(slot, &whole, slot));
         }
     }
 

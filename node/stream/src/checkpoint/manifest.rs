@@ -321,7 +321,10 @@ impl Manifest {
 
     /// How many bytes of state it is made of; of a sorted file all, if some of it counts.
     pub(crate) fn state_bytes(&self) -> u64 {
-        self.groups.values().flat_map(|group| &group.pieces).map(|piece| piece.length).sum()
+        let pieces = || self.groups.values().flat_map(|group| &group.pieces);
+        let tables: u64 = pieces().filter(|piece| !piece.is_file()).map(|piece| piece.length).sum();
+        let files = pieces().filter(|piece| piece.is_file()).map(|piece| (&piece.blob, piece.length));
+        tables + files.collect::<BTreeMap<_, _>>().into_values().sum::<u64>()
     }
 
     /// The blobs it needs.

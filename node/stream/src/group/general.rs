@@ -24,6 +24,10 @@ use crate::aggregate::{Accumulators, AggregateError};
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::{KeyGroup, KeyHash};
+use crate::plant;
+
+/// What a key, and a window, takes in a checkpoint beside the key and what its accumulators point to, roughly.
+const BESIDE: usize = 40;
 
 #[derive(Debug)]
 struct Entry {
@@ -35,8 +39,9 @@ struct Entry {
     timer: Option<Timestamp>,
     /// The earliest timestamp that its panes to come hold, where that is asked for.
     hold: Option<Timestamp>,
-    /// When it changed last.
+    /// When it changed last, and whether it was there at a barrier.
     changed: Interval,
+    kept: bool,
     /// Whether anything came that may be due at once.
     touched: bool,
 }
@@ -133,11 +138,10 @@ pub(crate) struct General {
     touched: Vec<u32>,
     /// The holds of all keys, where they are asked for.
     holds: BTreeSet<(Timestamp, u32)>,
-    /// What checkpoints have of it, how many bytes their base came to, and whether anything changed since the last one.
+    /// What checkpoints have of it, and whether anything changed since the last one.
     layers: Layers,
-    encoded: usize,
     changed: bool,
-    /// The keys that have gone since the base was written, and when.
+    /// The keys that have gone since the base was written, of those that were there at a barrier, and when.
     gone: BTreeMap<Box<[u8]>, Interval>,
 }
 
@@ -156,7 +160,6 @@ impl General {
             touched: Vec::new(),
             holds: BTreeSet::new(),
             layers: Layers::new(),
-            encoded: 0,
             changed: false,
             gone: BTreeMap::new(),
         }
@@ -202,7 +205,7 @@ impl General {
 
     fn insert(&mut self, key: Box<[u8]>, hash: KeyHash, windows: KeyedWindows<u32>) -> u32 {
         let changed = self.layers.now();
-        let new = Entry { key, hash, windows, timer: None, hold: None, changed, touched: false };
+        let new = Entry { key, hash, windows, timer: None, hold: None, changed, kept: false, touched: false };
         let at = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             u32::try_from(self.entries.len() - 1).expect("a thread has fewer than 2^32 keys")
@@ -226,12 +229,14 @@ impl General {
     ) -> Result<Vec<Fired>, AggregateError> {
         let mut fired: Vec<KeyedPane> = Vec::new();
         let mut over = Vec::new();
-        for position in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for position in touched.drain(..) {
             let entry = self.entries[position as usize].as_mut();
             if entry.is_some_and(|entry| std::mem::take(&mut entry.touched)) {
                 self.visit(position, before, input, &mut fired, &mut over);
             }
         }
+        self.touched = touched;
         while let Some(Reverse((at, position))) = self.timers.peek().copied()
             && input.has_passed(at)
         {
@@ -264,7 +269,21 @@ impl General {
             self.values.close(pane.value);
         }
         over.into_iter().for_each(|position| self.remove(position));
+        self.tidy();
         Ok(emitted)
+    }
+
+    /// Gives up void timers where they are many, and the slots once no key is left.
+    fn tidy(&mut self) {
+        if self.timers.len() > 2 * self.index.len() + 64 {
+            let timer =
+                |(position, entry): (u32, &Option<Entry>)| Some(Reverse((entry.as_ref()?.timer?, position)));
+            self.timers = (0..).zip(&self.entries).filter_map(timer).collect();
+        }
+        if self.index.is_empty() {
+            self.values.accumulators.reset();
+            self.values.free.clear();
+        }
     }
 
     /// Fires what is due of a key, and notes if nothing is left of it.
@@ -318,8 +337,10 @@ impl General {
             state.value.into_iter().for_each(|slot| self.values.close(slot));
         }
         self.free.push(position);
-        self.gone.insert(entry.key, self.layers.now());
-        if !self.layers.updates_serve(self.gone.len()) {
+        if entry.kept && self.layers.updates_serve(0) {
+            self.gone.insert(entry.key, self.layers.now());
+        }
+        if !self.gone.is_empty() && !self.layers.updates_serve(self.gone.len() * BESIDE) {
             (self.layers, self.gone) = (Layers::new(), BTreeMap::new());
         }
     }
@@ -363,24 +384,32 @@ impl General {
         if !changed {
             return FrozenState::Unchanged;
         }
-        let (entries, gone) = (&self.entries, &self.gone);
-        let count = |after| {
-            let changed = entries.iter().flatten().filter(|entry| entry.changed > after).count();
-            let gone = gone.values().filter(|interval| **interval > after).count();
-            u32::try_from(changed + gone).unwrap_or(u32::MAX)
+        let Self { layers, entries, gone, values, .. } = self;
+        let bytes = |entry: &Entry| {
+            let window = |(_, state): &(Window, WindowSnapshot<u32>)| {
+                BESIDE + state.value.map_or(0, |slot| values.accumulators.heap_bytes(slot))
+            };
+            BESIDE + entry.key.len() + entry.windows.windows().iter().map(window).sum::<usize>()
         };
-        let layer = self.layers.barrier(u32::try_from(self.index.len()).unwrap_or(u32::MAX), count);
-        let encoded = self.encode(layer);
+        let all = entries.iter().flatten().map(bytes).sum();
+        let changed = |after| {
+            let changed: usize =
+                entries.iter().flatten().filter(|entry| entry.changed > after).map(bytes).sum();
+            changed
+                + gone.iter().filter(|(_, at)| **at > after).map(|(key, _)| BESIDE + key.len()).sum::<usize>()
+        };
+        let layer = layers.barrier(all, changed);
+        let encoded = self.encode(layer, all);
+        self.entries.iter_mut().flatten().for_each(|entry| entry.kept = true);
         if layer == Layer::Base {
             self.entries.iter_mut().flatten().for_each(|entry| entry.changed = Interval::BEFORE);
             self.gone.clear();
-            self.encoded = encoded.bytes.len();
         }
         FrozenState::Changed(layer, encoded)
     }
 
-    /// The bytes of a layer. A key that is gone has no windows.
-    fn encode(&self, layer: Layer) -> Encoded {
+    /// The bytes of a layer, where all is of about `all` bytes. A key that is gone has no windows.
+    fn encode(&self, layer: Layer, all: usize) -> Encoded {
         let entries = self.entries.iter().flatten();
         let mut wanted: Vec<(KeyGroup, &[u8], Option<&Entry>)> = match layer {
             Layer::Base => entries.map(|entry| (entry.hash.group(), &*entry.key, Some(entry))).collect(),
@@ -389,13 +418,14 @@ impl General {
                 let changed = changed.map(|entry| (entry.hash.group(), &*entry.key, Some(entry)));
                 let gone = self.gone.iter().filter(|(_, interval)| **interval > after);
                 let gone = gone.map(|(key, _)| (KeyHash::of(key), &**key));
-                let gone = gone.filter(|(hash, key)| self.find(key, *hash).is_none());
+                let gone =
+                    gone.filter(|(hash, key)| self.find(key, *hash).is_none() && !plant::forgets_gone());
                 changed.chain(gone.map(|(hash, key)| (hash.group(), key, None))).collect()
             }
         };
         wanted.sort_unstable_by_key(|(group, key, _)| (*group, *key));
         let mut bytes = Vec::new();
-        let mut parts = Parts::new(0..KeyGroup::COUNT, self.encoded, &mut bytes);
+        let mut parts = Parts::new(0..KeyGroup::COUNT, all, &mut bytes);
         for (group, key, entry) in wanted {
             let out = parts.entry(group);
             put_bytes(out, key);
@@ -419,15 +449,17 @@ impl General {
         input: &mut Reader<'_>,
         mine: impl Fn(KeyHash) -> bool,
     ) -> Result<(), CodecError> {
+        let mut others = Accumulators::new(&self.spec.aggregations);
         for _ in 0..input.u32()? {
             let key: Box<[u8]> = Box::from(input.bytes()?);
             let hash = KeyHash::of(&key);
             let output = Watermark::at(Timestamp::from_micros(input.i64()?));
             let count = input.u32()?;
-            let windows: Vec<_> = (0..count).map(|_| self.read_window(input)).collect::<Result<_, _>>()?;
-            if !mine(hash) {
-                let values = windows.into_iter().filter_map(|(_, state)| state.value);
-                values.for_each(|slot| self.values.close(slot));
+            let mine = mine(hash);
+            let values = if mine { &mut self.values.accumulators } else { &mut others };
+            let windows: Vec<_> = (0..count).map(|_| read_window(input, values)).collect::<Result<_, _>>()?;
+            if !mine {
+                others.reset();
                 continue;
             }
             if let Some(position) = self.find(&key, hash).filter(|_| kind == LayerKind::Update) {
@@ -443,23 +475,26 @@ impl General {
         }
         Ok(())
     }
+}
 
-    fn read_window(&mut self, input: &mut Reader<'_>) -> Result<(Window, WindowSnapshot<u32>), CodecError> {
-        let window = if input.bool()? {
-            let (start, end) = (input.i64()?, input.i64()?);
-            if start > end {
-                return Err(input.error("a window that ends after its start"));
-            }
-            Window::Interval(IntervalWindow::new(Timestamp::from_micros(start), Timestamp::from_micros(end)))
-        } else {
-            Window::Global
-        };
-        let panes = input.u32()?;
-        let dirty = input.bool()?;
-        let hold = if input.bool()? { Some(Timestamp::from_micros(input.i64()?)) } else { None };
-        let value = if input.bool()? { Some(self.values.accumulators.read(input)?) } else { None };
-        Ok((window, WindowSnapshot { value, dirty, hold, panes }))
-    }
+fn read_window(
+    input: &mut Reader<'_>,
+    values: &mut Accumulators,
+) -> Result<(Window, WindowSnapshot<u32>), CodecError> {
+    let window = if input.bool()? {
+        let (start, end) = (input.i64()?, input.i64()?);
+        if start > end {
+            return Err(input.error("a window that ends after its start"));
+        }
+        Window::Interval(IntervalWindow::new(Timestamp::from_micros(start), Timestamp::from_micros(end)))
+    } else {
+        Window::Global
+    };
+    let panes = input.u32()?;
+    let dirty = input.bool()?;
+    let hold = if input.bool()? { Some(Timestamp::from_micros(input.i64()?)) } else { None };
+    let value = if input.bool()? { Some(values.read(input)?) } else { None };
+    Ok((window, WindowSnapshot { value, dirty, hold, panes }))
 }
 
 fn put_time(out: &mut Vec<u8>, time: Timestamp) {

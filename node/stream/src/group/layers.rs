@@ -11,12 +11,12 @@
 
 use crate::plant;
 
-/// The last interval that an entry can be marked with: there are six bits for it.
+/// The last interval at whose end an update can be written: entries have six bits for it.
 const LAST: u8 = 63;
-/// State of fewer entries is always written whole.
-const LEAST: u32 = if cfg!(test) { 4 } else { 1024 };
+/// State of fewer bytes is always written whole.
+const LEAST: usize = if cfg!(test) { 100 } else { 64 << 10 };
 
-/// The time between two barriers; the first one after a base is 1.
+/// The time between two barriers; the first one, and the first one after a base, is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Interval(u8);
 
@@ -24,10 +24,10 @@ impl Interval {
     /// Before the base was written.
     pub(crate) const BEFORE: Self = Self(0);
 
-    /// The six bits that stand for it.
+    /// The six bits that stand for it. The interval after the last one has none, and always ends with a base.
     #[must_use]
     pub(crate) const fn bits(self) -> u8 {
-        self.0
+        self.0 & LAST
     }
 
     /// The interval for which six bits stand.
@@ -65,7 +65,7 @@ impl Layer {
 /// What entries that a checkpoint kept stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LayerKind {
-    /// Keys that are nowhere else.
+    /// All that is there of these keys.
     Base,
     /// What these keys have now, whatever they had before.
     Update,
@@ -76,10 +76,10 @@ pub(crate) enum LayerKind {
 pub(crate) struct Layers {
     /// The interval now.
     now: Interval,
-    /// How many entries the base has, if there is one.
-    base: Option<u32>,
-    /// The last interval of each update that stands, and how many entries it has.
-    updates: Vec<(Interval, u32)>,
+    /// How many bytes the base has, roughly, if there is one.
+    base: Option<usize>,
+    /// The last interval of each update that stands, and how many bytes it has.
+    updates: Vec<(Interval, usize)>,
 }
 
 impl Layers {
@@ -95,30 +95,30 @@ impl Layers {
         self.now
     }
 
-    /// Whether an update may be written at the next barrier, of so many entries.
+    /// Whether updates may stand above the base that have so many bytes together.
     #[must_use]
-    pub(crate) fn updates_serve(&self, changed: usize) -> bool {
-        self.base.is_some_and(|base| base >= LEAST && changed <= base as usize / 2)
+    pub(crate) fn updates_serve(&self, bytes: usize) -> bool {
+        self.base.is_some_and(|base| base >= LEAST && bytes <= base / 2)
     }
 
-    /// What is to be written at a barrier of `entries` entries, of which so many have changed after an interval as
-    /// `changed` says. After a base all entries are to be marked with [`Interval::BEFORE`].
-    pub(crate) fn barrier(&mut self, entries: u32, changed: impl FnOnce(Interval) -> u32) -> Layer {
+    /// What is to be written at a barrier of entries of about `bytes` bytes, of which as many have changed after an
+    /// interval as `changed` says. After a base all entries are to be marked with [`Interval::BEFORE`].
+    pub(crate) fn barrier(&mut self, bytes: usize, changed: impl FnOnce(Interval) -> usize) -> Layer {
         let until = self.now;
         if until.0 <= LAST && self.updates_serve(0) {
             let after = Interval(until.0 & (until.0 - 1));
             let earlier = self.updates.partition_point(|(end, _)| *end <= after);
             let changed = changed(after);
             // Whoever takes it up reads each of them.
-            let standing = self.updates[..earlier].iter().map(|(_, count)| *count as usize).sum::<usize>();
-            if self.updates_serve(standing + changed as usize) {
+            let standing: usize = self.updates[..earlier].iter().map(|(_, bytes)| *bytes).sum();
+            if self.updates_serve(standing + changed) {
                 self.updates.truncate(earlier);
                 self.updates.push((until, changed));
                 self.now = Interval(until.0 + 1);
                 return Layer::Update { after, until };
             }
         }
-        *self = Self { base: Some(entries), ..Self::new() };
+        *self = Self { base: Some(bytes), ..Self::new() };
         Layer::Base
     }
 }
@@ -170,17 +170,16 @@ mod tests {
         fn a_base_and_its_updates_are_the_state_and_neither_many_nor_large(
             intervals in prop::collection::vec(prop::collection::vec((0u8..120, any::<u16>()), 0..30), 0..150),
         ) {
-            let mut state: BTreeMap<u8, (u16, Interval)> = (0..100).map(|key| (key, (0, Interval::BEFORE))).collect();
+            let mut state: BTreeMap<u8, (u16, Interval)> = (0..110).map(|key| (key, (0, Interval::BEFORE))).collect();
             let mut layers = Layers::new();
             let mut written = Written::default();
-            let mut updates = 0;
             for changes in intervals {
                 changes.into_iter().for_each(|(key, value)| {
                     state.insert(key, (value, layers.now()));
                 });
                 let later = |after| move |(_, (_, changed)): &(&u8, &(u16, Interval))| *changed > after;
-                let count = |after| state.iter().filter(later(after)).count() as u32;
-                let layer = layers.barrier(state.len() as u32, count);
+                let count = |after| state.iter().filter(later(after)).count();
+                let layer = layers.barrier(state.len(), count);
                 let piece = |after: Option<Interval>| -> BTreeMap<u8, u16> {
                     let wanted = state.iter().filter(|entry| after.is_none_or(|after| later(after)(entry)));
                     wanted.map(|(key, (value, _))| (*key, *value)).collect()
@@ -191,7 +190,6 @@ mod tests {
                         state.values_mut().for_each(|(_, changed)| *changed = Interval::BEFORE);
                     }
                     Layer::Update { after, .. } => {
-                        updates += 1;
                         written.add(layer, vec![piece(Some(after))]);
                     }
                 }
@@ -201,7 +199,6 @@ mod tests {
                 written.pieces().for_each(|piece| again.extend(piece));
                 prop_assert_eq!(again, state.iter().map(|(key, (value, _))| (*key, *value)).collect());
             }
-            prop_assert!(updates > 0 || written.updates.is_empty());
         }
     }
 
@@ -210,19 +207,13 @@ mod tests {
         let mut layers = Layers::new();
         assert_eq!(layers.barrier(1000, |_| 1000), Layer::Base);
         // One entry in each interval.
-        let mut entries = 0;
-        let mut updates = 0;
+        let (mut entries, mut updates) = (0, 0);
         while let Layer::Update { after, until } =
-            layers.barrier(1000, |after| u32::from(layers_now(updates) - after.bits()))
+            layers.barrier(1000, |after| usize::from(updates + 1 - after.bits()))
         {
-            entries += u32::from(until.bits() - after.bits());
+            entries += usize::from(until.bits() - after.bits());
             updates += 1;
         }
         assert_eq!((updates, entries), (63, 192));
-    }
-
-    /// The interval at whose end an update is written after so many others.
-    const fn layers_now(updates: u8) -> u8 {
-        updates + 1
     }
 }

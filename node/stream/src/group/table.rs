@@ -29,6 +29,9 @@ pub(crate) enum Earlier {
     InFiles,
 }
 
+/// What an entry takes in a checkpoint beside its key and what its accumulators point to, roughly.
+const BESIDE: usize = 32;
+
 /// What is known of a slot beside what it holds: two flags, and in the bits above them when it changed last.
 #[derive(Debug, Clone, Copy)]
 struct Mark(u8);
@@ -226,13 +229,18 @@ impl SliceTable {
         }
     }
 
-    /// What a checkpoint writes of it now: all of it, or the slots that changed, as a table that is good for nothing else.
+    /// What a checkpoint writes of it now: all of it, for which there is none here, or the slots that changed, as a table
+    /// in which no key is found.
     pub(super) fn barrier(&mut self) -> (Layer, Option<Self>) {
         let mut slots = Vec::new();
-        let marks = &self.marks;
-        let layer = self.layers.barrier(self.accumulators.len(), |after| {
-            slots.extend((0..).zip(marks).filter(|(_, mark)| mark.changed() > after).map(|(slot, _)| slot));
-            slots.len() as u32
+        let Self { layers, keys, accumulators, marks, .. } = self;
+        let all = keys.len() * BESIDE + keys.byte_len() + accumulators.heap();
+        let layer = layers.barrier(all, |after| {
+            slots.extend(
+                (0..).zip(marks.iter()).filter(|(_, mark)| mark.changed() > after).map(|(slot, _)| slot),
+            );
+            let key = |slot: &u32| keys.bytes(*slot as usize).len();
+            slots.iter().map(|slot| BESIDE + key(slot) + accumulators.heap_bytes(*slot)).sum()
         });
         match layer {
             Layer::Base => {

@@ -296,8 +296,9 @@ impl Gather for Counts {
 
 proptest! {
     #[test]
-    fn the_general_path_gives_what_the_windows_of_each_key_do_and_time_is_held_by_all_of_them(
+    fn the_general_path_gives_what_the_windows_of_each_key_do_also_after_checkpoints(
         story in any_story(), (fixed, late) in any_function(), gap in 0i64..30, accumulating in any::<bool>(),
+        restart in 0usize..12,
         combiner in prop::sample::select(&[
             TimestampCombiner::Earliest, TimestampCombiner::Latest, TimestampCombiner::EndOfWindow,
         ]),
@@ -305,35 +306,43 @@ proptest! {
         let function = if gap == 0 { fixed } else { WindowFn::sessions(Span::from_micros(gap)).unwrap() };
         let mut strategy = strategy(function, late, accumulating);
         strategy.timestamp_combiner = combiner;
-        let mut general = General::new(spec(strategy));
+        let spec = spec(strategy);
+        let new = || Grouping::General(Box::new(General::new(Arc::clone(&spec))));
+        let (mut threads, mut checkpoints) = (vec![new()], Checkpoints::new(1));
         let mut naive = Naive::default();
         let mut before = Watermark::NEG_INF;
         let steps = story.len();
         for (step, (rows, passed)) in story.into_iter().enumerate() {
             let batch = batch(&rows, function);
-            let dropped = general.add(&batch, &all(&batch), before);
-            let mut expected = Vec::new();
+            let after = if step + 1 == steps { Watermark::POS_INF } else { later(before, passed) };
+            let (mut dropped, mut fired, mut output) = (0, Vec::new(), after);
+            let owners = threads.len();
+            for (thread, general) in threads.iter_mut().enumerate() {
+                let mine = |row: &u32| batch.keys.hash(*row as usize).group().owner(owners) == thread;
+                let mine: Vec<u32> = all(&batch).into_iter().filter(mine).collect();
+                dropped += general.add(&batch, &mine, before).unwrap().len();
+                for Fired { batch, .. } in advance(general, before, after) {
+                    let Panes::Each(panes) = &batch.panes else { unreachable!("each has a pane of its own") };
+                    for row in 0..batch.rows {
+                        let [key, count] = [0, 2].map(|column| value_at(&Type::Int64, &batch.columns[column], row));
+                        let (window, at) = (batch.windows.at(row), batch.times.at(row));
+                        fired.push(format!("{key:?} {:?} {at} {:?} {count:?}", window[0], panes[row]));
+                    }
+                }
+                output = output.min(general.output(after));
+            }
+            let mut expected = 0;
             for (row, (_, key, _)) in rows.iter().enumerate() {
                 let Naive { keys, counts } = &mut naive;
                 for window in batch.windows.at(row) {
                     let windows = keys.entry(*key).or_default();
                     match windows.add(&strategy, window, batch.times.at(row), before, counts) {
                         Some(place) => counts.0[place] += 1,
-                        None => expected.push((row as u32, window)),
+                        None => expected += 1,
                     }
                 }
             }
             prop_assert_eq!(dropped, expected);
-            let after = if step + 1 == steps { Watermark::POS_INF } else { later(before, passed) };
-            let mut fired = Vec::new();
-            for Fired { batch, .. } in general.advance(before, after).unwrap() {
-                let Panes::Each(panes) = &batch.panes else { unreachable!("each has a pane of its own") };
-                for row in 0..batch.rows {
-                    let [key, count] = [0, 2].map(|column| value_at(&Type::Int64, &batch.columns[column], row));
-                    let (window, at) = (batch.windows.at(row), batch.times.at(row));
-                    fired.push(format!("{key:?} {:?} {at} {:?} {count:?}", window[0], panes[row]));
-                }
-            }
             let mut expected = Vec::new();
             for (key, windows) in &mut naive.keys {
                 let mut panes = Vec::new();
@@ -348,11 +357,20 @@ proptest! {
             prop_assert_eq!(fired, expected);
             if combiner != TimestampCombiner::EndOfWindow {
                 let held = naive.keys.values().filter(|windows| !windows.is_empty()).map(KeyedWindows::output).min();
-                prop_assert_eq!(general.output(after), held.map_or(after, |held| held.min(after)));
+                prop_assert_eq!(output, held.map_or(after, |held| held.min(after)));
             }
             before = after;
+            // Checkpoints, of which others take up one, change nothing.
+            checkpoints.take(threads.iter_mut());
+            if step == restart {
+                threads = vec![new(), new()];
+                checkpoints.take_up(&mut threads, None);
+            } else {
+                checkpoints.count();
+            }
         }
-        prop_assert!(steps == 0 || general.is_empty());
+        let over = |grouping: &Grouping| matches!(grouping, Grouping::General(general) if general.is_empty());
+        prop_assert!(steps == 0 || threads.iter().all(over));
     }
 }
 

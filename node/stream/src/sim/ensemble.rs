@@ -242,7 +242,7 @@ fn completed(world: &mut World) {
     if manifest.is_none_or(|manifest| manifest.round.is_some()) {
         world.violate("the run is noted as done, and no last checkpoint counts".to_owned());
     }
-    for path in ["fixed", "sliding", "sessions"] {
+    for path in ["fixed", "sliding", "sessions", "growing"] {
         if !world.visible.contains_key(path) {
             world.violate(format!("the run is noted as done, and `{path}` is not visible"));
         }
