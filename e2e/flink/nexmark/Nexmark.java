@@ -27,8 +27,9 @@ import org.apache.flink.util.CloseableIterator;
  * One query by Flink in this process: once with its answer, which warms the process up, and then once for each line on
  * the standard input, into a sink that drops all rows.
  *
- * <p>Arguments: the file of the query, the directory of the columns, the file that the answer is written to. Prints
- * {@code answered}, and then for each run its CPU time in nanoseconds, with all that the process does meanwhile.
+ * <p>Arguments: the file of the query, the directory of the columns, the file that the answer is written to, and the
+ * directory of the state if it is to survive. Prints {@code answered}, and then for each run its CPU time in
+ * nanoseconds, with all that the process does meanwhile.
  */
 public final class Nexmark {
   /** As the published configuration of Nexmark has it, but for one slot, and state on the heap. */
@@ -46,6 +47,7 @@ public final class Nexmark {
           Map.entry("table.optimizer.distinct-agg.split.enabled", "true"));
 
   private final String script;
+  private final Configuration configuration = Configuration.fromMap(SETTINGS);
 
   private Nexmark(Path query, Path data) throws IOException {
     script = Files.readString(query).replace("${data}", data.toString());
@@ -53,6 +55,9 @@ public final class Nexmark {
 
   public static void main(String[] args) throws Exception {
     Nexmark query = new Nexmark(Path.of(args[0]), Path.of(args[1]));
+    if (args.length > 3) {
+      query.configuration.addAll(Configuration.fromMap(surviving(Path.of(args[3]))));
+    }
     Files.write(Path.of(args[2]), query.answer());
     System.out.println("answered");
     BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
@@ -60,6 +65,18 @@ public final class Nexmark {
       System.out.println(query.cpuNanos());
     }
     System.exit(0);
+  }
+
+  /** What differs if state is to survive: it is in RocksDB, and what is new of it is copied each second. */
+  private static Map<String, String> surviving(Path directory) {
+    return Map.ofEntries(
+        Map.entry("state.backend.type", "rocksdb"),
+        Map.entry("state.backend.rocksdb.localdir", directory.resolve("rocksdb").toString()),
+        Map.entry("execution.checkpointing.interval", "1s"),
+        Map.entry("execution.checkpointing.mode", "EXACTLY_ONCE"),
+        Map.entry("execution.checkpointing.incremental", "true"),
+        Map.entry("execution.checkpointing.storage", "filesystem"),
+        Map.entry("execution.checkpointing.dir", directory.resolve("checkpoints").toUri().toString()));
   }
 
   /** The rows that remain when all changes have been made, as JSON. */
@@ -88,7 +105,6 @@ public final class Nexmark {
 
   /** Carries out all statements but the last, which is the query. */
   private Table prepared() {
-    Configuration configuration = Configuration.fromMap(SETTINGS);
     StreamExecutionEnvironment streams =
         StreamExecutionEnvironment.getExecutionEnvironment(configuration);
     EnvironmentSettings settings =

@@ -4,6 +4,7 @@
 //! side. Invariant: a figure is printed only when all sides have answered the same.
 
 mod answer;
+mod checkpoints;
 mod columns;
 mod events;
 mod files;
@@ -19,9 +20,13 @@ use clap::ValueEnum;
 use super::median;
 use crate::environment::cache;
 use answer::Answer;
+use checkpoints::Checkpoints;
 use columns::Columns;
 use flink::Flink;
 use ours::Pharos;
+
+/// Columns of the table that are there only with checkpoints: how many a run has, and the bytes of one.
+const CHECKPOINTS: &str = " Pharos' checkpoints | Flink's checkpoints |";
 
 /// What is measured.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,6 +46,10 @@ pub struct Nexmark {
     /// Repetitions; the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Let state survive: both engines take a checkpoint each second into a temporary directory, Flink incremental ones
+    /// of RocksDB. A run must last for several, as with --events 20000000.
+    #[arg(long)]
+    checkpoints: bool,
     /// The Java class path with Flink, and what runs the queries there.
     #[arg(long)]
     class_path: String,
@@ -93,6 +102,16 @@ struct Seconds {
     floor: Vec<f64>,
     pharos: Vec<f64>,
     flink: Vec<f64>,
+    /// Of Pharos and Flink, if they are to take any.
+    checkpoints: Option<[Checkpoints; 2]>,
+}
+
+/// A run of an engine.
+struct Run {
+    /// CPU time.
+    seconds: f64,
+    /// How many bytes each checkpoint wrote.
+    checkpoints: Vec<u64>,
 }
 
 /// Runs the queries and prints the figures.
@@ -107,8 +126,9 @@ pub fn nexmark(options: &Nexmark) -> anyhow::Result<()> {
         "{} events, parallelism 1, median of {}: millions of events per CPU-second\n",
         options.events, options.rounds
     );
-    println!("| | rows | floor | Pharos | Flink | Pharos/Flink | Pharos/floor |");
-    println!("|---|---|---|---|---|---|---|");
+    let (names, rule) = if options.checkpoints { (CHECKPOINTS, "---|---|") } else { ("", "") };
+    println!("| | rows | floor | Pharos | Flink | Pharos/Flink | Pharos/floor |{names}");
+    println!("|---|---|---|---|---|---|---|{rule}");
     for query in only {
         let right = floor::answer(*query, &columns);
         let seconds = measure(*query, options, &data, &columns, &right).with_context(|| query.name())?;
@@ -125,25 +145,31 @@ fn measure(
     right: &Answer,
 ) -> anyhow::Result<Seconds> {
     let takes_part = |peer| options.sides.is_empty() || options.sides.contains(&peer);
-    let pharos = takes_part(Peer::Pharos).then(|| Pharos::new(query, data)).transpose()?;
+    let pharos =
+        takes_part(Peer::Pharos).then(|| Pharos::new(query, data, options.checkpoints)).transpose()?;
     let mut flink = None;
     if takes_part(Peer::Flink) {
-        let (started, answer) = Flink::start(query, data, &options.class_path)?;
+        let (started, answer) = Flink::start(query, data, options)?;
         right.ensure_is(&answer).context("Flink's answer")?;
         flink = Some(started);
     }
     let mut seconds = Seconds::default();
+    let mut checkpoints: [Checkpoints; 2] = Default::default();
     for _ in 0..options.rounds {
         if let Some(pharos) = &pharos {
-            let (spent, answer) = pharos.run()?;
+            let (run, answer) = pharos.run()?;
             right.ensure_is(&answer).context("Pharos' answer")?;
-            seconds.pharos.push(spent);
+            seconds.pharos.push(run.seconds);
+            checkpoints[0].add_run(&run.checkpoints);
         }
         seconds.floor.push(floor::cpu_seconds(query, columns)?);
         if let Some(flink) = &mut flink {
-            seconds.flink.push(flink.run()?);
+            let run = flink.run()?;
+            seconds.flink.push(run.seconds);
+            checkpoints[1].add_run(&run.checkpoints);
         }
     }
+    seconds.checkpoints = options.checkpoints.then_some(checkpoints);
     Ok(seconds)
 }
 
@@ -157,5 +183,7 @@ fn line(query: Query, events: u64, rows: usize, seconds: Seconds) -> String {
         figure => format!("{figure:.1}"),
     };
     let figures = [floor, pharos, flink, pharos / flink, pharos / floor].map(cell);
-    format!("| {} | {rows} | {} |", query.name(), figures.join(" | "))
+    let checkpoints =
+        seconds.checkpoints.map(|[pharos, flink]| format!(" {pharos} | {flink} |")).unwrap_or_default();
+    format!("| {} | {rows} | {} |{checkpoints}", query.name(), figures.join(" | "))
 }

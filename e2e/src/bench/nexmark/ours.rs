@@ -12,13 +12,30 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::answer::Answer;
-use super::{Query, files};
+use super::{Query, Run, files};
 use crate::bench::children_cpu_time;
-use crate::command::output;
+use crate::command::{describe, raw_output};
 use crate::environment::our_binaries;
 
 const DOCUMENT: &str = "query.yaml";
 const ANSWER: &str = "answer.json-00000-of-00001";
+/// A query's manifest for runs with checkpoints, up to its document. Like those without they are kept in a temporary
+/// directory, wherever the manifest wants them.
+const MANIFEST: &str = r"apiVersion: pharos.dev/v1alpha1
+kind: Ensemble
+metadata: {name: main}
+spec:
+  replicas: 1
+  storage: {size: 1Gi}
+---
+apiVersion: pharos.dev/v1alpha1
+kind: Pipeline
+metadata: {name: query}
+spec:
+  ensembleRef: {name: main}
+  checkpoint: {interval: 1s, location: 'file:///elsewhere'}
+  pipeline: |
+";
 
 /// A query and its data in a directory.
 pub(super) struct Pharos {
@@ -27,19 +44,20 @@ pub(super) struct Pharos {
 }
 
 impl Pharos {
-    pub(super) fn new(query: Query, data: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(query: Query, data: &Path, checkpoints: bool) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         for table in files::TABLES {
             let name = format!("{table}.parquet");
             std::os::unix::fs::symlink(data.join(&name), directory.path().join(&name))
                 .with_context(|| format!("cannot link {name}"))?;
         }
-        fs::write(directory.path().join(DOCUMENT), document(query)).context("cannot write a query")?;
+        let document = if checkpoints { manifest(query) } else { document(query).to_owned() };
+        fs::write(directory.path().join(DOCUMENT), document).context("cannot write a query")?;
         Ok(Self { query, directory })
     }
 
-    /// Runs it; the CPU time in seconds, and the answer.
-    pub(super) fn run(&self) -> anyhow::Result<(f64, Answer)> {
+    /// Runs it; what that took, and the answer.
+    pub(super) fn run(&self) -> anyhow::Result<(Run, Answer)> {
         let path = self.directory.path().join(ANSWER);
         if path.exists() {
             fs::remove_file(&path).context("cannot remove an answer")?;
@@ -50,12 +68,26 @@ impl Pharos {
         command.args(["--cpu-list", "0"]).arg(node).current_dir(self.directory.path());
         command.args(["local", "-f", DOCUMENT, "--client-addr", "127.0.0.1:0"]);
         let before = children_cpu_time()?;
-        output(&mut command)?;
-        let spent = children_cpu_time()? - before;
+        let ended = raw_output(&mut command)?;
+        let seconds = (children_cpu_time()? - before).as_secs_f64();
+        let log = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "{}: {}\n{log}", describe(&command), ended.status);
+        let checkpoints = log.lines().filter_map(checkpoint).collect();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let rows = text.lines().map(|line| row(self.query, line)).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok((spent.as_secs_f64(), Answer::of(rows)))
+        Ok((Run { seconds, checkpoints }, Answer::of(rows)))
     }
+}
+
+fn manifest(query: Query) -> String {
+    let lines = document(query).lines().map(|line| format!("    {line}\n"));
+    MANIFEST.to_owned() + &lines.collect::<String>()
+}
+
+/// The bytes that a checkpoint wrote, if the line of the log tells of one.
+fn checkpoint(line: &str) -> Option<u64> {
+    let (_, sizes) = line.split_once(": checkpoint ")?.1.split_once(", ")?;
+    sizes.split_once(" bytes written")?.0.split_once(" of ")?.0.parse().ok()
 }
 
 const fn document(query: Query) -> &'static str {
@@ -104,6 +136,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_checkpoint_is_told_by_its_line() {
+        assert_eq!(
+            checkpoint("12:00:00  INFO query: checkpoint 7, 8192 of 9000 bytes written in 12 ms"),
+            Some(8192)
+        );
+        assert_eq!(checkpoint("query: goes on from checkpoint 7"), None);
+    }
 
     #[test]
     fn a_row_has_the_fields_of_the_query_without_fractions() {
