@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long anything here may take.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Rows of each of two files: some seconds of work, of which the first checkpoint takes one.
-const ROWS: u64 = 600_000;
+const ROWS: u64 = 1_800_000;
 
 const DOCUMENT: &str = "pipeline:
   transforms:
