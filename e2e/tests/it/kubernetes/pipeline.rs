@@ -144,7 +144,7 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
         .wait_until("a checkpoint", READY, || {
             // The second is begun when the first is committed; the status would say so only seconds later.
             let found = objects::list(sandbox.cluster, &format!("{}/checkpoints", sandbox.name))?;
-            Ok(found.iter().any(|key| key.contains("-2.")).then_some(()))
+            Ok(found.iter().any(|key| epoch(key) >= Some(2)).then_some(()))
         })
         .unwrap();
     let finished = visible(&sandbox);
@@ -161,6 +161,11 @@ fn a_pipeline_completes_once_with_the_right_file_although_its_pod_is_killed() {
     super::applied_again_changes_nothing(&sandbox, "pipeline/flights", &manifest);
     is_not_run_again(&sandbox);
     assert_eq!(objects::get(sandbox.cluster, &key).unwrap(), results);
+}
+
+/// The number of the checkpoint of which this is the manifest: `.../GENERATION-EPOCH.manifest`.
+fn epoch(key: &str) -> Option<u64> {
+    key.strip_suffix(".manifest")?.rsplit_once('-')?.1.parse().ok()
 }
 
 /// The results that are there. Hidden beside them, while a run lasts, are notes of what it has begun to upload.
