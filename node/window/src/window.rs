@@ -181,18 +181,24 @@ impl WindowFn {
     /// The windows of an element at `at`, the latest first. A session is given before merging.
     #[must_use]
     pub fn assign(self, at: Timestamp) -> Vec<Window> {
+        let mut windows = Vec::new();
+        self.assign_to(at, |window| windows.push(window));
+        windows
+    }
+
+    /// Gives `to` the windows of an element at `at`, as [`WindowFn::assign`] does, without a list of them.
+    pub fn assign_to(self, at: Timestamp, mut to: impl FnMut(Window)) {
         match self {
-            Self::Global => vec![Window::Global],
-            Self::Fixed { size, offset } => vec![interval(last_start(at, size, offset), size)],
+            Self::Global => to(Window::Global),
+            Self::Fixed { size, offset } => to(interval(last_start(at, size, offset), size)),
             Self::Sliding { size, period, offset } => {
                 let last = last_start(at, period, offset);
                 let oldest = at.micros().saturating_sub(size.micros());
                 std::iter::successors(Some(last), |start| start.checked_sub(period.micros()))
                     .take_while(|start| *start > oldest)
-                    .map(|start| interval(start, size))
-                    .collect()
+                    .for_each(|start| to(interval(start, size)));
             }
-            Self::Sessions { gap } => vec![interval(at.micros(), gap)],
+            Self::Sessions { gap } => to(interval(at.micros(), gap)),
         }
     }
 

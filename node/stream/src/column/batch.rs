@@ -65,26 +65,20 @@ impl Windows {
     /// The windows of `row`.
     #[must_use]
     pub fn at(&self, row: usize) -> Vec<Window> {
-        match self {
-            Self::All(window) => vec![*window],
-            Self::Assigned { function, at } => function.assign(at.at(row)),
-            Self::Each { starts, ends } => vec![Window::Interval(IntervalWindow::new(
-                Timestamp::from_micros(starts[row]),
-                Timestamp::from_micros(ends[row]),
-            ))],
-        }
+        let mut windows = Vec::new();
+        self.each(row, |window| windows.push(window));
+        windows
     }
 
     /// Gives `to` each window of `row`.
     pub(crate) fn each(&self, row: usize, mut to: impl FnMut(Window)) {
         match self {
             Self::All(window) => to(*window),
-            // A session of one row.
-            Self::Assigned { function: WindowFn::Sessions { gap }, at } => {
-                let start = at.at(row);
-                to(Window::Interval(IntervalWindow::new(start, start.plus(*gap))));
-            }
-            Self::Assigned { .. } | Self::Each { .. } => self.at(row).into_iter().for_each(to),
+            Self::Assigned { function, at } => function.assign_to(at.at(row), to),
+            Self::Each { starts, ends } => to(Window::Interval(IntervalWindow::new(
+                Timestamp::from_micros(starts[row]),
+                Timestamp::from_micros(ends[row]),
+            ))),
         }
     }
 
