@@ -22,7 +22,7 @@ use crate::assemble::Restored;
 use crate::coordination::Pointer;
 use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
-use crate::group::{Earlier, KeptState, LayerKind};
+use crate::group::KeptState;
 use crate::key::KeyGroup;
 use crate::plant;
 use crate::spill::{Disk, Kept, RunId, Scoped};
@@ -278,16 +278,11 @@ fn read_piece(
     blobs: &dyn Blobs,
     disk: Option<&Arc<Disk>>,
 ) -> Result<(i64, KeptState), StreamError> {
-    let (earlier, kind) = match piece.kind {
-        PieceKind::Table => (Earlier::Here, LayerKind::Base),
-        PieceKind::TableAfterFiles => (Earlier::InFiles, LayerKind::Base),
-        PieceKind::Update => (Earlier::Here, LayerKind::Update),
-        PieceKind::UpdateAfterFiles => (Earlier::InFiles, LayerKind::Update),
-        PieceKind::File { id, fresh } => {
-            let file = read_file(piece, id, fresh, blobs, disk)?;
-            return Ok((piece.slice, KeptState::File(file)));
-        }
-    };
+    if let PieceKind::File { id, fresh } = piece.kind {
+        let file = read_file(piece, id, fresh, blobs, disk)?;
+        return Ok((piece.slice, KeptState::File(file)));
+    }
+    let (earlier, kind) = piece.kind.entries().expect("what is no sorted file has entries");
     let file = files.get(piece.blob.as_str());
     let bytes = file.and_then(|file| file.piece(piece)).ok_or_else(|| damaged(piece))?;
     Ok((piece.slice, KeptState::Entries(earlier, kind, bytes)))

@@ -13,7 +13,7 @@ use pharos_beam::plan::Plan;
 use pharos_beam::state::{Incompatible, STATE_VERSION, StateSchema, TakeOver};
 use serde::{Deserialize, Serialize};
 
-use super::part::Part;
+use super::part::{HEADER, Part};
 use crate::error::StreamError;
 use crate::exec::channel::{Epoch, Round};
 use crate::exec::task::{Done, SplitProgress};
@@ -152,13 +152,25 @@ impl PieceKind {
             (Earlier::InFiles, LayerKind::Update) => Self::UpdateAfterFiles,
         }
     }
+
+    /// What the entries are, unless they are in a sorted file.
+    #[must_use]
+    pub(crate) const fn entries(self) -> Option<(Earlier, LayerKind)> {
+        match self {
+            Self::Table => Some((Earlier::Here, LayerKind::Base)),
+            Self::TableAfterFiles => Some((Earlier::InFiles, LayerKind::Base)),
+            Self::Update => Some((Earlier::Here, LayerKind::Update)),
+            Self::UpdateAfterFiles => Some((Earlier::InFiles, LayerKind::Update)),
+            Self::File { .. } => None,
+        }
+    }
 }
 
 impl Piece {
     /// Whether it is a sorted file.
     #[must_use]
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self.kind, PieceKind::File { .. })
+        self.kind.entries().is_none()
     }
 
     /// Whether it may hold some of these key groups.
@@ -319,12 +331,19 @@ impl Manifest {
         }
     }
 
-    /// How many bytes of state it is made of; of a sorted file all, if some of it counts.
+    /// How many bytes of state it is made of: headers of files with tables, and sorted files as a whole, too.
     pub(crate) fn state_bytes(&self) -> u64 {
-        let pieces = || self.groups.values().flat_map(|group| &group.pieces);
-        let tables: u64 = pieces().filter(|piece| !piece.is_file()).map(|piece| piece.length).sum();
-        let files = pieces().filter(|piece| piece.is_file()).map(|piece| (&piece.blob, piece.length));
-        tables + files.collect::<BTreeMap<_, _>>().into_values().sum::<u64>()
+        let mut bytes = 0;
+        let mut blobs = BTreeMap::new();
+        for piece in self.groups.values().flat_map(|group| &group.pieces) {
+            if piece.is_file() {
+                blobs.insert(&piece.blob, piece.length);
+            } else {
+                blobs.insert(&piece.blob, HEADER.len() as u64);
+                bytes += piece.length;
+            }
+        }
+        bytes + blobs.into_values().sum::<u64>()
     }
 
     /// The blobs it needs.

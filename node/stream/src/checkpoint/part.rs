@@ -226,7 +226,7 @@ impl GroupWriter<'_> {
         let never = || {
             let name = self.name;
             StreamError::Checkpoint(format!(
-                "transform `{name}`: of a table that was never kept not all is written"
+                "transform `{name}`: a table of which nothing was kept comes without its base"
             ))
         };
         let written = match state {
@@ -242,6 +242,7 @@ impl GroupWriter<'_> {
                 let (earlier, parts) = write(state, self.groups.0..self.groups.1, &mut file.bytes);
                 let kind = PieceKind::of(earlier, layer.kind());
                 let piece = |(groups, end): (Range<u32>, usize)| {
+                    // The general path does not know which key groups are this thread's.
                     let groups = (groups.start.max(self.groups.0), groups.end.min(self.groups.1));
                     let piece = self.piece(slice, groups, kind, file, from..end);
                     from = end;

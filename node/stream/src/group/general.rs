@@ -17,7 +17,7 @@ use pharos_window::{
     WindowSnapshot,
 };
 
-use super::layers::{Interval, Layer, LayerKind, Layers};
+use super::layers::{BESIDE, Interval, Layer, LayerKind, Layers};
 use super::parts::Parts;
 use super::{Fired, FrozenState, GroupSpec, KeyedBatch};
 use crate::aggregate::{Accumulators, AggregateError};
@@ -25,9 +25,6 @@ use crate::codec::{CodecError, Reader, put_bytes, put_len};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::{KeyGroup, KeyHash};
 use crate::plant;
-
-/// What a key, and a window, takes in a checkpoint beside the key and what its accumulators point to, roughly.
-const BESIDE: usize = 40;
 
 #[derive(Debug)]
 struct Entry {
@@ -400,10 +397,14 @@ impl General {
         };
         let layer = layers.barrier(all, changed);
         let encoded = self.encode(layer, all);
-        self.entries.iter_mut().flatten().for_each(|entry| entry.kept = true);
         if layer == Layer::Base {
-            self.entries.iter_mut().flatten().for_each(|entry| entry.changed = Interval::BEFORE);
             self.gone.clear();
+        }
+        for entry in self.entries.iter_mut().flatten() {
+            entry.kept = true;
+            if layer == Layer::Base {
+                entry.changed = Interval::BEFORE;
+            }
         }
         FrozenState::Changed(layer, encoded)
     }

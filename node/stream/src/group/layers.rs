@@ -16,6 +16,9 @@ const LAST: u8 = 63;
 /// State of fewer bytes is always written whole.
 const LEAST: usize = if cfg!(test) { 100 } else { 64 << 10 };
 
+/// What an entry takes in a checkpoint beside its key and what its accumulators point to, roughly.
+pub(super) const BESIDE: usize = 32;
+
 /// The time between two barriers; the first one, and the first one after a base, is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Interval(u8);

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use pharos_beam::plan::Aggregation;
 use pharos_window::Accumulation;
 
-use super::layers::{Interval, Layer, Layers};
+use super::layers::{BESIDE, Interval, Layer, Layers};
 use super::merge::{Folded, flags, read_flags};
 use super::parts::Parts;
 use crate::aggregate::Accumulators;
@@ -28,9 +28,6 @@ pub(crate) enum Earlier {
     /// In sorted files, perhaps.
     InFiles,
 }
-
-/// What an entry takes in a checkpoint beside its key and what its accumulators point to, roughly.
-const BESIDE: usize = 32;
 
 /// What is known of a slot beside what it holds: two flags, and in the bits above them when it changed last.
 #[derive(Debug, Clone, Copy)]
