@@ -24,6 +24,8 @@ const AWAY: Duration = Duration::from_secs(600);
 
 /// So often the input is read where there is to be much state: a run must last until all has happened.
 const READS: usize = 4;
+/// Where there is to be little, it is so many times as long.
+const LONGER: usize = 2;
 
 /// What happens to the workers.
 #[derive(Clone, Copy, Debug)]
@@ -94,10 +96,18 @@ impl State {
         }
     }
 
+    /// How many rows the input has, where so many are asked for.
+    const fn rows(self, asked: usize) -> usize {
+        match self {
+            Self::Little => asked * LONGER,
+            Self::Much => asked,
+        }
+    }
+
     /// How many rows are read before the change, of an input of so many.
     const fn before(self, rows: usize) -> usize {
         match self {
-            Self::Little => rows / 10,
+            Self::Little => rows / 10 / LONGER,
             // Of all that is read this is one part in `READS`.
             Self::Much => rows,
         }
@@ -116,11 +126,11 @@ struct Sample {
 /// If a run does not go on afterwards.
 pub fn pauses(options: Trials) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot make a directory")?;
-    let input = Input::write(directory.path(), options.rows, options.seed)?;
     let ensemble = LocalEnsemble::found(MEMBERS)?;
     println!("{:<34}{:>10}{:>14}{:>14}{:>12}", "", "state, MB", "median, ms", "longest, ms", "ms per GB");
     let mut run = 0;
     for state in State::ALL {
+        let input = Input::write(directory.path(), state.rows(options.rows), options.seed)?;
         for change in Change::ALL {
             let mut samples = Vec::new();
             for _ in 0..options.rounds {
