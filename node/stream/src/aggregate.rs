@@ -605,7 +605,18 @@ impl Accumulators {
     /// How many bytes they take, roughly.
     #[must_use]
     pub(crate) fn memory(&self) -> usize {
-        self.columns.iter().map(Column::inline_bytes).sum::<usize>() + self.heap * 3 / 2
+        self.inline_bytes() + self.heap * 3 / 2
+    }
+
+    fn inline_bytes(&self) -> usize {
+        self.columns.iter().map(Column::inline_bytes).sum()
+    }
+
+    /// How many bytes it would be if so many slots were in use, and there were no others.
+    #[must_use]
+    pub(crate) fn memory_of(&self, slots: usize) -> usize {
+        let inline = self.inline_bytes().checked_div(self.slots as usize).unwrap_or(0);
+        inline * slots + self.heap * 3 / 2
     }
 
     /// Closes all slots.

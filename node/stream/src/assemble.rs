@@ -26,7 +26,7 @@ use crate::exec::task::{
 };
 use crate::exec::worker::{Kind, Task};
 use crate::graph::Graph;
-use crate::group::{Combiner, Grouping, KeptState};
+use crate::group::{Combiner, Grouping, KeptState, RestoreError};
 use crate::io::{AttemptId, ConnectError, Connectors, Split};
 use crate::key::{KeyGroup, KeyHash};
 use crate::meter::SplitMeter;
@@ -342,9 +342,11 @@ impl Restoring<'_> {
             if !self.all && (groups.end <= own.start || own.end <= groups.start) {
                 continue;
             }
-            grouping.restore(*slice, kept, mine).map_err(|source| StreamError::State {
-                what: format!("transform `{}`", node.name),
-                source,
+            grouping.restore(*slice, kept, mine).map_err(|error| match error {
+                RestoreError::Codec(source) => {
+                    StreamError::State { what: format!("transform `{}`", node.name), source }
+                }
+                RestoreError::Spill(error) => error.into(),
             })?;
         }
         Ok((grouping, *watermark))

@@ -51,6 +51,12 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
+    /// How many bytes are left.
+    #[must_use]
+    pub(crate) const fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// An error at the current place.
     #[must_use]
     pub(crate) const fn error(&self, what: &'static str) -> CodecError {

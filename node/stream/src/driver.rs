@@ -32,7 +32,7 @@ use crate::exec::worker::{Crew, News as ThreadNews, Shared};
 use crate::graph::Graph;
 use crate::io::Connectors;
 use crate::run::{Found, Lead, Taken, restored, take_over, with};
-use crate::spill::StateBounds;
+use crate::spill::{Run, StateBounds};
 
 /// How soon a request to stop is noticed, and how exactly the clock goes.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
@@ -213,6 +213,8 @@ pub(crate) struct Driver {
     links: BTreeMap<(u64, WorkerId), Connection>,
     lead: Option<Lead>,
     engine: Option<Engine>,
+    /// The sorted files of the attempt before: the next one need not read again what it goes on with.
+    files: Vec<Arc<Run>>,
     /// Whether it was told that it is to leave.
     leaves: bool,
     /// Whether the run was done before this worker did anything for it.
@@ -231,6 +233,7 @@ impl Driver {
             links: BTreeMap::new(),
             lead: None,
             engine: None,
+            files: Vec::new(),
             leaves: false,
             found_completed: false,
         }
@@ -472,6 +475,8 @@ impl Driver {
             }
         }
         self.engine = Some(engine);
+        self.files.clear();
+        self.around.state.iter().for_each(|state| state.disk.clear_leftovers());
         Ok(Some(round))
     }
 
@@ -517,6 +522,7 @@ impl Driver {
 
     fn end(&mut self) {
         if let Some(engine) = self.engine.take() {
+            self.files = self.around.state.as_ref().map_or_else(Vec::new, |state| state.disk.runs());
             engine.shared.stop();
             self.system.join();
         }

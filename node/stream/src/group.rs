@@ -7,6 +7,7 @@
 //! Invariant: what comes out depends on the batches, their order within a key, and the watermarks; not
 //! on how much memory there is.
 
+mod cold;
 mod general;
 mod layers;
 mod merge;
@@ -214,8 +215,21 @@ pub(crate) enum FrozenState<T> {
 pub(crate) enum KeptState {
     /// Entries of a table, or of what the general path holds.
     Entries(Earlier, LayerKind, Bytes),
-    /// A sorted file.
+    /// A sorted file of a table.
     File(Scoped),
+    /// A sorted file of what the general path holds.
+    Keyed(Scoped),
+}
+
+/// Why state that a checkpoint kept was not taken up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreError {
+    /// It is no such state.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// It could not be read from the local disk.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 /// State at a barrier, to be written while processing goes on.
@@ -223,8 +237,8 @@ pub(crate) enum KeptState {
 pub(crate) enum Frozen {
     /// The slices.
     Slices(Vec<FrozenSlice>),
-    /// What the general path holds, as bytes.
-    General(FrozenState<Encoded>),
+    /// What the general path holds: its files, in order, and what is in memory, as bytes, which counts more.
+    General(Vec<Scoped>, FrozenState<Encoded>),
 }
 
 /// One thread's share of a grouping.
@@ -237,13 +251,13 @@ pub(crate) enum Grouping {
 }
 
 impl Grouping {
-    /// An empty share, on the path that serves the spec. `memory` bounds what slices hold in memory.
+    /// An empty share, on the path that serves the spec. `memory` bounds what it holds in memory.
     #[must_use]
     pub(crate) fn new(spec: Arc<GroupSpec>, memory: Option<Share>) -> Self {
         if spec.slices_serve() {
             Self::Slices(Slices::new(spec, memory))
         } else {
-            Self::General(Box::new(General::new(spec)))
+            Self::General(Box::new(General::new(spec, memory)))
         }
     }
 
@@ -278,7 +292,7 @@ impl Grouping {
     ) -> Result<Vec<(u32, Window)>, SpillError> {
         match self {
             Self::Slices(slices) => slices.add(batch, rows, input),
-            Self::General(general) => Ok(general.add(batch, rows, input)),
+            Self::General(general) => general.add(batch, rows, input),
         }
     }
 
@@ -306,10 +320,7 @@ impl Grouping {
     ) -> Result<(), AdvanceError> {
         match self {
             Self::Slices(slices) => slices.advance(before, input, out),
-            Self::General(general) => {
-                general.advance(before, input)?.into_iter().try_for_each(out)?;
-                Ok(())
-            }
+            Self::General(general) => general.advance(before, input, out),
         }
     }
 
@@ -326,7 +337,7 @@ impl Grouping {
     pub(crate) fn freeze(&mut self) -> Frozen {
         match self {
             Self::Slices(slices) => slices.freeze(),
-            Self::General(general) => Frozen::General(general.freeze()),
+            Self::General(general) => Frozen::General(general.files(), general.freeze()),
         }
     }
 
@@ -334,19 +345,22 @@ impl Grouping {
     /// of them, these in order.
     ///
     /// # Errors
-    /// If the bytes are not such state.
+    /// If it is not such state, or cannot be read.
     pub(crate) fn restore(
         &mut self,
         slice: i64,
         kept: &KeptState,
         mine: impl Fn(KeyHash) -> bool,
-    ) -> Result<(), CodecError> {
-        let (earlier, kind, bytes) = match kept {
-            KeptState::Entries(earlier, kind, bytes) => (*earlier, *kind, bytes),
-            KeptState::File(file) => {
-                let Self::Slices(slices) = self else { return Err(Reader::new(&[]).error("no file")) };
+    ) -> Result<(), RestoreError> {
+        let (earlier, kind, bytes) = match (kept, &mut *self) {
+            (KeptState::Entries(earlier, kind, bytes), _) => (*earlier, *kind, bytes),
+            (KeptState::File(file), Self::Slices(slices)) => {
                 slices.restore_file(slice, file);
                 return Ok(());
+            }
+            (KeptState::Keyed(file), Self::General(general)) => return general.restore_file(file),
+            (KeptState::File(_) | KeptState::Keyed(_), _) => {
+                return Err(Reader::new(&[]).error("no such file").into());
             }
         };
         let mut input = Reader::new(bytes);
@@ -354,7 +368,7 @@ impl Grouping {
             Self::Slices(slices) => slices.restore_table(slice, (earlier, kind), &mut input, mine)?,
             Self::General(general) => general.restore(kind, &mut input, mine)?,
         }
-        if input.is_done() { Ok(()) } else { Err(input.error("the end")) }
+        if input.is_done() { Ok(()) } else { Err(input.error("the end").into()) }
     }
 }
 

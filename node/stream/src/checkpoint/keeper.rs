@@ -282,6 +282,10 @@ fn read_piece(
         let file = read_file(piece, id, fresh, blobs, disk)?;
         return Ok((piece.slice, KeptState::File(file)));
     }
+    if let PieceKind::Keyed { id } = piece.kind {
+        let file = read_file(piece, id, false, blobs, disk)?;
+        return Ok((piece.slice, KeptState::Keyed(file)));
+    }
     let (earlier, kind) = piece.kind.entries().expect("what is no sorted file has entries");
     let file = files.get(piece.blob.as_str());
     let bytes = file.and_then(|file| file.piece(piece)).ok_or_else(|| damaged(piece))?;
@@ -303,12 +307,9 @@ fn read_file(
         ))
     })?;
     let kept = Kept { blob: piece.blob.clone(), length: piece.length, crc: piece.crc };
-    let run = disk.adopt(id, kept, || {
+    let run = disk.adopt(id, kept.clone(), || {
         let bytes = get(blobs, &piece.blob)?;
-        if bytes.len() as u64 != piece.length || crc32c::crc32c(&bytes) != piece.crc {
-            return Err(damaged(piece));
-        }
-        Ok(bytes)
+        if kept.is(&bytes) { Ok(bytes) } else { Err(damaged(piece)) }
     })?;
     Ok(Scoped { run, groups: groups_of(piece), fresh })
 }

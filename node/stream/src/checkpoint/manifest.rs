@@ -1,7 +1,7 @@
 //! The manifest of a checkpoint: everything that is needed to go on from it.
 //!
-//! Owns: the format, version 3 if it names updates, else 2 if it names sorted files, else 1, in JSON; which plan may take
-//! it up. (The first builds that wrote version 1 had no `run` and no `state`; they read one that has.)
+//! Owns: the format, version 4 if it names sorted files of sessions and the like, else 3 if it names updates, else 2 if it
+//! names other sorted files, else 1, in JSON; which plan may take it up. (The first builds that wrote version 1 had no `run` and no `state`; they read one that has.)
 //! Must not know: stores, the Ensemble.
 //! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
 //! named by the full names of transforms, never by their numbers.
@@ -22,11 +22,13 @@ use crate::group::{Earlier, LayerKind};
 use crate::key::KEY_VERSION;
 use crate::spill::RunId;
 
-/// The latest version, which this build writes for state that has updates.
-const VERSION: u32 = 3;
-/// The version of a manifest that names none, but sorted files: earlier builds read it.
+/// The latest version, which this build writes for state of keys with their windows that is on disk.
+const VERSION: u32 = 4;
+/// The version of a manifest that names none, but updates: earlier builds read it.
+const WITH_UPDATES: u32 = 3;
+/// The version of a manifest that names neither, but sorted files of tables: still earlier builds read it.
 const WITH_FILES: u32 = 2;
-/// The version of a manifest that names neither: still earlier builds read it.
+/// The version of a manifest that names nothing of these.
 const PLAIN: u32 = 1;
 
 /// Why a manifest cannot be taken up.
@@ -118,12 +120,17 @@ pub(crate) enum PieceKind {
     Update,
     /// The same of a table that comes after files.
     UpdateAfterFiles,
-    /// A sorted file; only what it has of the piece's key groups counts.
+    /// A sorted file of a table; only what it has of the piece's key groups counts.
     File {
         /// Its name.
         id: RunId,
         /// Whether it holds anything that came since the last pane.
         fresh: bool,
+    },
+    /// A sorted file of keys with their windows; of several that have a key the last one counts.
+    Keyed {
+        /// Its name.
+        id: RunId,
     },
 }
 
@@ -138,7 +145,8 @@ impl PieceKind {
         match self {
             Self::Table => PLAIN,
             Self::TableAfterFiles | Self::File { .. } => WITH_FILES,
-            Self::Update | Self::UpdateAfterFiles => VERSION,
+            Self::Update | Self::UpdateAfterFiles => WITH_UPDATES,
+            Self::Keyed { .. } => VERSION,
         }
     }
 
@@ -161,7 +169,7 @@ impl PieceKind {
             Self::TableAfterFiles => Some((Earlier::InFiles, LayerKind::Base)),
             Self::Update => Some((Earlier::Here, LayerKind::Update)),
             Self::UpdateAfterFiles => Some((Earlier::InFiles, LayerKind::Update)),
-            Self::File { .. } => None,
+            Self::File { .. } | Self::Keyed { .. } => None,
         }
     }
 }
@@ -382,8 +390,8 @@ mod tests {
         assert_eq!(manifest.taken_over_by("m", &plan("1"), "b"), Ok(None));
         let other = manifest.taken_over_by("m", &plan("2"), "b").unwrap_err();
         assert!(matches!(other, ManifestError::OtherPlan { .. }), "{other}");
-        json["version"] = 4.into();
-        assert_eq!(read(&json).unwrap_err().to_string(), "manifest `m` has version 4, this build reads 3");
+        json["version"] = 5.into();
+        assert_eq!(read(&json).unwrap_err().to_string(), "manifest `m` has version 5, this build reads 4");
     }
 
     #[test]
@@ -401,14 +409,15 @@ mod tests {
             let blob = "1-1-0.state".to_owned();
             Piece { thread: 0, slice: 0, groups: None, blob, offset: 8, length: 9, crc: 7, kind }
         };
-        let file =
-            PieceKind::File { id: RunId { generation: 1, thread: 0, node: 2, number: 3 }, fresh: true };
+        let id = RunId { generation: 1, thread: 0, node: 2, number: 3 };
+        let file = PieceKind::File { id, fresh: true };
         for (kinds, version) in [
             (vec![], 1),
             (vec![PieceKind::Table], 1),
             (vec![file, PieceKind::TableAfterFiles], 2),
             (vec![PieceKind::Update, PieceKind::Table], 3),
             (vec![PieceKind::UpdateAfterFiles], 3),
+            (vec![PieceKind::Keyed { id }, PieceKind::Table], 4),
         ] {
             let mut manifest = Manifest::new(&plan("1"), "a", 3, Some(4));
             for kind in kinds {

@@ -81,6 +81,9 @@ pub(crate) struct PartWriter {
     threads: usize,
     /// Where each table was written.
     tables: BTreeMap<PieceKey, Written<Piece>>,
+    /// The sorted files of the last two parts, of which one is of the checkpoint that counts: they stay on this worker's
+    /// disk, which need not read them again if it has to go on from there.
+    files: [Vec<Scoped>; 2],
 }
 
 impl PartWriter {
@@ -95,6 +98,7 @@ impl PartWriter {
             worker: assignment.me,
             threads: assignment.threads(),
             tables: BTreeMap::new(),
+            files: [Vec::new(), Vec::new()],
         }
     }
 
@@ -108,7 +112,7 @@ impl PartWriter {
         states: BTreeMap<TaskId, TaskState>,
     ) -> Result<Part, StreamError> {
         let mut part = Part::default();
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut files) = (BTreeMap::new(), Vec::new());
         let mut unsettled = Vec::new();
         let mut file =
             StateFile { name: state_name(self.generation, of, self.worker), bytes: HEADER.to_vec() };
@@ -134,6 +138,7 @@ impl PartWriter {
                             groups: self.groups_of(task.thread),
                             before: &self.tables,
                             now: &mut tables,
+                            files: &mut files,
                             blobs: &**blobs,
                             written: &mut part.written,
                         };
@@ -147,6 +152,7 @@ impl PartWriter {
         }
         settle(&unsettled)?;
         self.tables = tables;
+        self.files = [files, std::mem::take(&mut self.files[0])];
         if let Some(blobs) = self.blobs.as_ref().filter(|_| file.bytes.len() > HEADER.len()) {
             blobs.put(&file.name, &file.bytes).map_err(failed)?;
             part.written += file.bytes.len() as u64;
@@ -185,6 +191,7 @@ struct GroupWriter<'a> {
     groups: (u32, u32),
     before: &'a BTreeMap<PieceKey, Written<Piece>>,
     now: &'a mut BTreeMap<PieceKey, Written<Piece>>,
+    files: &'a mut Vec<Scoped>,
     blobs: &'a dyn Blobs,
     written: &'a mut u64,
 }
@@ -192,19 +199,24 @@ struct GroupWriter<'a> {
 impl GroupWriter<'_> {
     fn write(&mut self, frozen: Frozen, file: &mut StateFile) -> Result<Vec<Piece>, StreamError> {
         let slices = match frozen {
-            Frozen::General(state) => {
-                return self.table(0, state, file, |Encoded { bytes, parts }, _, out| {
+            Frozen::General(files, state) => {
+                let keyed = |file: &Scoped| PieceKind::Keyed { id: file.run.id() };
+                let files = files.iter().map(|file| self.file(0, file, keyed(file)));
+                let mut pieces = files.collect::<Result<Vec<_>, _>>()?;
+                pieces.extend(self.table(0, state, file, |Encoded { bytes, parts }, _, out| {
                     let start = out.len();
                     out.extend_from_slice(&bytes);
                     (Earlier::Here, parts.into_iter().map(|(groups, end)| (groups, start + end)).collect())
-                });
+                })?);
+                return Ok(pieces);
             }
             Frozen::Slices(slices) => slices,
         };
         let mut pieces = Vec::new();
         for FrozenSlice { start, files, table } in slices {
             for sorted in &files {
-                pieces.push(self.file(start, sorted)?);
+                let kind = PieceKind::File { id: sorted.run.id(), fresh: sorted.fresh };
+                pieces.push(self.file(start, sorted, kind)?);
             }
             pieces.extend(self.table(start, table, file, |table, groups, out| {
                 (table.earlier(), table.write(groups, out))
@@ -280,8 +292,9 @@ impl GroupWriter<'_> {
     }
 
     /// A sorted file is kept once, by whichever worker wrote it.
-    fn file(&mut self, slice: i64, file: &Scoped) -> Result<Piece, StreamError> {
+    fn file(&mut self, slice: i64, file: &Scoped, kind: PieceKind) -> Result<Piece, StreamError> {
         let (blobs, written) = (self.blobs, &mut *self.written);
+        self.files.push(file.clone());
         let kept = file.run.keep(|name, bytes| -> Result<(), StreamError> {
             blobs.put(name, bytes).map_err(failed)?;
             *written += bytes.len() as u64;
@@ -295,7 +308,7 @@ impl GroupWriter<'_> {
             offset: 0,
             length: kept.length,
             crc: kept.crc,
-            kind: PieceKind::File { id: file.run.id(), fresh: file.fresh },
+            kind,
         })
     }
 }

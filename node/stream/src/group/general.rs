@@ -1,9 +1,12 @@
 //! The general path: every key has its windows.
 //!
-//! Owns: the keys, their timers, the results in one order.
-//! Must not know: how windows merge and fire, which is `pharos-window`'s.
-//! Invariant: panes come out ordered by key group, key and window, so the order does not depend on
-//! how keys are divided among threads.
+//! Owns: the keys that are in memory, which ones those are, their timers, the results in one order.
+//! Must not know: how windows merge and fire, which is `pharos-window`'s; how keys are kept on disk.
+//! Invariant: panes come out ordered by the hash of the key, key and window, so the order does not depend on
+//! how keys are divided among threads, nor on which are in memory.
+//!
+//! A key is in memory whenever something comes for it or is due: which windows it has, and so what becomes of a row, only
+//! its windows tell. Where not all keys fit, those go to disk that have not been looked at for longest.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -14,17 +17,25 @@ use arrow_array::ArrayRef;
 use hashbrown::HashTable;
 use pharos_window::{
     Gather, IntervalWindow, KeyedWindows, Pane, PaneInfo, Timestamp, TimestampCombiner, Watermark, Window,
-    WindowSnapshot,
+    WindowSnapshot, WindowingStrategy,
 };
 
+use super::cold::{self, Cold, Due, KeyTimes};
 use super::layers::{BESIDE, Interval, Layer, LayerKind, Layers};
 use super::parts::Parts;
-use super::{Fired, FrozenState, GroupSpec, KeyedBatch};
+use super::{AdvanceError, Emit, Fired, FrozenState, GroupSpec, KeyedBatch, RestoreError};
 use crate::aggregate::{Accumulators, AggregateError};
 use crate::codec::{CodecError, Reader, put_bytes, put_len};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::{KeyGroup, KeyHash};
 use crate::plant;
+use crate::spill::{Scoped, Share, SpillError};
+
+/// What a key takes in memory beside its bytes: its entry, its places in the index and among the timers, and what it costs to
+/// allocate its bytes.
+const KEY_BYTES: usize = size_of::<Option<Entry>>() + 6 + size_of::<Reverse<(Timestamp, u32)>>() + 16;
+/// What a window takes beside its values.
+const WINDOW_BYTES: usize = size_of::<(Window, WindowSnapshot<u32>)>();
 
 #[derive(Debug)]
 struct Entry {
@@ -39,8 +50,11 @@ struct Entry {
     /// When it changed last, and whether it was there at a barrier.
     changed: Interval,
     kept: bool,
-    /// Whether anything came that may be due at once.
+    /// Whether anything came that may be due at once, and whether it is about to be looked at.
     touched: bool,
+    due: bool,
+    /// Whether it was looked at since keys went to disk last.
+    recent: bool,
 }
 
 /// Keys with their windows as bytes, in parts: the key groups of each and where it ends.
@@ -64,9 +78,33 @@ struct Values {
     /// The slots to which rows of the batch are still to be added, and these.
     slots: Vec<u32>,
     rows: Vec<u32>,
+    /// One slot, or none, for what is read.
+    read: Accumulators,
 }
 
 impl Values {
+    fn new(spec: &GroupSpec) -> Self {
+        let [accumulators, read] = [(); 2].map(|()| Accumulators::new(&spec.aggregations));
+        Self { accumulators, free: Vec::new(), slots: Vec::new(), rows: Vec::new(), read }
+    }
+
+    /// How many bytes the open slots take, roughly.
+    fn memory(&self) -> usize {
+        self.accumulators.memory_of(self.accumulators.len() as usize - self.free.len())
+    }
+
+    /// Opens a slot with what `input` holds.
+    fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
+        if self.free.is_empty() {
+            return self.accumulators.read(input);
+        }
+        self.read.reset();
+        let read = self.read.read(input)?;
+        let slot = self.open();
+        self.accumulators.merge(slot, &self.read, read);
+        Ok(slot)
+    }
+
     fn open(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| self.accumulators.push())
     }
@@ -133,8 +171,14 @@ pub(crate) struct General {
     /// When which key is looked at. An item that is not its key's timer is void.
     timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
     touched: Vec<u32>,
-    /// The holds of all keys, where they are asked for.
+    /// The holds of all keys in memory, where they are asked for.
     holds: BTreeSet<(Timestamp, u32)>,
+    /// The keys that are not in memory, where there may be any, and the earliest timestamp that any key holds.
+    cold: Option<Cold>,
+    held: Option<Timestamp>,
+    /// How many windows the keys in memory have, and how many bytes they are.
+    windows: usize,
+    key_bytes: usize,
     /// What checkpoints have of it, and whether anything changed since the last one.
     layers: Layers,
     changed: bool,
@@ -143,19 +187,22 @@ pub(crate) struct General {
 }
 
 impl General {
-    /// No keys yet.
+    /// No keys yet. Without a share all of them stay in memory.
     #[must_use]
-    pub(crate) fn new(spec: Arc<GroupSpec>) -> Self {
-        let accumulators = Accumulators::new(&spec.aggregations);
+    pub(crate) fn new(spec: Arc<GroupSpec>, share: Option<Share>) -> Self {
         Self {
-            spec,
             index: HashTable::new(),
             entries: Vec::new(),
             free: Vec::new(),
-            values: Values { accumulators, free: Vec::new(), slots: Vec::new(), rows: Vec::new() },
+            values: Values::new(&spec),
+            spec,
             timers: BinaryHeap::new(),
             touched: Vec::new(),
             holds: BTreeSet::new(),
+            cold: share.map(Cold::new),
+            held: None,
+            windows: 0,
+            key_bytes: 0,
             layers: Layers::new(),
             changed: false,
             gone: BTreeMap::new(),
@@ -163,16 +210,25 @@ impl General {
     }
 
     /// Adds rows; see [`super::Grouping::add`].
-    pub(crate) fn add(&mut self, batch: &KeyedBatch, rows: &[u32], input: Watermark) -> Vec<(u32, Window)> {
+    ///
+    /// # Errors
+    /// If a key cannot be read from disk.
+    pub(crate) fn add(
+        &mut self,
+        batch: &KeyedBatch,
+        rows: &[u32],
+        input: Watermark,
+    ) -> Result<Vec<(u32, Window)>, SpillError> {
         let mut dropped = Vec::new();
         let strategy = self.spec.strategy;
         let now = self.layers.now();
         self.changed |= !rows.is_empty();
         for row in rows {
             let at = *row as usize;
-            let position = self.position(batch.keys.bytes(at), batch.keys.hash(at));
+            let position = self.position((batch.keys.hash(at), batch.keys.bytes(at)), input)?;
             let entry = self.entries[position as usize].as_mut().expect("the position is occupied");
-            entry.changed = now;
+            (entry.changed, entry.recent) = (now, true);
+            let before = entry.windows.windows().len();
             let mut adding = self.values.of(&batch.values);
             batch.windows.each(at, |window| {
                 match entry.windows.add(&strategy, window, batch.times.at(at), input, &mut adding) {
@@ -180,29 +236,68 @@ impl General {
                     None => dropped.push((*row, window)),
                 }
             });
+            self.windows = self.windows + entry.windows.windows().len() - before;
             if !std::mem::replace(&mut entry.touched, true) {
                 self.touched.push(position);
             }
         }
         self.values.of(&batch.values).flush();
-        dropped
+        Ok(dropped)
     }
 
-    fn find(&self, key: &[u8], hash: KeyHash) -> Option<u32> {
-        let entry = |at: u32| self.entries[at as usize].as_ref().expect("an indexed position is occupied");
-        self.index.find(hash.0, |at| entry(*at).hash == hash && *entry(*at).key == *key).copied()
+    fn find(&self, key: (KeyHash, &[u8])) -> Option<u32> {
+        find(&self.index, &self.entries, key)
     }
 
-    fn position(&mut self, key: &[u8], hash: KeyHash) -> u32 {
-        if let Some(at) = self.find(key, hash) {
-            return at;
+    /// Where a key is, which is in memory from now on, when the watermark stands at `now`.
+    fn position(&mut self, key: (KeyHash, &[u8]), now: Watermark) -> Result<u32, SpillError> {
+        if let Some(at) = self.find(key) {
+            return Ok(at);
         }
-        self.insert(Box::from(key), hash, KeyedWindows::default())
+        if let Some((at, _)) = self.bring(key, now, |_| true)? {
+            return Ok(at);
+        }
+        Ok(self.insert(key, KeyedWindows::default()))
     }
 
-    fn insert(&mut self, key: Box<[u8]>, hash: KeyHash, windows: KeyedWindows<u32>) -> u32 {
+    /// Brings a key from disk, if anything counts of it there when the watermark stands at `now` and `wanted` says so; where
+    /// it is, and how many bytes were read.
+    fn bring(
+        &mut self,
+        key: (KeyHash, &[u8]),
+        now: Watermark,
+        wanted: impl FnOnce(KeyTimes) -> bool,
+    ) -> Result<Option<(u32, usize)>, SpillError> {
+        let Self { cold, values, .. } = self;
+        let Some(cold) = cold.as_mut().filter(|cold| !cold.is_empty()) else { return Ok(None) };
+        let read = cold.take(key, now, |times, input| {
+            if !wanted(times) {
+                return Ok(None);
+            }
+            let bytes = input.left();
+            read_windows(input, |input| values.read(input)).map(|windows| Some((windows, bytes)))
+        })?;
+        let Some((windows, bytes)) = read else { return Ok(None) };
+        self.changed = true;
+        Ok(Some((self.insert(key, windows), bytes)))
+    }
+
+    fn insert(&mut self, (hash, key): (KeyHash, &[u8]), windows: KeyedWindows<u32>) -> u32 {
         let changed = self.layers.now();
-        let new = Entry { key, hash, windows, timer: None, hold: None, changed, kept: false, touched: false };
+        self.windows += windows.windows().len();
+        self.key_bytes += key.len();
+        let new = Entry {
+            key: Box::from(key),
+            hash,
+            windows,
+            timer: None,
+            hold: None,
+            changed,
+            kept: false,
+            touched: false,
+            due: false,
+            recent: true,
+        };
         let at = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             u32::try_from(self.entries.len() - 1).expect("a thread has fewer than 2^32 keys")
@@ -218,56 +313,179 @@ impl General {
     /// Fires what is due; see [`super::Grouping::advance`].
     ///
     /// # Errors
-    /// If a result does not fit its type.
+    /// If a result does not fit its type, keys cannot be read from disk or put there, or results are not taken.
     pub(crate) fn advance(
         &mut self,
         before: Watermark,
         input: Watermark,
-    ) -> Result<Vec<Fired>, AggregateError> {
-        let mut fired: Vec<KeyedPane> = Vec::new();
-        let mut over = Vec::new();
-        let mut touched = std::mem::take(&mut self.touched);
-        for position in touched.drain(..) {
-            let entry = self.entries[position as usize].as_mut();
-            if entry.is_some_and(|entry| std::mem::take(&mut entry.touched)) {
-                self.visit(position, before, input, &mut fired, &mut over);
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
+        let step = Step { before, input };
+        let due = self.due(step);
+        match self.cold.as_mut().map_or(Ok(Due::Keys(Vec::new())), |cold| cold.due(input))? {
+            Due::Keys(keys) if keys.is_empty() => self.fire(&due, step, out)?,
+            Due::Keys(keys) => {
+                let mut firing = Firing::new(self, due, step);
+                for (hash, key) in &keys {
+                    let key = (*hash, &**key);
+                    if self.find(key).is_some() {
+                        continue;
+                    }
+                    if let Some(brought) = self.bring(key, before, |times| input.has_passed(times.timer))? {
+                        firing.add(self, key, brought, out)?;
+                    }
+                }
+                firing.finish(self, out)?;
+            }
+            Due::Many => {
+                let mut firing = Firing::new(self, due, step);
+                let everything = self.cold.as_mut().map(Cold::everything).transpose()?;
+                everything.iter().try_for_each(|all| {
+                    all.each(before, |key, times, reader| {
+                        if !input.has_passed(times.timer) || self.find(key).is_some() {
+                            return Ok(());
+                        }
+                        let (mut bytes, values) = (Reader::new(reader.value()), &mut self.values);
+                        let length = reader.value().len();
+                        let windows = KeyTimes::read(&mut bytes)
+                            .and_then(|_| read_windows(&mut bytes, |input| values.read(input)))
+                            .map_err(|error| reader.damaged(error))?;
+                        self.changed = true;
+                        let at = self.insert(key, windows);
+                        firing.add(self, key, (at, length), out)
+                    })
+                })?;
+                firing.finish(self, out)?;
             }
         }
-        self.touched = touched;
+        self.relieve(step, None)?;
+        self.tidy();
+        self.hold_back(input)?;
+        Ok(())
+    }
+
+    /// The keys in memory of which something may be due.
+    fn due(&mut self, Step { before, input }: Step) -> Vec<u32> {
+        let mut due = Vec::new();
+        let Self { touched, entries, .. } = self;
+        due.extend(touched.drain(..).filter(|position| {
+            let entry = entries[*position as usize].as_mut();
+            entry.is_some_and(|entry| {
+                std::mem::take(&mut entry.touched) && !std::mem::replace(&mut entry.due, true)
+            })
+        }));
         while let Some(Reverse((at, position))) = self.timers.peek().copied()
             && input.has_passed(at)
         {
             self.timers.pop();
-            let Some(entry) = self.entries[position as usize].as_mut().filter(|of| of.timer == Some(at))
-            else {
-                continue;
-            };
+            let entry = self.entries[position as usize].as_mut().filter(|entry| entry.timer == Some(at));
+            let Some(entry) = entry else { continue };
             entry.timer = None;
+            if entry.due {
+                continue;
+            }
             // It may have been put off since.
-            if entry
-                .windows
-                .next_timer(&self.spec.strategy, before)
-                .is_some_and(|next| input.has_passed(next))
-            {
-                self.visit(position, before, input, &mut fired, &mut over);
+            let next = entry.windows.next_timer(&self.spec.strategy, before);
+            if next.is_some_and(|next| input.has_passed(next)) {
+                entry.due = true;
+                due.push(position);
             } else {
                 self.schedule(position, input);
             }
         }
-        let key = |position: u32| {
-            let entry = self.entries[position as usize].as_ref().expect("who has fired is still there");
-            (entry.hash.group(), &entry.key)
-        };
+        due
+    }
+
+    /// Fires what is due of these keys.
+    fn fire(&mut self, due: &[u32], step: Step, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        let (mut fired, mut over): (Vec<KeyedPane>, Vec<u32>) = (Vec::new(), Vec::new());
+        due.iter().for_each(|position| self.visit(*position, step, &mut fired, &mut over));
+        let key = |position: u32| self.key(position);
         fired.sort_by(|(one, pane), (other, other_pane)| {
             (key(*one), pane.window).cmp(&(key(*other), other_pane.window))
         });
-        let emitted = if fired.is_empty() { Vec::new() } else { vec![self.emit(&fired)?] };
+        if !fired.is_empty() {
+            out(self.emit(&fired)?)?;
+        }
         for (_, pane) in fired.iter().filter(|(_, pane)| !pane.kept) {
             self.values.close(pane.value);
         }
         over.into_iter().for_each(|position| self.remove(position));
-        self.tidy();
-        Ok(emitted)
+        Ok(())
+    }
+
+    /// The key at a position.
+    fn key(&self, position: u32) -> (KeyHash, &[u8]) {
+        let entry = self.entries[position as usize].as_ref().expect("the caller knows the position");
+        (entry.hash, &entry.key)
+    }
+
+    /// How many bytes the keys in memory take, roughly.
+    pub(super) fn memory(&self) -> usize {
+        self.index.len() * KEY_BYTES + self.key_bytes + self.windows * WINDOW_BYTES + self.values.memory()
+    }
+
+    /// Puts keys on disk, of those up to `upto`, of which nothing is due any more, until the others take no more memory than
+    /// they may.
+    fn relieve(&mut self, step: Step, upto: Option<(KeyHash, &[u8])>) -> Result<(), SpillError> {
+        let Some(bound) = self.cold.as_ref().map(Cold::bound) else { return Ok(()) };
+        while self.memory() > bound && self.put_on_disk(step, upto)? {}
+        Ok(())
+    }
+
+    /// Puts the keys up to `upto` on disk that were not looked at since that was done last, or all if these are few; whether
+    /// there were any.
+    fn put_on_disk(&mut self, step: Step, upto: Option<(KeyHash, &[u8])>) -> Result<bool, SpillError> {
+        let (mut going, mut recent): (Vec<(KeyHash, u32)>, _) = (Vec::new(), Vec::new());
+        for (position, entry) in (0..).zip(&mut self.entries) {
+            let Some(entry) = entry else { continue };
+            if upto.is_none_or(|upto| (entry.hash, &*entry.key) <= upto) {
+                let of = if std::mem::take(&mut entry.recent) { &mut recent } else { &mut going };
+                of.push((entry.hash, position));
+            }
+        }
+        if going.len() < recent.len() {
+            going.append(&mut recent);
+        }
+        let Some(cold) = self.cold.as_ref().filter(|_| !going.is_empty()) else { return Ok(false) };
+        let Self { entries, spec, values, .. } = self;
+        let entry = |position: u32| entries[position as usize].as_ref().expect("it was just there");
+        going.sort_unstable_by(|(hash, one), (other_hash, other)| {
+            hash.cmp(other_hash).then_with(|| entry(*one).key.cmp(&entry(*other).key))
+        });
+        let mut writer = cold.writer();
+        let mut bytes = Vec::new();
+        for (hash, position) in &going {
+            let Entry { key, windows, .. } = entry(*position);
+            let times = times(&spec.strategy, windows, step.input);
+            bytes.clear();
+            times.put(&mut bytes);
+            write_windows(&mut bytes, windows, &values.accumulators);
+            cold::write(&mut writer, (*hash, key), times, &bytes)?;
+        }
+        let files = writer.finish()?;
+        going.into_iter().for_each(|(_, position)| _ = self.take_out(position));
+        let Self { index, entries, cold, .. } = self;
+        let in_memory = |hash, key: &[u8]| find(index, entries, (hash, key)).is_some();
+        // Of keys on disk some may still be due at this step.
+        cold.as_mut().map_or(Ok(()), |cold| cold.add(files, step.before, in_memory))?;
+        // What checkpoints have of keys that went is older than what files have.
+        (self.layers, self.changed) = (Layers::new(), true);
+        self.gone.clear();
+        Ok(true)
+    }
+
+    /// Notes the earliest timestamp that any key holds, where keys may be on disk.
+    fn hold_back(&mut self, now: Watermark) -> Result<(), SpillError> {
+        let Self { index, entries, cold, holds, .. } = self;
+        let Some(cold) = cold.as_mut().filter(|cold| !cold.is_empty()) else {
+            self.held = None;
+            return Ok(());
+        };
+        cold.tidy();
+        let in_memory = |hash, key: &[u8]| find(index, entries, (hash, key)).is_some();
+        self.held = cold.held(now, holds.first().map(|(held, _)| *held), in_memory)?;
+        Ok(())
     }
 
     /// Gives up void timers where they are many, and the slots once no key is left.
@@ -287,15 +505,17 @@ impl General {
     fn visit(
         &mut self,
         position: u32,
-        before: Watermark,
-        input: Watermark,
+        Step { before, input }: Step,
         fired: &mut Vec<KeyedPane>,
         over: &mut Vec<u32>,
     ) {
         let entry = self.entries[position as usize].as_mut().expect("the caller knows the position");
         (entry.changed, self.changed) = (self.layers.now(), true);
+        (entry.due, entry.recent) = (false, true);
+        let windows = entry.windows.windows().len();
         let out = |pane| fired.push((position, pane));
         entry.windows.advance(&self.spec.strategy, before, input, &mut self.values.of(&[]), out);
+        self.windows -= windows - entry.windows.windows().len();
         if self.spec.strategy.timestamp_combiner != TimestampCombiner::EndOfWindow {
             let held = entry.windows.held();
             if entry.hold != held {
@@ -322,8 +542,19 @@ impl General {
         }
     }
 
-    /// Takes a key out.
+    /// Takes out a key of which nothing is left.
     fn remove(&mut self, position: u32) {
+        let entry = self.take_out(position);
+        if entry.kept && self.layers.updates_serve(0) {
+            self.gone.insert(entry.key, self.layers.now());
+        }
+        if !self.gone.is_empty() && !self.layers.updates_serve(self.gone.len() * BESIDE) {
+            (self.layers, self.gone) = (Layers::new(), BTreeMap::new());
+        }
+    }
+
+    /// Takes a key out of memory.
+    fn take_out(&mut self, position: u32) -> Entry {
         let entry = self.entries[position as usize].take().expect("the caller knows the position");
         if let Ok(found) = self.index.find_entry(entry.hash.0, |at| *at == position) {
             found.remove();
@@ -333,19 +564,14 @@ impl General {
         for (_, state) in entry.windows.windows() {
             state.value.into_iter().for_each(|slot| self.values.close(slot));
         }
+        self.windows -= entry.windows.windows().len();
+        self.key_bytes -= entry.key.len();
         self.free.push(position);
-        if entry.kept && self.layers.updates_serve(0) {
-            self.gone.insert(entry.key, self.layers.now());
-        }
-        if !self.gone.is_empty() && !self.layers.updates_serve(self.gone.len() * BESIDE) {
-            (self.layers, self.gone) = (Layers::new(), BTreeMap::new());
-        }
+        entry
     }
 
     fn emit(&self, fired: &[KeyedPane]) -> Result<Fired, AggregateError> {
-        let key = |(position, _): &KeyedPane| {
-            &*self.entries[*position as usize].as_ref().expect("who has fired is still there").key
-        };
+        let key = |(position, _): &KeyedPane| self.key(*position).1;
         let slots: Vec<u32> = fired.iter().map(|(_, pane)| pane.value).collect();
         let batch = Batch {
             columns: self.spec.columns(fired.iter().map(key), self.values.accumulators.finish(&slots)?),
@@ -362,16 +588,25 @@ impl General {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let closed = self.values.free.len() == self.values.accumulators.len() as usize;
-        self.index.is_empty() && self.entries.iter().all(Option::is_none) && self.holds.is_empty() && closed
+        let counted = self.windows + self.key_bytes == 0 && self.memory() == 0;
+        let cold = self.cold.as_ref().is_none_or(Cold::is_empty);
+        let left = self.index.is_empty() && self.entries.iter().all(Option::is_none) && self.holds.is_empty();
+        left && closed && counted && cold
     }
 
     /// The output watermark: the input watermark, held by what is still to come.
     #[must_use]
     pub(crate) fn output(&self, input: Watermark) -> Watermark {
-        self.holds.first().map_or(input, |(held, _)| input.min(Watermark::at(*held)))
+        let held = self.holds.first().map(|(held, _)| *held).into_iter().chain(self.held).min();
+        held.map_or(input, |held| input.min(Watermark::at(held)))
     }
 
-    /// What there is now, or what changed since the last barrier.
+    /// The files that there are, in an order in which the later of two that have a key counts.
+    pub(crate) fn files(&self) -> Vec<Scoped> {
+        self.cold.iter().flat_map(Cold::files).cloned().collect()
+    }
+
+    /// What there is in memory now, or what of it changed since the last barrier.
     pub(crate) fn freeze(&mut self) -> FrozenState<Encoded> {
         let changed = std::mem::take(&mut self.changed);
         if self.index.is_empty() {
@@ -420,7 +655,7 @@ impl General {
                 let gone = self.gone.iter().filter(|(_, interval)| **interval > after);
                 let gone = gone.map(|(key, _)| (KeyHash::of(key), &**key));
                 let gone =
-                    gone.filter(|(hash, key)| self.find(key, *hash).is_none() && !plant::forgets_gone());
+                    gone.filter(|(hash, key)| self.find((*hash, key)).is_none() && !plant::forgets_gone());
                 changed.chain(gone.map(|(hash, key)| (hash.group(), key, None))).collect()
             }
         };
@@ -430,14 +665,22 @@ impl General {
         for (group, key, entry) in wanted {
             let out = parts.entry(group);
             put_bytes(out, key);
-            put_time(out, entry.map_or(Timestamp::MIN, |entry| entry.windows.output().timestamp()));
-            put_len(out, entry.map_or(0, |entry| entry.windows.windows().len()));
-            for (window, state) in entry.iter().flat_map(|entry| entry.windows.windows()) {
-                write_window(out, *window, state, &self.values.accumulators);
+            match entry {
+                Some(entry) => write_windows(out, &entry.windows, &self.values.accumulators),
+                None => write_windows(out, &KeyedWindows::default(), &self.values.accumulators),
             }
         }
         let parts = parts.finish();
         Encoded { bytes, parts }
+    }
+
+    /// Adds a file that a checkpoint kept, in their order.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is no place for it.
+    pub(crate) fn restore_file(&mut self, file: &Scoped) -> Result<(), RestoreError> {
+        let cold = self.cold.as_mut().ok_or_else(|| Reader::new(&[]).error("no file"))?;
+        Ok(cold.restore(file)?)
     }
 
     /// Adds the keys that a checkpoint kept and `mine` claims; an update's instead of what was added before.
@@ -454,20 +697,18 @@ impl General {
         for _ in 0..input.u32()? {
             let key: Box<[u8]> = Box::from(input.bytes()?);
             let hash = KeyHash::of(&key);
-            let output = Watermark::at(Timestamp::from_micros(input.i64()?));
-            let count = input.u32()?;
-            let mine = mine(hash);
-            let values = if mine { &mut self.values.accumulators } else { &mut others };
-            let windows: Vec<_> = (0..count).map(|_| read_window(input, values)).collect::<Result<_, _>>()?;
-            if !mine {
+            if !mine(hash) {
+                read_windows(input, |input| others.read(input))?;
                 others.reset();
                 continue;
             }
-            if let Some(position) = self.find(&key, hash).filter(|_| kind == LayerKind::Update) {
+            let windows = read_windows(input, |input| self.values.read(input))?;
+            let key = (hash, &*key);
+            if let Some(position) = self.find(key).filter(|_| kind == LayerKind::Update) {
                 self.remove(position);
             }
             if !windows.is_empty() {
-                let position = self.insert(key, hash, KeyedWindows::restore(output, windows));
+                let position = self.insert(key, windows);
                 // The first advance fires nothing new and sets the timer.
                 self.touched.push(position);
                 self.entries[position as usize].iter_mut().for_each(|entry| entry.touched = true);
@@ -478,9 +719,98 @@ impl General {
     }
 }
 
+/// Where a key is.
+fn find(index: &HashTable<u32>, entries: &[Option<Entry>], (hash, key): (KeyHash, &[u8])) -> Option<u32> {
+    let entry = |at: u32| entries[at as usize].as_ref().expect("an indexed position is occupied");
+    index.find(hash.0, |at| entry(*at).hash == hash && *entry(*at).key == *key).copied()
+}
+
+/// The times of a key when the watermark stands at `now`.
+fn times(strategy: &WindowingStrategy, windows: &KeyedWindows<u32>, now: Watermark) -> KeyTimes {
+    let over = windows.windows().iter().map(|(window, _)| strategy.garbage_collection_time(*window)).max();
+    let hold = match strategy.timestamp_combiner {
+        TimestampCombiner::EndOfWindow => None,
+        TimestampCombiner::Earliest | TimestampCombiner::Latest => windows.held(),
+    };
+    let [over, timer] =
+        [over, windows.next_timer(strategy, now)].map(|time| time.expect("a key in memory has windows"));
+    KeyTimes { over, timer, hold }
+}
+
+/// A move of the input watermark.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    before: Watermark,
+    input: Watermark,
+}
+
+/// The keys that are due at a step, of which those on disk come in order, so many at a time as there is memory for.
+struct Firing {
+    step: Step,
+    /// Those in memory that are still to come, in the reverse of their order.
+    rest: Vec<u32>,
+    /// Those to be fired next, and how many bytes what was brought of them takes, and may take.
+    next: Vec<u32>,
+    brought: usize,
+    most: usize,
+}
+
+impl Firing {
+    fn new(of: &General, mut due: Vec<u32>, step: Step) -> Self {
+        due.sort_unstable_by(|one, other| of.key(*other).cmp(&of.key(*one)));
+        let most = of.cold.as_ref().map_or(0, Cold::bound) / 4;
+        Self { step, rest: due, next: Vec::new(), brought: 0, most }
+    }
+
+    /// Takes the next key that was brought, to where it was and how many bytes were read.
+    fn add(
+        &mut self,
+        of: &mut General,
+        key: (KeyHash, &[u8]),
+        (position, bytes): (u32, usize),
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
+        self.next.push(position);
+        self.brought += KEY_BYTES + WINDOW_BYTES + bytes;
+        if self.brought <= self.most {
+            return Ok(());
+        }
+        let before = self.rest.partition_point(|position| of.key(*position) > key);
+        self.next.extend(self.rest.drain(before..));
+        of.fire(&self.next, self.step, out)?;
+        self.next.clear();
+        self.brought = 0;
+        Ok(of.relieve(self.step, Some(key))?)
+    }
+
+    /// Fires what is left.
+    fn finish(mut self, of: &mut General, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        self.next.append(&mut self.rest);
+        of.fire(&self.next, self.step, out)
+    }
+}
+
+/// Reads the windows of a key, whose values `read` takes.
+fn read_windows(
+    input: &mut Reader<'_>,
+    mut read: impl FnMut(&mut Reader<'_>) -> Result<u32, CodecError>,
+) -> Result<KeyedWindows<u32>, CodecError> {
+    let output = Watermark::at(Timestamp::from_micros(input.i64()?));
+    let count = input.u32()?;
+    let windows: Vec<_> = (0..count).map(|_| read_window(input, &mut read)).collect::<Result<_, _>>()?;
+    Ok(KeyedWindows::restore(output, windows))
+}
+
+/// Appends the windows of a key.
+fn write_windows(out: &mut Vec<u8>, windows: &KeyedWindows<u32>, values: &Accumulators) {
+    put_time(out, windows.output().timestamp());
+    put_len(out, windows.windows().len());
+    windows.windows().iter().for_each(|(window, state)| write_window(out, *window, state, values));
+}
+
 fn read_window(
     input: &mut Reader<'_>,
-    values: &mut Accumulators,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<u32, CodecError>,
 ) -> Result<(Window, WindowSnapshot<u32>), CodecError> {
     let window = if input.bool()? {
         let (start, end) = (input.i64()?, input.i64()?);
@@ -494,7 +824,7 @@ fn read_window(
     let panes = input.u32()?;
     let dirty = input.bool()?;
     let hold = if input.bool()? { Some(Timestamp::from_micros(input.i64()?)) } else { None };
-    let value = if input.bool()? { Some(values.read(input)?) } else { None };
+    let value = if input.bool()? { Some(read(input)?) } else { None };
     Ok((window, WindowSnapshot { value, dirty, hold, panes }))
 }
 

@@ -143,6 +143,15 @@ impl<'a> Merge<'a> {
         self.here.first().map_or(Ok(None), |at| self.sources[*at].1.key())
     }
 
+    /// The last of the sources that have the current key, if it is a file.
+    #[must_use]
+    pub(super) fn newest(&self) -> Option<&RunReader<'a>> {
+        match &self.sources[*self.here.last()?].1 {
+            Source::Run(reader) => Some(reader),
+            Source::Table(..) => None,
+        }
+    }
+
     /// Joins what the sources have for the current key, number by number, and gives each to `each`.
     ///
     /// # Errors

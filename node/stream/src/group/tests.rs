@@ -238,7 +238,7 @@ proptest! {
         story in any_story(), (function, late) in any_function(), accumulating in any::<bool>(), restart in 0usize..12,
     ) {
         let spec = spec(strategy(function, late, accumulating));
-        let new = || (Grouping::Slices(Slices::new(Arc::clone(&spec), None)), Grouping::General(Box::new(General::new(Arc::clone(&spec)))));
+        let new = || (Grouping::Slices(Slices::new(Arc::clone(&spec), None)), Grouping::General(Box::new(General::new(Arc::clone(&spec), None))));
         let (mut slices, mut general) = new();
         let mut checkpoints = [(); 2].map(|()| Checkpoints::new(1));
         let mut before = Watermark::NEG_INF;
@@ -307,7 +307,7 @@ proptest! {
         let mut strategy = strategy(function, late, accumulating);
         strategy.timestamp_combiner = combiner;
         let spec = spec(strategy);
-        let new = || Grouping::General(Box::new(General::new(Arc::clone(&spec))));
+        let new = || Grouping::General(Box::new(General::new(Arc::clone(&spec), None)));
         let (mut threads, mut checkpoints) = (vec![new()], Checkpoints::new(1));
         let mut naive = Naive::default();
         let mut before = Watermark::NEG_INF;
@@ -407,8 +407,8 @@ fn ordered_batch(rows: &[Row], function: WindowFn) -> KeyedBatch {
     KeyedBatch { values: vec![sum, mean, min, Arc::clone(&ints), Arc::clone(&ints), ints], ..whole }
 }
 
-/// Results in the order in which they come, bit by bit, with the window that orders them.
-fn in_order(spec: &GroupSpec, fired: Vec<Fired>) -> Vec<(Window, String)> {
+/// Results in the order in which they come, bit by bit, with the window that orders them, if one does.
+fn in_order(spec: &GroupSpec, fired: Vec<Fired>) -> Vec<(Option<Window>, String)> {
     let mut rows = Vec::new();
     for Fired { batch, window } in fired {
         for row in 0..batch.rows {
@@ -424,13 +424,14 @@ fn in_order(spec: &GroupSpec, fired: Vec<Fired>) -> Vec<(Window, String)> {
                     other => format!("{other:?}"),
                 })
                 .collect();
-            rows.push((window.expect("slices fire windows"), format!("{cells:?} {pane:?}")));
+            let (windows, at) = (batch.windows.at(row), batch.times.at(row));
+            rows.push((window, format!("{cells:?} {windows:?} {at} {pane:?}")));
         }
     }
     rows
 }
 
-/// Slices of several threads with little memory each, and their checkpoints.
+/// A grouping on several threads with little memory each, and their checkpoints.
 struct Spilling {
     spec: Arc<GroupSpec>,
     disk: Arc<Disk>,
@@ -441,7 +442,7 @@ struct Spilling {
 
 impl Spilling {
     fn new(spec: &Arc<GroupSpec>, directory: &std::path::Path, bound: usize) -> Self {
-        let (disk, checkpoints) = (Disk::new(&directory.join("state")), Checkpoints::new(1));
+        let (disk, checkpoints) = (Disk::new(&directory.join("state"), bound), Checkpoints::new(1));
         let mut new = Self { spec: Arc::clone(spec), disk, bound, checkpoints, threads: Vec::new() };
         new.threads = new.open(0, 1);
         new
@@ -453,8 +454,7 @@ impl Spilling {
             let groups = KeyGroup::of_owners(&(thread..thread + 1), threads);
             Share::new(Arc::clone(&self.disk), self.bound, groups, first)
         };
-        let slices = |thread| Slices::new(Arc::clone(&self.spec), Some(share(thread)));
-        (0..threads).map(|thread| Grouping::Slices(slices(thread))).collect()
+        (0..threads).map(|thread| Grouping::new(Arc::clone(&self.spec), Some(share(thread)))).collect()
     }
 
     /// Takes a checkpoint that counts.
@@ -475,14 +475,17 @@ impl Spilling {
         batch: &KeyedBatch,
         before: Watermark,
         after: Watermark,
-    ) -> (usize, Vec<(Window, String)>) {
+    ) -> (usize, Vec<(Option<Window>, String)>) {
         let (mut dropped, mut rows) = (0, Vec::new());
         let threads = self.threads.len();
-        for (thread, slices) in self.threads.iter_mut().enumerate() {
+        for (thread, grouping) in self.threads.iter_mut().enumerate() {
             let mine = |row: &u32| batch.keys.hash(*row as usize).group().owner(threads) == thread;
             let mine = batch.take(&(0..batch.keys.len() as u32).filter(mine).collect::<Vec<_>>());
-            dropped += slices.add(&mine, &all(&mine), before).unwrap().len();
-            rows.extend(in_order(&self.spec, advance(slices, before, after)));
+            dropped += grouping.add(&mine, &all(&mine), before).unwrap().len();
+            rows.extend(in_order(&self.spec, advance(grouping, before, after)));
+            if let Grouping::General(general) = grouping {
+                assert!(general.memory() <= self.bound, "{} of {}", general.memory(), self.bound);
+            }
         }
         rows.sort_by_key(|(window, _)| *window);
         (dropped, rows)
@@ -523,6 +526,56 @@ proptest! {
                 spilling.keep();
             }
         }
+    }
+}
+
+/// As [`any_story`], of more keys.
+fn story_of_many_keys() -> impl Strategy<Value = Vec<(Vec<Row>, i64)>> {
+    let row = (-30i64..200, 0i64..40, -9i64..9);
+    prop::collection::vec((prop::collection::vec(row, 0..20), 0i64..40), 0..16)
+}
+
+proptest! {
+    // As above.
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn with_little_memory_the_general_path_gives_the_same_bits_in_the_same_order(
+        story in story_of_many_keys(), (fixed, late) in any_function(), gap in 0i64..40, accumulating in any::<bool>(),
+        bound in prop_oneof![1usize..20_000, 1usize..3000], rescale in 0usize..12,
+        combiner in prop::sample::select(&[
+            TimestampCombiner::Earliest, TimestampCombiner::Latest, TimestampCombiner::EndOfWindow,
+        ]),
+    ) {
+        let function = if gap == 0 { fixed } else { WindowFn::sessions(Span::from_micros(gap)).unwrap() };
+        let mut strategy = strategy(function, late, accumulating);
+        strategy.timestamp_combiner = combiner;
+        let spec = ordered_spec(strategy);
+        prop_assume!(!spec.slices_serve());
+        let directory = tempfile::tempdir().unwrap();
+        let mut plain = Grouping::General(Box::new(General::new(Arc::clone(&spec), None)));
+        let mut spilling = Spilling::new(&spec, directory.path(), bound);
+        let mut before = Watermark::NEG_INF;
+        let steps = story.len();
+        for (step, (rows, passed)) in story.into_iter().enumerate() {
+            let batch = ordered_batch(&rows, function);
+            let after = if step + 1 == steps { Watermark::POS_INF } else { later(before, passed) };
+            let dropped = plain.add(&batch, &all(&batch), before).unwrap().len();
+            let expected = in_order(&spec, advance(&mut plain, before, after));
+            prop_assert_eq!(spilling.step(&batch, before, after), (dropped, expected));
+            let output = spilling.threads.iter().map(|general| general.output(after)).min().unwrap();
+            prop_assert_eq!(output, plain.output(after));
+            before = after;
+            if step == rescale {
+                spilling.rescale(3);
+            } else if step == rescale + 3 {
+                spilling.rescale(2);
+            } else if step % 4 != 3 {
+                spilling.keep();
+            }
+        }
+        let over = |grouping: &Grouping| matches!(grouping, Grouping::General(general) if general.is_empty());
+        prop_assert!(steps == 0 || spilling.threads.iter().all(over));
     }
 }
 
@@ -716,6 +769,52 @@ fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
     assert_eq!(rows.len(), 70);
     // Neither under their own names nor under those that the database gave them.
     assert_eq!((files("state", "run"), files("state/db", "sst")), (0, 0));
+}
+
+#[test]
+fn of_sessions_on_disk_few_files_are_left_while_they_go_on_and_none_when_they_are_over() {
+    let gap = 1000;
+    let function = WindowFn::sessions(Span::from_micros(gap)).unwrap();
+    let spec = ordered_spec(WindowingStrategy::with_defaults(function));
+    let directory = tempfile::tempdir().unwrap();
+    let mut plain = Grouping::General(Box::new(General::new(Arc::clone(&spec), None)));
+    let mut spilling = Spilling::new(&spec, directory.path(), 4000);
+    let files = || {
+        let entries = std::fs::read_dir(directory.path().join("state")).unwrap();
+        entries
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|of| of == "run"))
+            .count()
+    };
+    let (mut before, mut most) = (Watermark::NEG_INF, 0);
+    for round in 0..80 {
+        // Keys that never come again, and some that do.
+        let row = |row| (round * 100 + row, if row % 5 == 0 { row } else { round * 50 + row }, row);
+        let batch = ordered_batch(&(0..50).map(row).collect::<Vec<_>>(), function);
+        let after = Watermark::at(Timestamp::from_micros(round * 100 - 200));
+        let dropped = plain.add(&batch, &all(&batch), before).unwrap().len();
+        let expected = in_order(&spec, advance(&mut plain, before, after));
+        assert_eq!(spilling.step(&batch, before, after), (dropped, expected));
+        before = after;
+        if round > 0 {
+            most = most.max(files());
+        }
+    }
+    assert!((2..12).contains(&most), "{most} files at a time");
+    // Half of them come once more, after their sessions are over.
+    let rows: Vec<Row> = (0..2000).map(|key| (80 * 100 + gap, key * 2, key)).collect();
+    let batch = ordered_batch(&rows, function);
+    for (batch, after) in [(ordered_batch(&[], function), 80 * 100 + gap), (batch, 80 * 100 + gap)] {
+        let after = Watermark::at(Timestamp::from_micros(after));
+        let dropped = plain.add(&batch, &all(&batch), before).unwrap().len();
+        let expected = in_order(&spec, advance(&mut plain, before, after));
+        assert_eq!(spilling.step(&batch, before, after), (dropped, expected));
+        before = after;
+    }
+    let none = ordered_batch(&[], function);
+    let expected = in_order(&spec, advance(&mut plain, before, Watermark::POS_INF));
+    assert_eq!(expected.len(), 2000);
+    assert_eq!(spilling.step(&none, before, Watermark::POS_INF), (0, expected));
+    assert_eq!(files(), 0);
 }
 
 #[test]

@@ -186,8 +186,13 @@ fn a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not() {
 
 #[test]
 fn a_run_with_little_memory_killed_again_and_again_gives_the_same_bytes() {
-    // Slices are long, for each that goes to disk is a file that the disk makes durable.
-    for windowing in ["fixed, size: 100s", "sliding, size: 200s, period: 100s"] {
+    // Windows are long, for each time that state goes to disk is a file that the disk makes durable.
+    for windowing in [
+        "fixed, size: 100s",
+        "sliding, size: 200s, period: 100s",
+        "sessions, gap: 3s",
+        "sliding, size: 200s, period: 100s, allowed_lateness: 10s",
+    ] {
         let document = DOCUMENT.replace("WINDOWING", windowing);
         let whole = tempfile::tempdir().unwrap();
         write_input(whole.path());

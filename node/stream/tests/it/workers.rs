@@ -2,16 +2,21 @@
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use pharos_connect::{Files, open_blobs};
+use pharos_stream::checkpoint::{BlobError, Blobs};
 use pharos_stream::coordination::MemoryCoordination;
 use pharos_stream::io::{Connectors, Fault};
-use pharos_stream::{CheckpointOptions, Event, Meters, Outcome, StreamError, WorkerOptions, work};
+use pharos_stream::{
+    CheckpointOptions, Event, Meters, Outcome, StateMemory, StreamError, WorkerOptions, work,
+};
 
 use crate::support::{Mortal, execute, plan};
 
@@ -56,6 +61,21 @@ pipeline:
 ";
 
 const OUTPUTS: [&str; 6] = ["fixed", "late", "sliding", "sessions", "again", "joined"];
+
+/// Keys that are one row each, all of them until the end.
+const LARGE: &str = "
+pipeline:
+  transforms:
+    - type: ReadFromJson
+      name: Read
+      config: {path: 'in-*.json', watermark: {timestamp: at, max_delay: 20s}}
+    - type: Combine
+      name: Group
+      input: Read
+      windowing: {type: WINDOWING}
+      config: {group_by: [key, at, value], combine: {all: {value: word, fn: group}}}
+    - {type: WriteToJson, name: Write, input: Group, config: {path: large}}
+";
 
 /// How long anything here may take.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -113,13 +133,48 @@ struct Job {
     directory: PathBuf,
     ensemble: MemoryCoordination,
     interval: Option<Duration>,
+    document: String,
+    /// How many bytes of memory state may take; none: as many as it needs.
+    memory: Option<usize>,
+    /// The blobs that were read as a whole.
+    read: Arc<Mutex<Vec<String>>>,
     made: AtomicU64,
+}
+
+/// A store that notes what is read of it as a whole.
+struct Noting {
+    blobs: Arc<dyn Blobs>,
+    read: Arc<Mutex<Vec<String>>>,
+}
+
+impl Blobs for Noting {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BlobError> {
+        self.blobs.put(name, bytes)
+    }
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BlobError> {
+        self.blobs.create(name, bytes)
+    }
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, BlobError> {
+        self.read.lock().unwrap().push(name.to_owned());
+        self.blobs.get(name)
+    }
+    fn range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>, BlobError> {
+        self.blobs.range(name, range)
+    }
+    fn list(&self) -> Result<Vec<String>, BlobError> {
+        self.blobs.list()
+    }
+    fn delete(&self, name: &str) -> Result<(), BlobError> {
+        self.blobs.delete(name)
+    }
 }
 
 impl Job {
     fn new(directory: &Path, interval: Option<Duration>) -> Self {
         let directory = directory.to_owned();
-        Self { directory, ensemble: MemoryCoordination::default(), interval, made: AtomicU64::new(0) }
+        let (ensemble, read) = (MemoryCoordination::default(), Arc::default());
+        let document = DOCUMENT.to_owned();
+        Self { directory, ensemble, interval, document, memory: None, read, made: AtomicU64::new(0) }
     }
 
     fn worker(&self, threads: usize) -> Worker {
@@ -133,7 +188,10 @@ impl Job {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let heard = Arc::clone(&told);
         let options = WorkerOptions {
-            state: None,
+            state: self.memory.map(|bytes| StateMemory {
+                bytes,
+                directory: self.directory.join(format!("state-{number}")),
+            }),
             id: format!("w{number}"),
             name: format!("w{number}"),
             address: listener.local_addr().unwrap().to_string(),
@@ -157,11 +215,14 @@ impl Job {
             roster: Box::new(self.ensemble.clone()),
             checkpoints: self.interval.map(|interval| CheckpointOptions {
                 interval,
-                blobs: open_blobs("checkpoints", &self.directory).unwrap(),
+                blobs: Arc::new(Noting {
+                    blobs: open_blobs("checkpoints", &self.directory).unwrap(),
+                    read: Arc::clone(&self.read),
+                }),
             }),
             stop: Arc::clone(&stop),
         };
-        let plan = plan(DOCUMENT, &self.directory);
+        let plan = plan(&self.document, &self.directory);
         let thread = std::thread::spawn(move || work(&plan, &connectors, options));
         Worker { stop, told, thread }
     }
@@ -305,6 +366,57 @@ fn workers_come_and_go_and_die_and_the_bytes_are_those_of_one() {
     assert_eq!(outputs(together.path()), outputs(alone.path()));
     let left = std::fs::read_dir(together.path().join("checkpoints")).unwrap().count();
     assert!(left <= 8, "{left} files are left of the checkpoints: those of the last one and no more");
+}
+
+#[test]
+fn who_survives_does_not_read_its_own_sorted_files_again() {
+    for windowing in ["fixed, size: 100000000s", "sessions, gap: 100000000s"] {
+        let document = LARGE.replace("WINDOWING", windowing);
+        let alone = tempfile::tempdir().unwrap();
+        write_input(alone.path(), 10_000);
+        execute(&document, alone.path(), 2).unwrap();
+        let together = tempfile::tempdir().unwrap();
+        write_input(together.path(), 10_000);
+        let job = Job::new(together.path(), Some(Duration::ZERO));
+        let job = Job { memory: Some(1 << 20), document, ..job };
+        let mut crowd = Crowd { job, pace: Arc::new(AtomicU64::new(100)), here: Vec::new() };
+        crowd.add(1);
+        crowd.add(1);
+        crowd.together();
+        // Sorted files, generation-thread-node-number, of both threads in the generation of both.
+        let generation = crowd.here[0].0.told.generation.load(Ordering::SeqCst);
+        let of = |names: &[String], thread: u32| {
+            let prefix = format!("{generation}-{thread}-");
+            names.iter().filter(|name| name.ends_with(".run") && name.starts_with(&prefix)).count()
+        };
+        let kept = || {
+            let entries = std::fs::read_dir(together.path().join("checkpoints")).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let names: Vec<String> = names.collect();
+            [of(&names, 0), of(&names, 1)]
+        };
+        crowd.until("both have files in a checkpoint", || kept().iter().all(|files| *files > 0));
+        crowd.advance();
+        let (worker, left) = crowd.take(false);
+        left.store(0, Ordering::SeqCst);
+        worker.outcome().unwrap_err();
+        crowd.together();
+        let read = crowd.job.read.lock().unwrap().clone();
+        // The one that leads is the first.
+        assert_eq!((of(&read, 0), of(&read, 1) > 0), (0, true), "{read:?}");
+        crowd.pace.store(0, Ordering::SeqCst);
+        for (worker, _) in crowd.here {
+            assert_eq!(worker.outcome().unwrap(), Outcome::Completed);
+        }
+        let written = |directory: &Path| std::fs::read(directory.join("large-00000-of-00001")).unwrap();
+        assert!(written(together.path()) == written(alone.path()), "{windowing}: the results differ");
+        let left = std::fs::read_dir(together.path()).unwrap();
+        let left = left.filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_string_lossy().starts_with("state-")
+        });
+        assert_eq!(left.count(), 0, "nothing is left on the disks of workers");
+    }
 }
 
 #[test]
