@@ -27,7 +27,9 @@ const FILE_BYTES: u64 = 16 << 20;
 const CACHE_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=64 << 20;
 /// Bits for each entry in a file's filter of keys; one key in a hundred that is not there is looked for in vain.
 const FILTER_BITS: f64 = 10.0;
+/// What is read at a time where files are read from end to end, and where one key is looked for.
 const BLOCK_BYTES: usize = 16 << 10;
+const KEY_BLOCK_BYTES: usize = 4 << 10;
 /// Files that the database holds open.
 const OPEN_FILES: i32 = 256;
 
@@ -186,6 +188,8 @@ impl Kept {
 pub(crate) struct Disk {
     directory: PathBuf,
     options: Options,
+    /// How files are written in which keys are looked for.
+    keyed: Options,
     inner: Mutex<Inner>,
 }
 
@@ -202,26 +206,32 @@ impl std::fmt::Debug for Disk {
     }
 }
 
+fn options(block: usize, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_size(block);
+    blocks.set_block_cache(cache);
+    blocks.set_bloom_filter(FILTER_BITS, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    // A file stays as it was written: it is removed whole, and a checkpoint may keep it.
+    options.set_disable_auto_compactions(true);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_write_buffer_size(1 << 20);
+    options.set_keep_log_file_num(1);
+    options
+}
+
 impl Disk {
     /// A disk that writes nothing yet, beside `memory` bytes of state in memory.
     #[must_use]
     pub(crate) fn new(directory: &Path, memory: usize) -> Arc<Self> {
         let cache = (memory / 8).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end());
-        let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_size(BLOCK_BYTES);
-        blocks.set_block_cache(&Cache::new_lru_cache(cache));
-        blocks.set_bloom_filter(FILTER_BITS, false);
-        blocks.set_cache_index_and_filter_blocks(true);
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_block_based_table_factory(&blocks);
-        options.set_compression_type(DBCompressionType::Lz4);
-        // A file stays as it was written: it is removed whole, and a checkpoint may keep it.
-        options.set_disable_auto_compactions(true);
-        options.set_max_open_files(OPEN_FILES);
-        options.set_write_buffer_size(1 << 20);
-        options.set_keep_log_file_num(1);
-        Arc::new(Self { directory: directory.to_owned(), options, inner: Mutex::default() })
+        let cache = Cache::new_lru_cache(cache);
+        let [options, keyed] = [BLOCK_BYTES, KEY_BLOCK_BYTES].map(|block| options(block, &cache));
+        Arc::new(Self { directory: directory.to_owned(), options, keyed, inner: Mutex::default() })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -596,11 +606,22 @@ impl Share {
         self.disk.db()
     }
 
-    /// Begins to write entries, as many files as it takes.
+    /// Begins to write entries, as many files as it takes, that are read one after the other.
     #[must_use]
     pub(crate) fn writer(&self) -> RunWriter<'_> {
+        self.writer_as(&self.disk.options)
+    }
+
+    /// The same of entries that are looked for one by one.
+    #[must_use]
+    pub(crate) fn keyed_writer(&self) -> RunWriter<'_> {
+        self.writer_as(&self.disk.keyed)
+    }
+
+    fn writer_as<'share>(&'share self, options: &'share Options) -> RunWriter<'share> {
         RunWriter {
             share: self,
+            options,
             open: None,
             key: Vec::new(),
             fresh: false,
@@ -655,6 +676,7 @@ impl Lists {
 /// Writes entries in the order of hashes and keys.
 pub(crate) struct RunWriter<'share> {
     share: &'share Share,
+    options: &'share Options,
     open: Option<OpenFile<'share>>,
     key: Vec<u8>,
     fresh: bool,
@@ -703,7 +725,7 @@ impl RunWriter<'_> {
         let id = self.share.next.get();
         self.share.next.set(RunId { number: id.number + 1, ..id });
         let path = disk.directory.join(id.file()).with_extension("new");
-        let writer = SstFileWriter::create(&disk.options);
+        let writer = SstFileWriter::create(self.options);
         writer.open(&path).map_err(|error| failed("write", &path, error))?;
         self.open = Some(OpenFile { id, path, writer, bytes: 0 });
         Ok(())

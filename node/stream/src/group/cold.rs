@@ -182,7 +182,7 @@ impl Cold {
     /// Begins a layer; see [`write`] and [`Self::add`].
     #[must_use]
     pub(super) fn writer(&self) -> RunWriter<'_> {
-        self.share.writer()
+        self.share.keyed_writer()
     }
 
     /// Adds a layer when the watermark stands at `now`. `in_memory` says which keys are.
