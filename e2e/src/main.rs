@@ -94,6 +94,9 @@ struct PipelinesOptions {
     /// A kind of fault; without it all kinds.
     #[arg(long = "fault", value_enum)]
     faults: Vec<pipelines::Fault>,
+    /// More keys, and memory for so few of them that state goes to disk.
+    #[arg(long)]
+    little_memory: bool,
     /// Where input, outputs, checkpoints and logs go if something is wrong.
     #[arg(long, default_value = "/tmp/pharos-pipelines")]
     keep: PathBuf,
@@ -247,6 +250,7 @@ fn run_pipelines(options: PipelinesOptions) -> anyhow::Result<ExitCode> {
         faults: options.faults,
         length: Duration::from_secs_f64(options.minutes * 60.0),
         rows: options.rows,
+        little_memory: options.little_memory,
         seed,
         keep: options.keep,
     })

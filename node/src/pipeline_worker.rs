@@ -79,7 +79,8 @@ pub(crate) struct WorkerArgs {
     /// need as much again [default: a quarter of the container's]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) state_memory_mib: Option<u32>,
-    /// Directory in which this process makes one for these files [default: the system's for temporary files]
+    /// Directory in which this worker has one for these files, which no other worker of the Pipeline may use [default: the
+    /// system's for temporary files]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Name of this worker, for messages [default: the name of the machine]
@@ -302,10 +303,14 @@ fn own_location(args: &WorkerArgs, url: &str) -> Result<(), Trouble> {
 
 fn state_memory(args: &WorkerArgs) -> StateMemory {
     let within = args.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+    // The next process of this worker has the same name: it uses what this one leaves, or clears it.
+    let name = args.worker_name.clone().unwrap_or_else(machine_name);
+    let plain =
+        |letter: char| if letter.is_ascii_alphanumeric() || "-._".contains(letter) { letter } else { '-' };
+    let name: String = format!("pharos-state-{}-{name}", args.pipeline_uid).chars().map(plain).collect();
     StateMemory {
         bytes: args.state_memory_mib.map_or_else(|| state_bytes(1), |mib| (mib as usize) << 20),
-        // In a pod the number of the process is the same each time, and what it left is cleared.
-        directory: within.join(format!("pharos-state-{}", std::process::id())),
+        directory: within.join(name),
     }
 }
 

@@ -21,7 +21,7 @@ const DISORDER: u64 = 15;
 const SHIFT: i64 = 16;
 /// How many keys are busy at a time, of which some are busy for longer.
 const BUSY: u64 = 60;
-const KEYS: i64 = 2_000;
+const KEYS: u64 = 2_000;
 /// One row in so many is of one key, whose session lasts from the first row to the last.
 const HOT: usize = 20;
 const BEGIN: i64 = 1_000_000;
@@ -68,6 +68,14 @@ impl Pane {
     }
 }
 
+/// How many keys are busy at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    Few,
+    /// Each of them always is, but sessions end all the same.
+    All,
+}
+
 /// The input on the disk, and the panes of each output in order.
 pub(super) struct Input {
     pub(super) rows: usize,
@@ -77,6 +85,11 @@ pub(super) struct Input {
 impl Input {
     /// Writes so many rows into files of this directory.
     pub(super) fn write(directory: &Path, rows: usize, seed: u64) -> anyhow::Result<Self> {
+        Self::of(Keys::Few, directory, rows, seed)
+    }
+
+    /// The same with so many keys that are busy.
+    pub(super) fn of(keys: Keys, directory: &Path, rows: usize, seed: u64) -> anyhow::Result<Self> {
         let mut rng = Rng::new(seed);
         let mut all = Vec::with_capacity(rows);
         for file in 0..FILES {
@@ -85,7 +98,7 @@ impl Input {
             let mut now = BEGIN;
             for _ in 0..count {
                 now += i64::from(rng.one_in(PACE));
-                all.push(row(now, &mut rng));
+                all.push(row(now, keys, &mut rng));
             }
             let path = directory.join(format!("in-{file}.json"));
             let write = |rows: &[Row]| {
@@ -115,9 +128,13 @@ impl Input {
     }
 }
 
-fn row(now: i64, rng: &mut Rng) -> Row {
+fn row(now: i64, keys: Keys, rng: &mut Rng) -> Row {
     let at = now - i64::try_from(rng.below(DISORDER + 1)).unwrap_or_default();
-    let busy = now / SHIFT * 37 + i64::try_from(rng.below(BUSY)).unwrap_or_default();
+    let busy = rng.below(match keys {
+        Keys::Few => BUSY,
+        Keys::All => KEYS,
+    });
+    let busy = u64::try_from(now / SHIFT * 37).unwrap_or_default() + busy;
     let key = if rng.one_in(HOT) { 0 } else { u32::try_from(1 + busy % KEYS).unwrap_or_default() };
     Row { key, at, value: i64::try_from(rng.below(2_001)).unwrap_or_default() - 1_000 }
 }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::local::{LocalEnsemble, Place};
 use crate::netns::{Network, isolated};
 use faults::{Ground, Striker};
-use input::{Input, OUTPUTS, compare};
+use input::{Input, Keys, OUTPUTS, compare};
 use report::Run;
 use workers::{Job, Workers};
 
@@ -64,6 +64,8 @@ pub struct Options {
     pub length: Duration,
     /// How many rows a run reads, about.
     pub rows: usize,
+    /// Whether there are so many keys, and the workers have so little memory for state, that it goes to disk.
+    pub little_memory: bool,
     /// What rows and faults follow from.
     pub seed: u64,
     /// Where the directory goes if something is wrong.
@@ -94,6 +96,7 @@ pub fn run(options: &Options) -> anyhow::Result<Verdict> {
 struct Field {
     ground: Ground,
     input: Input,
+    little_memory: bool,
     directory: TempDir,
     /// What the first run has written.
     first: Option<[Vec<u8>; 3]>,
@@ -106,13 +109,15 @@ impl Field {
         let prefix = format!("seed-{}-", options.seed);
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(keep);
         let directory = directory.context("cannot make a directory")?;
-        let input = Input::write(directory.path(), options.rows, options.seed)?;
+        let little_memory = options.little_memory;
+        let keys = if little_memory { Keys::All } else { Keys::Few };
+        let input = Input::of(keys, directory.path(), options.rows, options.seed)?;
         let most = options.calm.iter().copied().chain([options.workers + 1]).max().unwrap_or_default();
         let network = Network::new(MEMBERS + most)?;
         let members = network.hosts().iter().take(MEMBERS);
         let places = members.map(|host| Place { host: host.clone(), volume: None }).collect();
         let ensemble = LocalEnsemble::found_on(places)?;
-        Ok(Self { ground: Ground { ensemble, network }, input, directory, first: None })
+        Ok(Self { ground: Ground { ensemble, network }, input, little_memory, directory, first: None })
     }
 
     fn run_all(&mut self, options: &Options, verdict: &mut Verdict) -> anyhow::Result<()> {
@@ -141,6 +146,7 @@ impl Field {
         let directory = self.directory.path().join(format!("run-{number}"));
         let ensemble = self.ground.ensemble.hosts();
         let job = Job::new(self.directory.path(), directory.clone(), ensemble, number)?;
+        let job = Job { state_memory_mib: self.little_memory.then_some(1), ..job };
         let hosts = self.ground.network.hosts().get(MEMBERS..).context("the workers have hosts")?;
         let mut workers = Workers::start(job.clone(), hosts, count)?;
         let begin = Instant::now();

@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) run: usize,
     /// Whether each worker has one core, and so one thread.
     pub(super) pinned: bool,
+    /// How much memory state may take; none: what workers take by themselves.
+    pub(super) state_memory_mib: Option<u32>,
 }
 
 /// Where checkpoints go, and how often.
@@ -90,6 +92,7 @@ impl Job {
             hash: hex::encode(Sha256::digest(text)),
             run,
             pinned: false,
+            state_memory_mib: None,
         })
     }
 
@@ -213,6 +216,10 @@ impl Workers {
             command.arg("--checkpoint").arg(location);
             command.args(["--checkpoint-interval", &seconds.to_string()]);
         }
+        if let Some(mib) = self.job.state_memory_mib {
+            command.args(["--state-memory-mib", &mib.to_string()]);
+        }
+        command.arg("--state-dir").arg(&self.job.directory);
         command.args(["--admin-addr", &at(admin), "--metrics-addr", &at(metrics)]);
         command.args(["--worker-name", &format!("worker-{index}"), "--exchange-addr", &at(exchange)]);
         let log = log.context("cannot open a log")?;

@@ -6,11 +6,15 @@ use pharos_e2e::environment::Environment;
 use pharos_e2e::pipelines::{Options, Outage, Verdict, outage, run};
 
 /// `PHAROS_SEED` asks for other rows and faults.
-fn verdict(calm: &[usize], length: Duration, rows: usize) -> Verdict {
+fn options(calm: &[usize], length: Duration, rows: usize) -> Options {
     let seed = std::env::var("PHAROS_SEED").ok().map_or(1, |seed| seed.parse().unwrap());
     let keep = std::env::temp_dir().join("pharos-pipelines");
-    let options = Options { calm: calm.to_vec(), workers: 3, faults: Vec::new(), length, rows, seed, keep };
-    let verdict = run(&options).unwrap();
+    let (calm, faults) = (calm.to_vec(), Vec::new());
+    Options { calm, workers: 3, faults, length, rows, little_memory: false, seed, keep }
+}
+
+fn verdict(options: &Options) -> Verdict {
+    let verdict = run(options).unwrap();
     assert!(verdict.is_good(), "{verdict}");
     println!("{verdict}");
     verdict
@@ -18,7 +22,7 @@ fn verdict(calm: &[usize], length: Duration, rows: usize) -> Verdict {
 
 #[test]
 fn three_workers_write_the_same_bytes_as_one_and_what_the_oracle_says() {
-    let verdict = verdict(&[1, 3], Duration::ZERO, 2_000_000);
+    let verdict = verdict(&options(&[1, 3], Duration::ZERO, 2_000_000));
     assert_eq!((verdict.runs(), verdict.faults(), verdict.together()), (2, 0, 3), "{verdict}");
     // Nobody had to begin again, but for taking in two who may have come late.
     assert!(verdict.generations() <= 4, "{verdict}");
@@ -26,10 +30,18 @@ fn three_workers_write_the_same_bytes_as_one_and_what_the_oracle_says() {
 
 #[test]
 fn no_row_is_lost_or_doubled_while_workers_are_killed_stopped_cut_off_and_exchanged() {
-    let verdict = verdict(&[], Duration::from_secs(75), 3_000_000);
+    let verdict = verdict(&options(&[], Duration::from_secs(75), 3_000_000));
     // A run that meets little proves little.
     assert!(verdict.faults() >= 4 && verdict.kinds() >= 4, "{verdict}");
     assert!(verdict.checkpoints() >= 5 && verdict.generations() >= 3, "{verdict}");
+}
+
+#[test]
+fn no_row_is_lost_or_doubled_where_state_does_not_fit_in_memory_either() {
+    let options = options(&[], Duration::from_secs(45), 1_500_000);
+    let verdict = verdict(&Options { little_memory: true, ..options });
+    assert!(verdict.faults() >= 3, "{verdict}");
+    assert!(verdict.checkpoints() >= 5 && verdict.generations() >= 2, "{verdict}");
 }
 
 /// `PHAROS_OUTAGE_SECONDS` asks for a longer absence than it takes until workers say what they wait for; after ten minutes

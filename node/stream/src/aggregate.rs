@@ -228,18 +228,36 @@ impl Column {
 
     /// How many bytes its slots take, without what they point to.
     fn inline_bytes(&self) -> usize {
-        match self {
-            Self::Addends(items) => items.capacity() * size_of::<Addends>(),
-            Self::SumInt(sums) => sums.capacity() * size_of::<i128>(),
-            Self::SumFloat(sums) => sums.capacity() * size_of::<f64>(),
-            Self::Count(counts) => counts.capacity() * size_of::<i64>(),
-            Self::MeanInt(means) => means.capacity() * size_of::<(i128, i64)>(),
-            Self::MeanFloat(means) => means.capacity() * size_of::<(f64, i64)>(),
+        let capacity = match self {
+            Self::Addends(items) => items.capacity(),
+            Self::SumInt(sums) => sums.capacity(),
+            Self::SumFloat(sums) => sums.capacity(),
+            Self::Count(counts) => counts.capacity(),
+            Self::MeanInt(means) => means.capacity(),
+            Self::MeanFloat(means) => means.capacity(),
             Self::Any(flags) | Self::All(flags) => flags.capacity(),
-            Self::Ints { best, .. } => best.capacity() * size_of::<Option<i64>>(),
-            Self::Floats { best, .. } => best.capacity() * size_of::<Option<f64>>(),
-            Self::Bytes { best, .. } => best.capacity() * size_of::<Option<Box<[u8]>>>(),
-            Self::Gather { items, .. } => items.inline_bytes(),
+            Self::Ints { best, .. } => best.capacity(),
+            Self::Floats { best, .. } => best.capacity(),
+            Self::Bytes { best, .. } => best.capacity(),
+            Self::Gather { items, .. } => items.capacity(),
+        };
+        capacity * self.slot_bytes()
+    }
+
+    /// How many bytes one slot takes, without what it points to.
+    const fn slot_bytes(&self) -> usize {
+        match self {
+            Self::Addends(_) => size_of::<Addends>(),
+            Self::SumInt(_) => size_of::<i128>(),
+            Self::SumFloat(_) => size_of::<f64>(),
+            Self::Count(_) => size_of::<i64>(),
+            Self::MeanInt(_) => size_of::<(i128, i64)>(),
+            Self::MeanFloat(_) => size_of::<(f64, i64)>(),
+            Self::Any(_) | Self::All(_) => size_of::<bool>(),
+            Self::Ints { .. } => size_of::<Option<i64>>(),
+            Self::Floats { .. } => size_of::<Option<f64>>(),
+            Self::Bytes { .. } => size_of::<Option<Box<[u8]>>>(),
+            Self::Gather { .. } => Gathered::SLOT_BYTES,
         }
     }
 
@@ -605,18 +623,14 @@ impl Accumulators {
     /// How many bytes they take, roughly.
     #[must_use]
     pub(crate) fn memory(&self) -> usize {
-        self.inline_bytes() + self.heap * 3 / 2
+        self.columns.iter().map(Column::inline_bytes).sum::<usize>() + self.heap * 3 / 2
     }
 
-    fn inline_bytes(&self) -> usize {
-        self.columns.iter().map(Column::inline_bytes).sum()
-    }
-
-    /// How many bytes it would be if so many slots were in use, and there were no others.
+    /// How many bytes it would be if there were so many slots, and all others were empty.
     #[must_use]
     pub(crate) fn memory_of(&self, slots: usize) -> usize {
-        let inline = self.inline_bytes().checked_div(self.slots as usize).unwrap_or(0);
-        inline * slots + self.heap * 3 / 2
+        let slot: usize = self.columns.iter().map(Column::slot_bytes).sum();
+        slot * slots + self.heap * 3 / 2
     }
 
     /// Closes all slots.

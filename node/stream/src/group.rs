@@ -9,6 +9,7 @@
 
 mod cold;
 mod general;
+mod keyed;
 mod layers;
 mod merge;
 mod partial;

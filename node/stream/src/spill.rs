@@ -6,7 +6,7 @@
 //! Invariant: a file never changes and stays for as long as anyone refers to it. Its name is given
 //! once in a run, on whatever worker, so a checkpoint can keep it under that name.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use pharos_window::Timestamp;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, DBRawIterator,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, DBRawIterator,
     IngestExternalFileOptions, Options, ReadOptions, SstFileWriter,
 };
 use serde::{Deserialize, Serialize};
@@ -27,11 +27,13 @@ const FILE_BYTES: u64 = 16 << 20;
 const CACHE_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=64 << 20;
 /// Bits for each entry in a file's filter of keys; one key in a hundred that is not there is looked for in vain.
 const FILTER_BITS: f64 = 10.0;
+/// Or when its lists take a quarter of the memory for state, and not less than this: they are in memory until then.
+const LIST_BYTES: usize = 256 << 10;
 /// What is read at a time where files are read from end to end, and where one key is looked for.
 const BLOCK_BYTES: usize = 16 << 10;
 const KEY_BLOCK_BYTES: usize = 4 << 10;
 /// Files that the database holds open.
-const OPEN_FILES: i32 = 256;
+const OPEN_FILES: i32 = 1024;
 
 /// How much memory keyed state may take, and where it goes beyond that.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,6 +214,13 @@ fn options(block: usize, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(FILTER_BITS, false);
     blocks.set_cache_index_and_filter_blocks(true);
+    if block == KEY_BLOCK_BYTES {
+        // Of an index, and of a filter, only the part is read that a key is in.
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_metadata_block_size(KEY_BLOCK_BYTES);
+        blocks.set_pin_top_level_index_and_filter(true);
+    }
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_block_based_table_factory(&blocks);
@@ -289,7 +298,8 @@ impl Disk {
         self.inner().runs.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Removes the files that an earlier process left and nobody refers to, once all that are wanted are adopted.
+    /// Removes the files that an earlier process left and nobody refers to, once all that are wanted are adopted, and those
+    /// that an attempt which failed had begun. Nobody writes meanwhile.
     pub(crate) fn clear_leftovers(&self) {
         let inner = self.inner();
         // Without a database nobody knows whether the directory is another process's.
@@ -299,7 +309,9 @@ impl Disk {
         let known: BTreeSet<String> = inner.runs.keys().map(|id| id.file()).collect();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.ends_with(RUN) && !known.contains(name)) {
+            let is_over =
+                |name: &str| name.ends_with(".new") || (name.ends_with(RUN) && !known.contains(name));
+            if name.is_some_and(is_over) {
                 // What cannot be removed goes with the directory.
                 let _ = std::fs::remove_file(&path);
             }
@@ -583,6 +595,8 @@ impl RunReader<'_> {
 /// One grouping's part of the memory, on one thread.
 #[derive(Debug)]
 pub(crate) struct Share {
+    /// The database, once it is open. It is closed before the disk is cleared.
+    db: OnceCell<Arc<DB>>,
     disk: Arc<Disk>,
     /// Bytes that its tables may take.
     pub bytes: usize,
@@ -595,7 +609,7 @@ impl Share {
     /// A share of `bytes` for the key groups `groups`; `first` names its first file.
     #[must_use]
     pub(crate) fn new(disk: Arc<Disk>, bytes: usize, groups: Range<u32>, first: RunId) -> Self {
-        Self { disk, bytes, groups, next: Cell::new(first) }
+        Self { db: OnceCell::new(), disk, bytes, groups, next: Cell::new(first) }
     }
 
     /// The database.
@@ -603,7 +617,11 @@ impl Share {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn db(&self) -> Result<Arc<DB>, SpillError> {
-        self.disk.db()
+        if let Some(db) = self.db.get() {
+            return Ok(Arc::clone(db));
+        }
+        let db = self.disk.db()?;
+        Ok(Arc::clone(self.db.get_or_init(|| db)))
     }
 
     /// Begins to write entries, as many files as it takes, that are read one after the other.
@@ -648,6 +666,11 @@ struct Lists {
 }
 
 impl Lists {
+    /// How many bytes they take.
+    fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<(u8, [u8; 8], usize)>() + self.bytes.capacity()
+    }
+
     fn add(&mut self, list: List, at: Timestamp, hash: KeyHash, key: &[u8]) {
         self.entries.push((FIRST_LIST + list as u8, time_bytes(at), self.bytes.len()));
         self.bytes.extend_from_slice(&((8 + key.len()) as u32).to_le_bytes());
@@ -696,7 +719,8 @@ impl RunWriter<'_> {
         value: &[u8],
         fresh: bool,
     ) -> Result<(), SpillError> {
-        if self.open.as_ref().is_some_and(|open| open.bytes >= FILE_BYTES) {
+        let lists = LIST_BYTES.max(self.share.bytes / 4);
+        if self.open.as_ref().is_some_and(|open| open.bytes >= FILE_BYTES || self.lists.memory() >= lists) {
             self.close()?;
         }
         if self.open.is_none() {

@@ -55,9 +55,12 @@ impl Gathered {
         self.give_up();
     }
 
-    /// How many bytes the slots take, without their values.
-    pub(super) fn inline_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
+    /// How many bytes a slot takes, without its values.
+    pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+
+    /// For how many slots there is room.
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.capacity()
     }
 
     /// How many bytes the values of a slot take.
@@ -81,7 +84,8 @@ impl Gathered {
         let all = self.bytes.len() as u64;
         if self.left_behind == all {
             self.give_up();
-        } else if self.left_behind > LEFT_BEHIND.max(self.inline_bytes() as u64) && self.left_behind > all / 2
+        } else if self.left_behind > LEFT_BEHIND.max((self.capacity() * Self::SLOT_BYTES) as u64)
+            && self.left_behind > all / 2
         {
             let whole = std::mem::take(self);
             self.bytes.reserve_exact((all - whole.left_behind) as usize);

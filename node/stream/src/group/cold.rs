@@ -99,6 +99,13 @@ impl ColdFile {
         Ok(Some(Self { hashes, timer, hold, file }))
     }
 
+    /// How many bytes of it count, roughly.
+    fn bytes(&self) -> u64 {
+        let (first, last) = (self.hashes.start().group().number(), self.hashes.end().group().number());
+        let mine = self.file.groups.end.min(last + 1).saturating_sub(self.file.groups.start.max(first));
+        self.file.run.bytes() * u64::from(mine) / u64::from(last + 1 - first)
+    }
+
     fn is_due(&self, now: Watermark) -> bool {
         self.timer.is_some_and(|timer| now.has_passed(timer))
     }
@@ -112,7 +119,7 @@ struct ColdLayer {
 
 impl ColdLayer {
     fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.file.run.bytes()).sum()
+        self.files.iter().map(ColdFile::bytes).sum()
     }
 }
 
@@ -223,6 +230,9 @@ impl Cold {
                 first = at;
             }
             later += bytes;
+        }
+        if first + 1 == self.layers.len() {
+            return Ok(());
         }
         let all = Everything {
             files: self.layers[first..]

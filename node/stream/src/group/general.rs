@@ -20,12 +20,13 @@ use pharos_window::{
     WindowSnapshot, WindowingStrategy,
 };
 
-use super::cold::{self, Cold, Due, KeyTimes};
+use super::cold::{self, Cold, Due, Key, KeyTimes};
+use super::keyed::{read_windows, write_windows};
 use super::layers::{BESIDE, Interval, Layer, LayerKind, Layers};
 use super::parts::Parts;
 use super::{AdvanceError, Emit, Fired, FrozenState, GroupSpec, KeyedBatch, RestoreError};
 use crate::aggregate::{Accumulators, AggregateError};
-use crate::codec::{CodecError, Reader, put_bytes, put_len};
+use crate::codec::{CodecError, Reader, put_bytes};
 use crate::column::{Batch, Panes, Steps, Times, Windows};
 use crate::key::{KeyGroup, KeyHash};
 use crate::plant;
@@ -53,8 +54,8 @@ struct Entry {
     /// Whether anything came that may be due at once, and whether it is about to be looked at.
     touched: bool,
     due: bool,
-    /// Whether it was looked at since keys went to disk last.
-    recent: bool,
+    /// When it was looked at last, by [`General::clock`].
+    used: u32,
 }
 
 /// Keys with their windows as bytes, in parts: the key groups of each and where it ends.
@@ -179,6 +180,8 @@ pub(crate) struct General {
     /// How many windows the keys in memory have, and how many bytes they are.
     windows: usize,
     key_bytes: usize,
+    /// How many steps there were.
+    clock: u32,
     /// What checkpoints have of it, and whether anything changed since the last one.
     layers: Layers,
     changed: bool,
@@ -203,6 +206,7 @@ impl General {
             held: None,
             windows: 0,
             key_bytes: 0,
+            clock: 0,
             layers: Layers::new(),
             changed: false,
             gone: BTreeMap::new(),
@@ -227,7 +231,7 @@ impl General {
             let at = *row as usize;
             let position = self.position((batch.keys.hash(at), batch.keys.bytes(at)), input)?;
             let entry = self.entries[position as usize].as_mut().expect("the position is occupied");
-            (entry.changed, entry.recent) = (now, true);
+            (entry.changed, entry.used) = (now, self.clock);
             let before = entry.windows.windows().len();
             let mut adding = self.values.of(&batch.values);
             batch.windows.each(at, |window| {
@@ -275,7 +279,8 @@ impl General {
                 return Ok(None);
             }
             let bytes = input.left();
-            read_windows(input, |input| values.read(input)).map(|windows| Some((windows, bytes)))
+            let windows = read_windows(input, |input| values.read(input))?;
+            if input.is_done() { Ok(Some((windows, bytes))) } else { Err(input.error("the end")) }
         })?;
         let Some((windows, bytes)) = read else { return Ok(None) };
         self.changed = true;
@@ -296,7 +301,7 @@ impl General {
             kept: false,
             touched: false,
             due: false,
-            recent: true,
+            used: self.clock,
         };
         let at = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
@@ -321,47 +326,61 @@ impl General {
         out: &mut Emit<'_>,
     ) -> Result<(), AdvanceError> {
         let step = Step { before, input };
+        self.clock = self.clock.wrapping_add(1);
         let due = self.due(step);
         match self.cold.as_mut().map_or(Ok(Due::Keys(Vec::new())), |cold| cold.due(input))? {
             Due::Keys(keys) if keys.is_empty() => self.fire(&due, step, out)?,
-            Due::Keys(keys) => {
-                let mut firing = Firing::new(self, due, step);
-                for (hash, key) in &keys {
-                    let key = (*hash, &**key);
-                    if self.find(key).is_some() {
-                        continue;
-                    }
-                    if let Some(brought) = self.bring(key, before, |times| input.has_passed(times.timer))? {
-                        firing.add(self, key, brought, out)?;
-                    }
-                }
-                firing.finish(self, out)?;
-            }
-            Due::Many => {
-                let mut firing = Firing::new(self, due, step);
-                let everything = self.cold.as_mut().map(Cold::everything).transpose()?;
-                everything.iter().try_for_each(|all| {
-                    all.each(before, |key, times, reader| {
-                        if !input.has_passed(times.timer) || self.find(key).is_some() {
-                            return Ok(());
-                        }
-                        let (mut bytes, values) = (Reader::new(reader.value()), &mut self.values);
-                        let length = reader.value().len();
-                        let windows = KeyTimes::read(&mut bytes)
-                            .and_then(|_| read_windows(&mut bytes, |input| values.read(input)))
-                            .map_err(|error| reader.damaged(error))?;
-                        self.changed = true;
-                        let at = self.insert(key, windows);
-                        firing.add(self, key, (at, length), out)
-                    })
-                })?;
-                firing.finish(self, out)?;
-            }
+            Due::Keys(keys) => self.fire_with(due, &keys, step, out)?,
+            Due::Many => self.fire_with_all(due, step, out)?,
         }
         self.relieve(step, None)?;
         self.tidy();
         self.hold_back(input)?;
         Ok(())
+    }
+
+    /// Fires what is due of keys in memory, and of these, which may be on disk.
+    fn fire_with(
+        &mut self,
+        due: Vec<u32>,
+        keys: &[Key],
+        step: Step,
+        out: &mut Emit<'_>,
+    ) -> Result<(), AdvanceError> {
+        let mut firing = Firing::new(self, due, step);
+        for (hash, key) in keys {
+            let key = (*hash, &**key);
+            if self.find(key).is_some() {
+                continue;
+            }
+            if let Some(brought) = self.bring(key, step.before, |times| step.input.has_passed(times.timer))? {
+                firing.add(self, key, brought, out)?;
+            }
+        }
+        firing.finish(self, out)
+    }
+
+    /// Fires what is due of keys in memory, and of all on disk.
+    fn fire_with_all(&mut self, due: Vec<u32>, step: Step, out: &mut Emit<'_>) -> Result<(), AdvanceError> {
+        let mut firing = Firing::new(self, due, step);
+        let everything = self.cold.as_mut().map(Cold::everything).transpose()?;
+        everything.iter().try_for_each(|all| {
+            all.each(step.before, |key, times, reader| {
+                if !step.input.has_passed(times.timer) || self.find(key).is_some() {
+                    return Ok(());
+                }
+                let (mut bytes, values) = (Reader::new(reader.value()), &mut self.values);
+                let length = bytes.left();
+                let windows = KeyTimes::read(&mut bytes)
+                    .and_then(|_| read_windows(&mut bytes, |input| values.read(input)))
+                    .and_then(|read| if bytes.is_done() { Ok(read) } else { Err(bytes.error("the end")) })
+                    .map_err(|error| reader.damaged(error))?;
+                self.changed = true;
+                let at = self.insert(key, windows);
+                firing.add(self, key, (at, length), out)
+            })
+        })?;
+        firing.finish(self, out)
     }
 
     /// The keys in memory of which something may be due.
@@ -433,30 +452,26 @@ impl General {
         Ok(())
     }
 
-    /// Puts the keys up to `upto` on disk that were not looked at since that was done last, or all if these are few; whether
-    /// there were any.
+    /// Puts half of the keys up to `upto` on disk, those that were not looked at for longest; whether there were any.
     fn put_on_disk(&mut self, step: Step, upto: Option<(KeyHash, &[u8])>) -> Result<bool, SpillError> {
-        let (mut going, mut recent): (Vec<(KeyHash, u32)>, _) = (Vec::new(), Vec::new());
-        for (position, entry) in (0..).zip(&mut self.entries) {
-            let Some(entry) = entry else { continue };
-            if upto.is_none_or(|upto| (entry.hash, &*entry.key) <= upto) {
-                let of = if std::mem::take(&mut entry.recent) { &mut recent } else { &mut going };
-                of.push((entry.hash, position));
-            }
+        let entries =
+            (0..).zip(&self.entries).filter_map(|(position, entry)| Some((position, entry.as_ref()?)));
+        let entries = entries.filter(|(_, entry)| upto.is_none_or(|upto| (entry.hash, &*entry.key) <= upto));
+        let mut by_use: Vec<(u32, u32)> =
+            entries.map(|(position, entry)| (self.clock.wrapping_sub(entry.used), position)).collect();
+        let half = by_use.len().div_ceil(2);
+        if half < by_use.len() {
+            by_use.select_nth_unstable_by_key(half, |(unused, _)| Reverse(*unused));
         }
-        if going.len() < recent.len() {
-            going.append(&mut recent);
-        }
+        let mut going: Vec<u32> = by_use[..half].iter().map(|(_, position)| *position).collect();
+        going.sort_unstable_by(|one, other| self.key(*one).cmp(&self.key(*other)));
         let Some(cold) = self.cold.as_ref().filter(|_| !going.is_empty()) else { return Ok(false) };
         let Self { entries, spec, values, .. } = self;
         let entry = |position: u32| entries[position as usize].as_ref().expect("it was just there");
-        going.sort_unstable_by(|(hash, one), (other_hash, other)| {
-            hash.cmp(other_hash).then_with(|| entry(*one).key.cmp(&entry(*other).key))
-        });
         let mut writer = cold.writer();
         let mut bytes = Vec::new();
-        for (hash, position) in &going {
-            let Entry { key, windows, .. } = entry(*position);
+        for position in &going {
+            let Entry { hash, key, windows, .. } = entry(*position);
             let times = times(&spec.strategy, windows, step.input);
             bytes.clear();
             times.put(&mut bytes);
@@ -464,14 +479,16 @@ impl General {
             cold::write(&mut writer, (*hash, key), times, &bytes)?;
         }
         let files = writer.finish()?;
-        going.into_iter().for_each(|(_, position)| _ = self.take_out(position));
+        going.into_iter().for_each(|position| _ = self.take_out(position));
         let Self { index, entries, cold, .. } = self;
         let in_memory = |hash, key: &[u8]| find(index, entries, (hash, key)).is_some();
-        // Of keys on disk some may still be due at this step.
-        cold.as_mut().map_or(Ok(()), |cold| cold.add(files, step.before, in_memory))?;
+        // Of keys on disk some may still be due at this step, if it is not over.
+        let now = if upto.is_some() { step.before } else { step.input };
+        cold.as_mut().map_or(Ok(()), |cold| cold.add(files, now, in_memory))?;
         // What checkpoints have of keys that went is older than what files have.
         (self.layers, self.changed) = (Layers::new(), true);
         self.gone.clear();
+        self.tidy();
         Ok(true)
     }
 
@@ -511,7 +528,7 @@ impl General {
     ) {
         let entry = self.entries[position as usize].as_mut().expect("the caller knows the position");
         (entry.changed, self.changed) = (self.layers.now(), true);
-        (entry.due, entry.recent) = (false, true);
+        (entry.due, entry.used) = (false, self.clock);
         let windows = entry.windows.windows().len();
         let out = |pane| fired.push((position, pane));
         entry.windows.advance(&self.spec.strategy, before, input, &mut self.values.of(&[]), out);
@@ -582,6 +599,12 @@ impl General {
             steps: Steps::All(0),
         };
         Ok(Fired { window: None, batch })
+    }
+
+    /// Whether a key is in memory.
+    #[cfg(test)]
+    pub(super) fn is_in_memory(&self, key: &[u8]) -> bool {
+        self.find((KeyHash::of(key), key)).is_some()
     }
 
     /// Whether nothing is left of any key.
@@ -727,7 +750,9 @@ fn find(index: &HashTable<u32>, entries: &[Option<Entry>], (hash, key): (KeyHash
 
 /// The times of a key when the watermark stands at `now`.
 fn times(strategy: &WindowingStrategy, windows: &KeyedWindows<u32>, now: Watermark) -> KeyTimes {
-    let over = windows.windows().iter().map(|(window, _)| strategy.garbage_collection_time(*window)).max();
+    // At the end of time a window may be cleared before it closes.
+    let over = |window: Window| strategy.garbage_collection_time(window).max(window.max_timestamp());
+    let over = windows.windows().iter().map(|(window, _)| over(*window)).max();
     let hold = match strategy.timestamp_combiner {
         TimestampCombiner::EndOfWindow => None,
         TimestampCombiner::Earliest | TimestampCombiner::Latest => windows.held(),
@@ -788,65 +813,6 @@ impl Firing {
         self.next.append(&mut self.rest);
         of.fire(&self.next, self.step, out)
     }
-}
-
-/// Reads the windows of a key, whose values `read` takes.
-fn read_windows(
-    input: &mut Reader<'_>,
-    mut read: impl FnMut(&mut Reader<'_>) -> Result<u32, CodecError>,
-) -> Result<KeyedWindows<u32>, CodecError> {
-    let output = Watermark::at(Timestamp::from_micros(input.i64()?));
-    let count = input.u32()?;
-    let windows: Vec<_> = (0..count).map(|_| read_window(input, &mut read)).collect::<Result<_, _>>()?;
-    Ok(KeyedWindows::restore(output, windows))
-}
-
-/// Appends the windows of a key.
-fn write_windows(out: &mut Vec<u8>, windows: &KeyedWindows<u32>, values: &Accumulators) {
-    put_time(out, windows.output().timestamp());
-    put_len(out, windows.windows().len());
-    windows.windows().iter().for_each(|(window, state)| write_window(out, *window, state, values));
-}
-
-fn read_window(
-    input: &mut Reader<'_>,
-    read: impl FnOnce(&mut Reader<'_>) -> Result<u32, CodecError>,
-) -> Result<(Window, WindowSnapshot<u32>), CodecError> {
-    let window = if input.bool()? {
-        let (start, end) = (input.i64()?, input.i64()?);
-        if start > end {
-            return Err(input.error("a window that ends after its start"));
-        }
-        Window::Interval(IntervalWindow::new(Timestamp::from_micros(start), Timestamp::from_micros(end)))
-    } else {
-        Window::Global
-    };
-    let panes = input.u32()?;
-    let dirty = input.bool()?;
-    let hold = if input.bool()? { Some(Timestamp::from_micros(input.i64()?)) } else { None };
-    let value = if input.bool()? { Some(read(input)?) } else { None };
-    Ok((window, WindowSnapshot { value, dirty, hold, panes }))
-}
-
-fn put_time(out: &mut Vec<u8>, time: Timestamp) {
-    out.extend_from_slice(&time.micros().to_le_bytes());
-}
-
-fn write_window(out: &mut Vec<u8>, window: Window, state: &WindowSnapshot<u32>, values: &Accumulators) {
-    match window {
-        Window::Interval(window) => {
-            out.push(1);
-            put_time(out, window.start);
-            put_time(out, window.end);
-        }
-        Window::Global => out.push(0),
-    }
-    out.extend_from_slice(&state.panes.to_le_bytes());
-    out.push(u8::from(state.dirty));
-    out.push(u8::from(state.hold.is_some()));
-    state.hold.into_iter().for_each(|hold| put_time(out, hold));
-    out.push(u8::from(state.value.is_some()));
-    state.value.into_iter().for_each(|slot| values.write(slot, out));
 }
 
 fn windows(of: impl Iterator<Item = Window> + Clone) -> Windows {

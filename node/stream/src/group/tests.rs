@@ -772,6 +772,26 @@ fn many_layers_of_files_become_one_and_what_is_over_leaves_nothing_behind() {
 }
 
 #[test]
+fn keys_that_are_looked_at_in_each_step_stay_in_memory() {
+    let function = WindowFn::sessions(Span::from_micros(1_000_000)).unwrap();
+    let spec = ordered_spec(WindowingStrategy::with_defaults(function));
+    let directory = tempfile::tempdir().unwrap();
+    let mut spilling = Spilling::new(&spec, directory.path(), 20_000);
+    let at = Watermark::at(Timestamp::from_micros(0));
+    for round in 0..40 {
+        let rows: Vec<Row> = (0..5).chain(5 + round * 20..25 + round * 20).map(|key| (1, key, 1)).collect();
+        let batch = ordered_batch(&rows, function);
+        spilling.step(&batch, at, at);
+        let Grouping::General(general) = &spilling.threads[0] else { unreachable!("they are sessions") };
+        let in_memory = |rows: std::ops::Range<usize>| {
+            rows.filter(|row| general.is_in_memory(batch.keys.bytes(*row))).count()
+        };
+        assert_eq!(in_memory(0..5), 5, "round {round}");
+        assert_eq!(general.files().is_empty(), round < 2, "round {round}");
+    }
+}
+
+#[test]
 fn of_sessions_on_disk_few_files_are_left_while_they_go_on_and_none_when_they_are_over() {
     let gap = 1000;
     let function = WindowFn::sessions(Span::from_micros(gap)).unwrap();
