@@ -668,7 +668,7 @@ struct Lists {
 impl Lists {
     /// How many bytes they take.
     fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<(u8, [u8; 8], usize)>() + self.bytes.capacity()
+        self.entries.len() * size_of::<(u8, [u8; 8], usize)>() + self.bytes.len()
     }
 
     fn add(&mut self, list: List, at: Timestamp, hash: KeyHash, key: &[u8]) {
@@ -852,6 +852,37 @@ mod tests {
             let hashes: Vec<KeyHash> = (0..9).map(|key| KeyHash::of(&[key])).collect();
             let ends = *hashes.iter().min().unwrap()..=*hashes.iter().max().unwrap();
             assert_eq!(file.hashes(&db).unwrap(), Some(ends));
+        }
+    }
+
+    #[test]
+    fn a_file_ends_where_its_lists_are_long_and_the_next_one_begins_with_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new(&directory.path().join("state"), 1);
+        let first = RunId { generation: 1, thread: 0, node: 0, number: 0 };
+        let share = Share::new(Arc::clone(&disk), 1, 0..KeyGroup::COUNT, first);
+        let mut writer = share.keyed_writer();
+        let mut keys: Vec<(KeyHash, [u8; 60])> = (0..9000u32)
+            .map(|number| {
+                let mut key = [0; 60];
+                key[..4].copy_from_slice(&number.to_le_bytes());
+                (KeyHash::of(&key), key)
+            })
+            .collect();
+        keys.sort_unstable();
+        for (hash, key) in &keys {
+            writer.put(*hash, key, &[], false).unwrap();
+            writer.enter(List::Timers, Timestamp::MIN, *hash, key);
+        }
+        let files = writer.finish().unwrap();
+        // Each key takes 96 bytes there.
+        assert_eq!(files.len(), 9000 * 96 / LIST_BYTES + 1);
+        let db = share.db().unwrap();
+        let ends: Vec<_> = files.iter().map(|file| file.hashes(&db).unwrap().unwrap()).collect();
+        assert!(ends.windows(2).all(|pair| pair[0].end() < pair[1].start()));
+        for (hash, key) in keys.iter().step_by(100) {
+            let found = files.iter().filter(|file| file.get(&db, *hash, key).unwrap().is_some()).count();
+            assert_eq!(found, 1);
         }
     }
 
