@@ -186,7 +186,7 @@ impl Cold {
         Ok(())
     }
 
-    /// Begins a layer; see [`write`] and [`Self::add`].
+    /// Begins a layer; see [`write()`] and [`Self::add`].
     #[must_use]
     pub(super) fn writer(&self) -> RunWriter<'_> {
         self.share.keyed_writer()
