@@ -38,7 +38,7 @@ fn no_row_is_lost_or_doubled_while_workers_are_killed_stopped_cut_off_and_exchan
 
 #[test]
 fn no_row_is_lost_or_doubled_where_state_does_not_fit_in_memory_either() {
-    let options = options(&[], Duration::from_secs(45), 1_500_000);
+    let options = options(&[], Duration::from_secs(45), 600_000);
     let verdict = verdict(&Options { little_memory: true, ..options });
     assert!(verdict.faults() >= 3, "{verdict}");
     assert!(verdict.checkpoints() >= 5 && verdict.generations() >= 2, "{verdict}");
