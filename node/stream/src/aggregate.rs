@@ -226,38 +226,23 @@ impl Column {
         }
     }
 
-    /// How many bytes its slots take, without what they point to.
-    fn inline_bytes(&self) -> usize {
-        let capacity = match self {
-            Self::Addends(items) => items.capacity(),
-            Self::SumInt(sums) => sums.capacity(),
-            Self::SumFloat(sums) => sums.capacity(),
-            Self::Count(counts) => counts.capacity(),
-            Self::MeanInt(means) => means.capacity(),
-            Self::MeanFloat(means) => means.capacity(),
-            Self::Any(flags) | Self::All(flags) => flags.capacity(),
-            Self::Ints { best, .. } => best.capacity(),
-            Self::Floats { best, .. } => best.capacity(),
-            Self::Bytes { best, .. } => best.capacity(),
-            Self::Gather { items, .. } => items.capacity(),
-        };
-        capacity * self.slot_bytes()
-    }
-
-    /// How many bytes one slot takes, without what it points to.
-    const fn slot_bytes(&self) -> usize {
+    /// For how many slots there is room, and how many bytes each takes, without what it points to.
+    fn room(&self) -> (usize, usize) {
+        const fn of<T>(slots: &Vec<T>) -> (usize, usize) {
+            (slots.capacity(), size_of::<T>())
+        }
         match self {
-            Self::Addends(_) => size_of::<Addends>(),
-            Self::SumInt(_) => size_of::<i128>(),
-            Self::SumFloat(_) => size_of::<f64>(),
-            Self::Count(_) => size_of::<i64>(),
-            Self::MeanInt(_) => size_of::<(i128, i64)>(),
-            Self::MeanFloat(_) => size_of::<(f64, i64)>(),
-            Self::Any(_) | Self::All(_) => size_of::<bool>(),
-            Self::Ints { .. } => size_of::<Option<i64>>(),
-            Self::Floats { .. } => size_of::<Option<f64>>(),
-            Self::Bytes { .. } => size_of::<Option<Box<[u8]>>>(),
-            Self::Gather { .. } => Gathered::SLOT_BYTES,
+            Self::Addends(items) => of(items),
+            Self::SumInt(sums) => of(sums),
+            Self::SumFloat(sums) => of(sums),
+            Self::Count(counts) => of(counts),
+            Self::MeanInt(means) => of(means),
+            Self::MeanFloat(means) => of(means),
+            Self::Any(flags) | Self::All(flags) => of(flags),
+            Self::Ints { best, .. } => of(best),
+            Self::Floats { best, .. } => of(best),
+            Self::Bytes { best, .. } => of(best),
+            Self::Gather { items, .. } => items.room(),
         }
     }
 
@@ -623,13 +608,14 @@ impl Accumulators {
     /// How many bytes they take, roughly.
     #[must_use]
     pub(crate) fn memory(&self) -> usize {
-        self.columns.iter().map(Column::inline_bytes).sum::<usize>() + self.heap * 3 / 2
+        let inline = self.columns.iter().map(Column::room).map(|(slots, bytes)| slots * bytes);
+        inline.sum::<usize>() + self.heap * 3 / 2
     }
 
     /// How many bytes it would be if there were so many slots, and all others were empty.
     #[must_use]
     pub(crate) fn memory_of(&self, slots: usize) -> usize {
-        let slot: usize = self.columns.iter().map(Column::slot_bytes).sum();
+        let slot: usize = self.columns.iter().map(|column| column.room().1).sum();
         slot * slots + self.heap * 3 / 2
     }
 

@@ -16,6 +16,7 @@ mod partial;
 mod parts;
 mod slices;
 pub(crate) mod table;
+mod values;
 
 use std::sync::Arc;
 

@@ -55,12 +55,9 @@ impl Gathered {
         self.give_up();
     }
 
-    /// How many bytes a slot takes, without its values.
-    pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
-
-    /// For how many slots there is room.
-    pub(super) fn capacity(&self) -> usize {
-        self.slots.capacity()
+    /// For how many slots there is room, and how many bytes each takes, without its values.
+    pub(super) fn room(&self) -> (usize, usize) {
+        (self.slots.capacity(), size_of::<Slot>())
     }
 
     /// How many bytes the values of a slot take.
@@ -82,11 +79,10 @@ impl Gathered {
         }
         self.left_behind += bytes;
         let all = self.bytes.len() as u64;
+        let (slots, each) = self.room();
         if self.left_behind == all {
             self.give_up();
-        } else if self.left_behind > LEFT_BEHIND.max((self.capacity() * Self::SLOT_BYTES) as u64)
-            && self.left_behind > all / 2
-        {
+        } else if self.left_behind > LEFT_BEHIND.max((slots * each) as u64) && self.left_behind > all / 2 {
             let whole = std::mem::take(self);
             self.bytes.reserve_exact((all - whole.left_behind) as usize);
             self.slots = vec![EMPTY; whole.slots.len()];

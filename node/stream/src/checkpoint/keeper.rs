@@ -278,18 +278,17 @@ fn read_piece(
     blobs: &dyn Blobs,
     disk: Option<&Arc<Disk>>,
 ) -> Result<(i64, KeptState), StreamError> {
-    if let PieceKind::File { id, fresh } = piece.kind {
-        let file = read_file(piece, id, fresh, blobs, disk)?;
-        return Ok((piece.slice, KeptState::File(file)));
-    }
-    if let PieceKind::Keyed { id } = piece.kind {
-        let file = read_file(piece, id, false, blobs, disk)?;
-        return Ok((piece.slice, KeptState::Keyed(file)));
-    }
-    let (earlier, kind) = piece.kind.entries().expect("what is no sorted file has entries");
-    let file = files.get(piece.blob.as_str());
-    let bytes = file.and_then(|file| file.piece(piece)).ok_or_else(|| damaged(piece))?;
-    Ok((piece.slice, KeptState::Entries(earlier, kind, bytes)))
+    let kept = match piece.kind {
+        PieceKind::File { id, fresh } => KeptState::File(read_file(piece, id, fresh, blobs, disk)?),
+        PieceKind::Keyed { id } => KeptState::Keyed(read_file(piece, id, false, blobs, disk)?),
+        kind => {
+            let (earlier, kind) = kind.entries().expect("what is no sorted file has entries");
+            let file = files.get(piece.blob.as_str());
+            let bytes = file.and_then(|file| file.piece(piece)).ok_or_else(|| damaged(piece))?;
+            KeptState::Entries(earlier, kind, bytes)
+        }
+    };
+    Ok((piece.slice, kept))
 }
 
 /// A sorted file goes to the local disk, not to memory.

@@ -1,7 +1,8 @@
 //! The manifest of a checkpoint: everything that is needed to go on from it.
 //!
 //! Owns: the format, version 4 if it names sorted files of sessions and the like, else 3 if it names updates, else 2 if it
-//! names other sorted files, else 1, in JSON; which plan may take it up. (The first builds that wrote version 1 had no `run` and no `state`; they read one that has.)
+//! names other sorted files, else 1, in JSON; which plan may take it up. (The first builds that wrote version 1 had no
+//! `run` and no `state`; they read one that has.)
 //! Must not know: stores, the Ensemble.
 //! Invariant: a manifest names every byte it needs by blob, place, length and CRC-32C. State is
 //! named by the full names of transforms, never by their numbers.

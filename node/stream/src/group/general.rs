@@ -13,17 +13,17 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::ArrayRef;
 use hashbrown::HashTable;
 use pharos_window::{
-    Gather, IntervalWindow, KeyedWindows, Pane, PaneInfo, Timestamp, TimestampCombiner, Watermark, Window,
+    IntervalWindow, KeyedWindows, Pane, PaneInfo, Timestamp, TimestampCombiner, Watermark, Window,
     WindowSnapshot, WindowingStrategy,
 };
 
 use super::cold::{self, Cold, Due, Key, KeyTimes};
-use super::keyed::{read_windows, write_windows};
+use super::keyed::{read_version, read_windows, write_windows};
 use super::layers::{BESIDE, Interval, Layer, LayerKind, Layers};
 use super::parts::Parts;
+use super::values::Values;
 use super::{AdvanceError, Emit, Fired, FrozenState, GroupSpec, KeyedBatch, RestoreError};
 use crate::aggregate::{Accumulators, AggregateError};
 use crate::codec::{CodecError, Reader, put_bytes};
@@ -69,97 +69,6 @@ pub(crate) struct Encoded {
 
 /// A pane and the position of its key.
 type KeyedPane = (u32, Pane<u32>);
-
-/// The values of all windows of all keys, side by side.
-#[derive(Debug)]
-struct Values {
-    accumulators: Accumulators,
-    /// The slots that are closed, and empty.
-    free: Vec<u32>,
-    /// The slots to which rows of the batch are still to be added, and these.
-    slots: Vec<u32>,
-    rows: Vec<u32>,
-    /// One slot, or none, for what is read.
-    read: Accumulators,
-}
-
-impl Values {
-    fn new(spec: &GroupSpec) -> Self {
-        let [accumulators, read] = [(); 2].map(|()| Accumulators::new(&spec.aggregations));
-        Self { accumulators, free: Vec::new(), slots: Vec::new(), rows: Vec::new(), read }
-    }
-
-    /// How many bytes the open slots take, roughly.
-    fn memory(&self) -> usize {
-        self.accumulators.memory_of(self.accumulators.len() as usize - self.free.len())
-    }
-
-    /// Opens a slot with what `input` holds.
-    fn read(&mut self, input: &mut Reader<'_>) -> Result<u32, CodecError> {
-        if self.free.is_empty() {
-            return self.accumulators.read(input);
-        }
-        self.read.reset();
-        let read = self.read.read(input)?;
-        let slot = self.open();
-        self.accumulators.merge(slot, &self.read, read);
-        Ok(slot)
-    }
-
-    fn open(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| self.accumulators.push())
-    }
-
-    fn close(&mut self, slot: u32) {
-        self.accumulators.clear(slot);
-        self.free.push(slot);
-    }
-
-    /// Takes the rows of a batch with the values `columns`.
-    const fn of<'a>(&'a mut self, columns: &'a [ArrayRef]) -> Adding<'a> {
-        Adding { values: self, columns }
-    }
-}
-
-/// Values to which rows are added. What a slot is given comes in the order of the rows, which are added together where
-/// nothing comes between them.
-struct Adding<'a> {
-    values: &'a mut Values,
-    columns: &'a [ArrayRef],
-}
-
-impl Adding<'_> {
-    fn add(&mut self, slot: u32, row: u32) {
-        self.values.slots.push(slot);
-        self.values.rows.push(row);
-    }
-
-    fn flush(&mut self) {
-        let Values { accumulators, slots, rows, .. } = &mut *self.values;
-        accumulators.update(slots, rows, self.columns);
-        slots.clear();
-        rows.clear();
-    }
-}
-
-impl Gather for Adding<'_> {
-    type Place = u32;
-
-    fn open(&mut self) -> u32 {
-        self.values.open()
-    }
-
-    fn join(&mut self, earlier: u32, later: u32) {
-        self.flush();
-        self.values.accumulators.join(earlier, later);
-        self.values.close(later);
-    }
-
-    fn close(&mut self, slot: u32) {
-        self.flush();
-        self.values.close(slot);
-    }
-}
 
 /// One thread's keys.
 #[derive(Debug)]
@@ -279,8 +188,7 @@ impl General {
                 return Ok(None);
             }
             let bytes = input.left();
-            let windows = read_windows(input, |input| values.read(input))?;
-            if input.is_done() { Ok(Some((windows, bytes))) } else { Err(input.error("the end")) }
+            Ok(Some((read_version(input, |input| values.read(input))?, bytes)))
         })?;
         let Some((windows, bytes)) = read else { return Ok(None) };
         self.changed = true;
@@ -372,8 +280,7 @@ impl General {
                 let (mut bytes, values) = (Reader::new(reader.value()), &mut self.values);
                 let length = bytes.left();
                 let windows = KeyTimes::read(&mut bytes)
-                    .and_then(|_| read_windows(&mut bytes, |input| values.read(input)))
-                    .and_then(|read| if bytes.is_done() { Ok(read) } else { Err(bytes.error("the end")) })
+                    .and_then(|_| read_version(&mut bytes, |input| values.read(input)))
                     .map_err(|error| reader.damaged(error))?;
                 self.changed = true;
                 let at = self.insert(key, windows);
@@ -513,8 +420,7 @@ impl General {
             self.timers = (0..).zip(&self.entries).filter_map(timer).collect();
         }
         if self.index.is_empty() {
-            self.values.accumulators.reset();
-            self.values.free.clear();
+            self.values.reset();
         }
     }
 
@@ -610,11 +516,10 @@ impl General {
     /// Whether nothing is left of any key.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let closed = self.values.free.len() == self.values.accumulators.len() as usize;
         let counted = self.windows + self.key_bytes == 0 && self.memory() == 0;
         let cold = self.cold.as_ref().is_none_or(Cold::is_empty);
         let left = self.index.is_empty() && self.entries.iter().all(Option::is_none) && self.holds.is_empty();
-        left && closed && counted && cold
+        left && self.values.are_closed() && counted && cold
     }
 
     /// The output watermark: the input watermark, held by what is still to come.

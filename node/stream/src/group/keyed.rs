@@ -23,6 +23,18 @@ pub(super) fn read_windows(
     Ok(KeyedWindows::restore(output, windows))
 }
 
+/// The same where nothing comes after them.
+///
+/// # Errors
+/// If the bytes are no such windows, or more.
+pub(super) fn read_version(
+    input: &mut Reader<'_>,
+    read: impl FnMut(&mut Reader<'_>) -> Result<u32, CodecError>,
+) -> Result<KeyedWindows<u32>, CodecError> {
+    let windows = read_windows(input, read)?;
+    if input.is_done() { Ok(windows) } else { Err(input.error("the end")) }
+}
+
 /// Appends the windows of a key.
 pub(super) fn write_windows(out: &mut Vec<u8>, windows: &KeyedWindows<u32>, values: &Accumulators) {
     put_time(out, windows.output().timestamp());
